@@ -1,0 +1,54 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+let package = Package(
+  name: "mpo",
+  products: [
+    .executable(name: "mpo", targets: ["mpo"]),
+    .library(
+      name: "MPO",
+      targets: [
+        "LinearAlgebra", "TensorNetworks", "Checkpoints", "MPOCheckpoints", "Squeezing", "Conversion",
+      ]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+  ],
+  targets: [
+    .systemLibrary(name: "CHDF5", pkgConfig: "hdf5", providers: [.apt(["libhdf5-dev"])]),
+    .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+    .systemLibrary(
+      name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev", "liblapacke-dev"])]),
+
+    .target(
+      name: "LinearAlgebra", dependencies: ["COpenBLAS"],
+      linkerSettings: [.linkedLibrary("lapacke")]),
+    .target(name: "TensorNetworks", dependencies: ["LinearAlgebra"]),
+    .target(
+      name: "Checkpoints",
+      dependencies: [
+        "CHDF5", "CZlib",
+        .product(name: "Crypto", package: "swift-crypto"),
+        .product(name: "OrderedCollections", package: "swift-collections"),
+      ]),
+    .target(name: "MPOCheckpoints", dependencies: ["Checkpoints", "TensorNetworks"]),
+    .target(
+      name: "Squeezing",
+      dependencies: ["TensorNetworks", .product(name: "HeapModule", package: "swift-collections")]),
+    .target(name: "Conversion", dependencies: ["MPOCheckpoints", "Squeezing"]),
+    .executableTarget(
+      name: "mpo",
+      dependencies: ["Conversion", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
+
+    .testTarget(name: "LinearAlgebraTests", dependencies: ["LinearAlgebra"]),
+    .testTarget(name: "TensorNetworksTests", dependencies: ["TensorNetworks"]),
+    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints"]),
+    .testTarget(name: "MPOCheckpointsTests", dependencies: ["MPOCheckpoints"]),
+    .testTarget(name: "SqueezingTests", dependencies: ["Squeezing"]),
+    .testTarget(name: "ConversionTests", dependencies: ["Conversion"]),
+    .testTarget(name: "MPOToolTests", dependencies: ["mpo", "Checkpoints", "MPOCheckpoints"]),
+  ],
+  swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,40 @@
+/// A dense checkpoint open for reading: named tensors, wherever their bytes are.
+///
+/// Safe to use from several threads at once.
+public protocol DenseCheckpoint: Sendable {
+  /// The path it was opened by, for messages.
+  var path: String { get }
+  var format: CheckpointFormat { get }
+  /// The files that hold the tensors, in the order of their names.
+  var files: [String] { get }
+  /// Every tensor, in the order of storage.
+  var tensors: [TensorInfo] { get }
+  /// Text that the writer attached to the whole checkpoint (`__metadata__` of safetensors).
+  var metadata: [String: String] { get }
+  /// Paths of the files beside the weights that make up a model folder: configuration, tokenizer, …
+  /// relative to `folder`; empty when the checkpoint is a lone file.
+  var companions: [String] { get }
+  /// The model folder, when it was opened as one.
+  var folder: String? { get }
+
+  /// Calls `body` with the tensor's bytes, little-endian, row-major. The buffer is valid during the call only;
+  /// memory that was taken for it is given back at the end.
+  func withBytes<Result>(
+    of tensor: TensorInfo, _ body: (UnsafeRawBufferPointer) throws -> Result
+  ) throws -> Result
+}
+
+/// The file format of a dense checkpoint.
+public enum CheckpointFormat: String, Sendable, Codable {
+  case safetensors
+  case hdf5
+}
+
+/// A dense checkpoint being written: all tensors are declared when it is created, their bytes arrive in any order
+/// and from any thread.
+public protocol DenseCheckpointWriter: Sendable {
+  /// Writes the whole of one declared tensor (little-endian, row-major).
+  func write(_ bytes: UnsafeRawBufferPointer, to name: String) throws
+  /// Checks that every declared tensor was written, and flushes everything to the disk.
+  func finish() throws
+}

@@ -1,0 +1,31 @@
+/// What is known of a tensor without reading its elements.
+public struct TensorInfo: Sendable, Hashable {
+  /// The tensor's full name: a safetensors key, or an HDF5 dataset path without the leading slash.
+  public let name: String
+  public let dtype: DType
+  /// Sizes of the axes, row-major; empty for a scalar.
+  public let shape: [Int]
+  /// Which side of a matrix is the layer's input.
+  public let orientation: Orientation
+
+  /// Which axes of a weight are the layer's output and input features.
+  public enum Orientation: String, Sendable, Hashable, Codable {
+    /// `[out, in, …]`: PyTorch's `Linear.weight`, and `[out, in, kh, kw]` of its convolutions.
+    case outputInput = "out_in"
+    /// `[…, in, out]`: Keras's dense kernels and `[kh, kw, in, out]` of its convolutions.
+    case inputOutput = "in_out"
+  }
+
+  public init(name: String, dtype: DType, shape: [Int], orientation: Orientation = .outputInput) {
+    self.name = name
+    self.dtype = dtype
+    self.shape = shape
+    self.orientation = orientation
+  }
+
+  /// The number of elements; 1 for a scalar. The readers have checked that it does not overflow.
+  public var elementCount: Int { shape.reduce(1, *) }
+
+  /// The size of the tensor's elements in bytes.
+  public var byteCount: Int { elementCount * dtype.bitWidth / 8 }
+}
