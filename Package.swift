@@ -33,7 +33,8 @@ let package = Package(
         .product(name: "Crypto", package: "swift-crypto"),
         .product(name: "OrderedCollections", package: "swift-collections"),
       ]),
-    .target(name: "MPOCheckpoints", dependencies: ["Checkpoints", "TensorNetworks"]),
+    .target(
+      name: "MPOCheckpoints", dependencies: ["Checkpoints", "TensorNetworks"], exclude: ["FORMAT.md"]),
     .target(
       name: "Squeezing",
       dependencies: ["TensorNetworks", .product(name: "HeapModule", package: "swift-collections")]),
