@@ -1,0 +1,122 @@
+import COpenBLAS
+
+/// A precision that matrices are computed in: `Float` or `Double`.
+///
+/// The requirements are the loops over elements; everything above them is written once for both.
+public protocol LinearAlgebraScalar: BinaryFloatingPoint, Sendable {
+  /// `c = op(a) · op(b)`, row-major, contiguous; `a` is `[rows, inner]` (or its transpose), `b` `[inner, columns]`.
+  static func multiply(
+    _ a: UnsafePointer<Self>, transposed transposeA: Bool, _ b: UnsafePointer<Self>, transposed transposeB: Bool,
+    into c: UnsafeMutablePointer<Self>, rows: Int, inner: Int, columns: Int)
+  /// The sum of squares, in double precision.
+  static func squaredNorm(_ values: UnsafeBufferPointer<Self>) -> Double
+  /// The sum of squared differences of two buffers of the same length, in double precision.
+  static func squaredDistance(_ a: UnsafeBufferPointer<Self>, _ b: UnsafeBufferPointer<Self>) -> Double
+  /// Copies to double precision.
+  static func widen(_ source: UnsafePointer<Self>, count: Int, into target: UnsafeMutablePointer<Double>)
+  /// Writes the transpose of `[rows, columns]`.
+  static func transpose(
+    _ source: UnsafePointer<Self>, rows: Int, columns: Int, into target: UnsafeMutablePointer<Self>)
+}
+
+extension LinearAlgebraScalar {
+  static func multiply(
+    _ a: UnsafePointer<Self>, _ b: UnsafePointer<Self>, into c: UnsafeMutablePointer<Self>,
+    rows: Int, inner: Int, columns: Int
+  ) {
+    multiply(a, transposed: false, b, transposed: false, into: c, rows: rows, inner: inner, columns: columns)
+  }
+}
+
+extension Float: LinearAlgebraScalar {
+  public static func multiply(
+    _ a: UnsafePointer<Float>, transposed transposeA: Bool, _ b: UnsafePointer<Float>, transposed transposeB: Bool,
+    into c: UnsafeMutablePointer<Float>, rows: Int, inner: Int, columns: Int
+  ) {
+    cblas_sgemm(
+      CblasRowMajor, transposeA ? CblasTrans : CblasNoTrans, transposeB ? CblasTrans : CblasNoTrans,
+      blasInt(rows), blasInt(columns), blasInt(inner), 1, a, blasInt(transposeA ? rows : inner),
+      b, blasInt(transposeB ? inner : columns), 0, c, blasInt(columns))
+  }
+
+  public static func squaredNorm(_ values: UnsafeBufferPointer<Float>) -> Double { sumOfSquares(values) }
+
+  public static func squaredDistance(_ a: UnsafeBufferPointer<Float>, _ b: UnsafeBufferPointer<Float>) -> Double {
+    sumOfSquaredDifferences(a, b)
+  }
+
+  public static func widen(_ source: UnsafePointer<Float>, count: Int, into target: UnsafeMutablePointer<Double>) {
+    for index in 0..<count { target[index] = Double(source[index]) }
+  }
+
+  public static func transpose(
+    _ source: UnsafePointer<Float>, rows: Int, columns: Int, into target: UnsafeMutablePointer<Float>
+  ) {
+    cblas_somatcopy(
+      CblasRowMajor, CblasTrans, blasInt(rows), blasInt(columns), 1, source, blasInt(columns), target, blasInt(rows))
+  }
+}
+
+extension Double: LinearAlgebraScalar {
+  public static func multiply(
+    _ a: UnsafePointer<Double>, transposed transposeA: Bool, _ b: UnsafePointer<Double>, transposed transposeB: Bool,
+    into c: UnsafeMutablePointer<Double>, rows: Int, inner: Int, columns: Int
+  ) {
+    cblas_dgemm(
+      CblasRowMajor, transposeA ? CblasTrans : CblasNoTrans, transposeB ? CblasTrans : CblasNoTrans,
+      blasInt(rows), blasInt(columns), blasInt(inner), 1, a, blasInt(transposeA ? rows : inner),
+      b, blasInt(transposeB ? inner : columns), 0, c, blasInt(columns))
+  }
+
+  public static func squaredNorm(_ values: UnsafeBufferPointer<Double>) -> Double { sumOfSquares(values) }
+
+  public static func squaredDistance(_ a: UnsafeBufferPointer<Double>, _ b: UnsafeBufferPointer<Double>) -> Double {
+    sumOfSquaredDifferences(a, b)
+  }
+
+  public static func widen(_ source: UnsafePointer<Double>, count: Int, into target: UnsafeMutablePointer<Double>) {
+    target.update(from: source, count: count)
+  }
+
+  public static func transpose(
+    _ source: UnsafePointer<Double>, rows: Int, columns: Int, into target: UnsafeMutablePointer<Double>
+  ) {
+    cblas_domatcopy(
+      CblasRowMajor, CblasTrans, blasInt(rows), blasInt(columns), 1, source, blasInt(columns), target, blasInt(rows))
+  }
+}
+
+/// A size as BLAS takes it. Sides of matrices are far below 2³¹: the callers' matrices fit in memory.
+func blasInt(_ value: Int) -> Int32 { Int32(value) }
+
+/// Eight running sums, so that the additions do not wait for each other.
+@inline(__always)
+private func accumulate(count: Int, _ term: (Int) -> Double) -> Double {
+  var sums = SIMD8<Double>()
+  let vectorised = count - count % 8
+  for start in stride(from: 0, to: vectorised, by: 8) {
+    for lane in 0..<8 { sums[lane] += term(start + lane) }
+  }
+  var total = sums.sum()
+  for index in vectorised..<count { total += term(index) }
+  return total
+}
+
+@inline(__always)
+private func sumOfSquares<Scalar: BinaryFloatingPoint>(_ values: UnsafeBufferPointer<Scalar>) -> Double {
+  accumulate(count: values.count) { index in
+    let value = Double(values[index])
+    return value * value
+  }
+}
+
+@inline(__always)
+private func sumOfSquaredDifferences<Scalar: BinaryFloatingPoint>(
+  _ a: UnsafeBufferPointer<Scalar>, _ b: UnsafeBufferPointer<Scalar>
+) -> Double {
+  precondition(a.count == b.count)
+  return accumulate(count: a.count) { index in
+    let difference = Double(a[index]) - Double(b[index])
+    return difference * difference
+  }
+}

@@ -1,0 +1,82 @@
+/// A dense matrix `[rows, columns]`, row-major.
+public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
+  public let rows: Int
+  public let columns: Int
+  /// `rows · columns` elements.
+  public var elements: [Scalar]
+
+  /// - Precondition: `elements.count == rows · columns`.
+  public init(rows: Int, columns: Int, elements: [Scalar]) {
+    precondition(elements.count == rows * columns, "\(elements.count) elements for \(rows) × \(columns)")
+    self.rows = rows
+    self.columns = columns
+    self.elements = elements
+  }
+
+  /// A matrix whose elements `body` writes, every one of them.
+  public init(
+    rows: Int, columns: Int, initializingWith body: (UnsafeMutableBufferPointer<Scalar>) throws -> Void
+  ) rethrows {
+    self.rows = rows
+    self.columns = columns
+    elements = try Array(unsafeUninitializedCapacity: rows * columns) { buffer, count in
+      try body(UnsafeMutableBufferPointer(rebasing: buffer[..<(rows * columns)]))
+      count = rows * columns
+    }
+  }
+
+  public static func identity(_ size: Int) -> Matrix {
+    var result = Matrix(rows: size, columns: size, elements: Array(repeating: 0, count: size * size))
+    for index in 0..<size { result[index, index] = 1 }
+    return result
+  }
+
+  public subscript(row: Int, column: Int) -> Scalar {
+    get { elements[row * columns + column] }
+    set { elements[row * columns + column] = newValue }
+  }
+
+  /// The same elements, in the same order, as a matrix of another shape with as many of them.
+  public func reshaped(rows: Int, columns: Int) -> Matrix {
+    Matrix(rows: rows, columns: columns, elements: elements)
+  }
+
+  public func transposed() -> Matrix {
+    Matrix(rows: columns, columns: rows) { target in
+      elements.withUnsafeBufferPointer { source in
+        Scalar.transpose(source.baseAddress!, rows: rows, columns: columns, into: target.baseAddress!)
+      }
+    }
+  }
+
+  /// The first `count` rows.
+  public func firstRows(_ count: Int) -> Matrix {
+    Matrix(rows: count, columns: columns, elements: Array(elements[..<(count * columns)]))
+  }
+
+  /// The elements, rounded to another precision.
+  public func converted<Other: LinearAlgebraScalar>(to type: Other.Type) -> Matrix<Other> {
+    if let same = self as? Matrix<Other> { return same }
+    return Matrix<Other>(rows: rows, columns: columns, elements: elements.map { Other($0) })
+  }
+
+  /// The matrix product. O(rows · columns · other.columns).
+  /// - Precondition: `columns == other.rows`.
+  public static func * (left: Matrix, right: Matrix) -> Matrix {
+    precondition(left.columns == right.rows)
+    return Matrix(rows: left.rows, columns: right.columns) { target in
+      left.elements.withUnsafeBufferPointer { a in
+        right.elements.withUnsafeBufferPointer { b in
+          Scalar.multiply(
+            a.baseAddress!, b.baseAddress!, into: target.baseAddress!,
+            rows: left.rows, inner: left.columns, columns: right.columns)
+        }
+      }
+    }
+  }
+
+  /// The Frobenius norm, accumulated in double precision.
+  public var norm: Double {
+    elements.withUnsafeBufferPointer { Scalar.squaredNorm($0) }.squareRoot()
+  }
+}

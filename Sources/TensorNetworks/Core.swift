@@ -1,0 +1,33 @@
+import LinearAlgebra
+
+/// A local tensor `T(k)` of shape `[d_{k-1}, i_k, j_k, d_k]`, row-major.
+public struct Core<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
+  /// `d_{k-1}`.
+  public let leftBond: Int
+  /// `i_k`.
+  public let rowFactor: Int
+  /// `j_k`.
+  public let columnFactor: Int
+  /// `d_k`.
+  public let rightBond: Int
+  public var elements: [Scalar]
+
+  /// - Precondition: `elements.count` is the product of `shape`, `shape` has four sizes.
+  public init(shape: [Int], elements: [Scalar]) {
+    precondition(shape.count == 4 && shape.reduce(1, *) == elements.count)
+    (leftBond, rowFactor, columnFactor, rightBond) = (shape[0], shape[1], shape[2], shape[3])
+    self.elements = elements
+  }
+
+  public var shape: [Int] { [leftBond, rowFactor, columnFactor, rightBond] }
+
+  /// `[d_{k-1} · i_k · j_k, d_k]`.
+  public var leftUnfolding: Matrix<Scalar> {
+    Matrix(rows: leftBond * rowFactor * columnFactor, columns: rightBond, elements: elements)
+  }
+
+  /// `[d_{k-1}, i_k · j_k · d_k]`.
+  public var rightUnfolding: Matrix<Scalar> {
+    Matrix(rows: leftBond, columns: rowFactor * columnFactor * rightBond, elements: elements)
+  }
+}

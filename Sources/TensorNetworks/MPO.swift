@@ -1,0 +1,85 @@
+import LinearAlgebra
+
+/// A matrix product operator: `W[i_1…i_n, j_1…j_n] = T(1)[i_1,j_1] ⋯ T(n)[i_n,j_n]`.
+public struct MPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
+  public let shape: MPOShape
+  /// T(1) … T(n).
+  public let cores: [Core<Scalar>]
+
+  /// - Precondition: the cores have the shape's factors and chain, ends of bond 1.
+  public init(shape: MPOShape, cores: [Core<Scalar>]) {
+    precondition(cores.map(\.rowFactor) == shape.rowFactors && cores.map(\.columnFactor) == shape.columnFactors)
+    precondition(cores.first?.leftBond == 1 && cores.last?.rightBond == 1)
+    precondition(zip(cores, cores.dropFirst()).allSatisfy { $0.rightBond == $1.leftBond })
+    self.shape = shape
+    self.cores = cores
+  }
+
+  /// `[d_1 … d_{n-1}]`.
+  public var bonds: [Int] { cores.dropLast().map(\.rightBond) }
+
+  public var parameterCount: Int { shape.parameterCount(bonds: bonds) }
+
+  /// The product of the cores: the first `rows` rows and `columns` columns of the padded matrix.
+  public func matrix(rows: Int, columns: Int) -> Matrix<Scalar> {
+    let order = SiteOrder(shape, rows: rows, columns: columns)
+    return Matrix(rows: rows, columns: columns) { target in
+      forEachBlock(order) { range, block in
+        order.scatter(range, from: block, into: target.baseAddress!)
+      }
+    }
+  }
+
+  /// `‖W − MPO‖_F²`, measured element by element in double precision.
+  /// Memory: the larger of the cores and the cores contracted from the centre to the right.
+  public func squaredDistance(to matrix: MatrixView<Scalar>) -> Double {
+    let order = SiteOrder(shape, rows: matrix.rows, columns: matrix.columns)
+    var sum = 0.0
+    var expected: [Scalar] = []
+    forEachBlock(order) { range, block in
+      let count = range.count * order.restSize
+      if expected.count < count { expected = Array(repeating: 0, count: count) }
+      order.clearPadding(range, of: block)
+      expected.withUnsafeMutableBufferPointer { expected in
+        order.gather(range, of: matrix, into: expected.baseAddress!)
+        sum += Scalar.squaredDistance(
+          UnsafeBufferPointer(rebasing: expected[..<count]), UnsafeBufferPointer(start: block, count: count))
+      }
+    }
+    return sum
+  }
+
+  /// Calls `body` with consecutive rows of the unfolding left of the centre, `[range.count, order.restSize]`.
+  private func forEachBlock(_ order: SiteOrder, _ body: (Range<Int>, UnsafeMutablePointer<Scalar>) -> Void) {
+    let centre = shape.centralIndex
+    var left = Matrix<Scalar>.identity(1)
+    for core in cores[..<centre] {
+      left = (left * core.rightUnfolding).reshaped(
+        rows: left.rows * core.rowFactor * core.columnFactor, columns: core.rightBond)
+    }
+    var right = Matrix<Scalar>.identity(1)
+    for core in cores[(centre + 1)...].reversed() {
+      right = (core.leftUnfolding * right).reshaped(
+        rows: core.leftBond, columns: core.rowFactor * core.columnFactor * right.columns)
+    }
+    let central = cores[centre]
+    let rest = (central.leftUnfolding * right).reshaped(rows: central.leftBond, columns: order.restSize)
+
+    var block: [Scalar] = []
+    for range in order.blocks {
+      let count = range.count * order.restSize
+      if block.count < count { block = Array(repeating: 0, count: count) }
+      block.withUnsafeMutableBufferPointer { block in
+        left.elements.withUnsafeBufferPointer { left in
+          rest.elements.withUnsafeBufferPointer { rest in
+            Scalar.multiply(
+              left.baseAddress! + range.lowerBound * central.leftBond, transposed: false,
+              rest.baseAddress!, transposed: false, into: block.baseAddress!,
+              rows: range.count, inner: central.leftBond, columns: order.restSize)
+          }
+        }
+        body(range, block.baseAddress!)
+      }
+    }
+  }
+}

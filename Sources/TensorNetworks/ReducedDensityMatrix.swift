@@ -1,0 +1,108 @@
+import LinearAlgebra
+
+/// The Gram matrix of an unfolding, seen as an operator on a chain of sites: all spectra and all cores on one side of
+/// the centre follow from it.
+///
+/// Site 0 is the outermost; the index is row-major over `sites`.
+struct ReducedDensityMatrix {
+  /// `[∏ sites, ∏ sites]`, symmetric.
+  private(set) var matrix: Matrix<Double>
+  let sites: [Int]
+
+  init(_ matrix: Matrix<Double>, sites: [Int]) {
+    self.matrix = matrix
+    self.sites = sites
+  }
+
+  /// The same operator with the sites in the opposite order: the right end of the chain becomes the outermost.
+  func reversed() -> ReducedDensityMatrix {
+    let order = Self.reversal(of: sites)
+    let size = matrix.rows
+    let result = Matrix<Double>(rows: size, columns: size) { target in
+      for row in 0..<size {
+        let source = order[row] * size
+        for column in 0..<size {
+          target.initializeElement(at: row * size + column, to: matrix.elements[source + order[column]])
+        }
+      }
+    }
+    return ReducedDensityMatrix(result, sites: sites.reversed())
+  }
+
+  /// `order[r]`: the row-major index over `sites` of the element whose row-major index over the reversed sites is r.
+  static func reversal(of sites: [Int]) -> [Int] {
+    var order = [0]
+    var stride = 1
+    for site in sites.reversed() {
+      order = order.flatMap { base in (0..<site).map { base + $0 * stride } }
+      stride *= site
+    }
+    return order
+  }
+
+  /// The spectra `√eigenvalue` of the density matrices of the outermost 1, 2, … sites.
+  func spectra() throws -> [[Double]] {
+    var spectra: [[Double]] = []
+    var current = matrix
+    for site in sites.reversed() {
+      spectra.append(try SymmetricEigendecomposition.values(of: current).map { max(0, $0).squareRoot() })
+      current = Self.partialTrace(current, over: site)
+    }
+    return spectra.reversed()
+  }
+
+  /// Traces out the innermost `inner` values of the index.
+  static func partialTrace(_ matrix: Matrix<Double>, over inner: Int) -> Matrix<Double> {
+    let outer = matrix.rows / inner
+    return Matrix(rows: outer, columns: outer) { target in
+      for row in 0..<outer {
+        for column in 0..<outer {
+          var sum = 0.0
+          for index in 0..<inner { sum += matrix[row * inner + index, column * inner + index] }
+          target.initializeElement(at: row * outer + column, to: sum)
+        }
+      }
+    }
+  }
+
+  /// The isometries of a truncation to `bonds` (`bonds[k]` between site k and the next), one after the other from the
+  /// outermost site, each computed on what the ones before have left.
+  func isometries(bonds: [Int]) throws -> IsometryChain {
+    var chain = IsometryChain()
+    var current = matrix
+    var rest = sites.reduce(1, *)
+    for (site, bond) in zip(sites, bonds) {
+      rest /= site
+      let density = Self.partialTrace(current, over: rest)
+      let kept = min(bond, density.rows)
+      let projection = try SymmetricEigendecomposition(of: density).vectors.firstRows(kept)
+      if rest > 1 { current = Self.project(current, with: projection, rest: rest) }
+      chain.append(projection.transposed(), site: site)
+    }
+    return chain
+  }
+
+  /// `(V ⊗ 1) ρ (V ⊗ 1)ᵀ` for `V = [kept, m]` on the outer index of `ρ = [m · rest, m · rest]`.
+  private static func project(_ density: Matrix<Double>, with v: Matrix<Double>, rest: Int) -> Matrix<Double> {
+    let (kept, m) = (v.rows, v.columns)
+    // Once on the rows, then, by symmetry, on the transposed columns.
+    let rowsDone = v * density.reshaped(rows: m, columns: rest * m * rest)
+    let transposed = rowsDone.reshaped(rows: kept * rest, columns: m * rest).transposed()
+    let columnsDone = v * transposed.reshaped(rows: m, columns: rest * kept * rest)
+    return columnsDone.reshaped(rows: kept * rest, columns: kept * rest)
+  }
+}
+
+/// Isometries from the end of a chain towards its centre.
+struct IsometryChain {
+  /// `cores[k]`: `[bond before · site, bond after]`, orthonormal columns.
+  private(set) var cores: [Matrix<Double>] = []
+  /// Their contraction: `[∏ sites, last bond]`, orthonormal columns.
+  private(set) var basis = Matrix<Double>.identity(1)
+
+  mutating func append(_ core: Matrix<Double>, site: Int) {
+    basis = (basis * core.reshaped(rows: basis.columns, columns: site * core.columns))
+      .reshaped(rows: basis.rows * site, columns: core.columns)
+    cores.append(core)
+  }
+}

@@ -1,0 +1,102 @@
+import LinearAlgebra
+import Testing
+
+@Suite struct SymmetricEigendecompositionTests {
+  @Test func `a known matrix has its eigenvalues in descending order and unit eigenvectors`() throws {
+    let matrix = Matrix<Double>(rows: 3, columns: 3, elements: [2, 1, 0, 1, 2, 0, 0, 0, 5])
+    let result = try SymmetricEigendecomposition(of: matrix)
+    for (value, expected) in zip(result.values, [5, 3, 1]) { #expect(abs(value - Double(expected)) < 1e-12) }
+    let half = 0.5.squareRoot()
+    #expect(abs(result.vectors[1, 0] - half) < 1e-12 && abs(result.vectors[1, 1] - half) < 1e-12)
+    #expect(abs(result.vectors[0, 2] - 1) < 1e-12)
+  }
+
+  @Test(arguments: [1, 2, 17, 64])
+  func `eigenvectors are orthonormal and rebuild the matrix`(size: Int) throws {
+    var generator = SeededGenerator(seed: UInt64(size))
+    let x = Matrix<Double>.random(rows: size, columns: size, using: &generator)
+    let symmetric = x * x.transposed()
+    let result = try SymmetricEigendecomposition(of: symmetric)
+    let v = result.vectors
+    #expect(difference(v * v.transposed(), .identity(size)) < 1e-12 * Double(size))
+    var scaled = v
+    for row in 0..<size { for column in 0..<size { scaled[row, column] *= result.values[row] } }
+    #expect(difference(v.transposed() * scaled, symmetric) < 1e-12 * symmetric.norm * Double(size))
+    let valuesOnly = try SymmetricEigendecomposition.values(of: symmetric)
+    for (a, b) in zip(valuesOnly, result.values) { #expect(abs(a - b) < 1e-11 * result.values[0]) }
+  }
+
+  @Test func `an empty matrix has no eigenvalues`() throws {
+    #expect(try SymmetricEigendecomposition.values(of: Matrix(rows: 0, columns: 0, elements: [])).isEmpty)
+  }
+}
+
+@Suite struct GramMatrixTests {
+  @Test(arguments: [(5, 3), (3, 5), (9000, 30), (30, 900)])
+  func `rows and columns accumulate to the products with the transpose`(rows: Int, columns: Int) {
+    var generator = SeededGenerator(seed: 7)
+    let x = Matrix<Float>.random(rows: rows, columns: columns, using: &generator)
+    let wide = x.converted(to: Double.self)
+    var byRows = GramMatrix(size: columns)
+    x.elements.withUnsafeBufferPointer { byRows.addRows($0.baseAddress!, rows: rows) }
+    #expect(difference(byRows.matrix(), wide.transposed() * wide) < 1e-9 * wide.norm * wide.norm)
+    var byColumns = GramMatrix(size: rows)
+    x.elements.withUnsafeBufferPointer { byColumns.addColumns($0.baseAddress!, columns: columns) }
+    #expect(difference(byColumns.matrix(), wide * wide.transposed()) < 1e-9 * wide.norm * wide.norm)
+  }
+
+  @Test func `singular values of a diagonal matrix are its entries`() throws {
+    let matrix: [Float] = [0, 3, 0, 0, 0, 2]
+    let values = try matrix.withUnsafeBufferPointer {
+      try Matrix.singularValues(of: $0, rows: 2, columns: 3)
+    }
+    #expect(values.count == 2 && abs(values[0] - 3) < 1e-7 && abs(values[1] - 2) < 1e-7)
+  }
+}
+
+@Suite struct LinearAlgebraScalarTests {
+  @Test func `norms and distances of lengths around the vector width are exact on small integers`() {
+    for count in 1...40 {
+      let a = (0..<count).map { Float($0) }
+      let b = (0..<count).map { Float($0 + 2) }
+      let expected = (0..<count).reduce(0) { $0 + $1 * $1 }
+      a.withUnsafeBufferPointer { a in
+        #expect(Float.squaredNorm(a) == Double(expected))
+        b.withUnsafeBufferPointer { #expect(Float.squaredDistance(a, $0) == Double(4 * count)) }
+      }
+    }
+  }
+
+  @Test func `the norm of a matrix with a NaN or an infinity is not finite`() {
+    for bad in [Float.nan, .infinity, -.infinity] {
+      var values = Array(repeating: Float(1), count: 21)
+      values[9] = bad
+      #expect(!values.withUnsafeBufferPointer { Float.squaredNorm($0) }.isFinite)
+    }
+  }
+}
+
+/// A small generator with a known sequence (SplitMix64).
+struct SeededGenerator: RandomNumberGenerator {
+  private var state: UInt64
+  init(seed: UInt64) { state = seed }
+  mutating func next() -> UInt64 {
+    state &+= 0x9E37_79B9_7F4A_7C15
+    var z = state
+    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+    return z ^ (z >> 31)
+  }
+}
+
+extension Matrix {
+  static func random(rows: Int, columns: Int, using generator: inout SeededGenerator) -> Matrix {
+    Matrix(
+      rows: rows, columns: columns,
+      elements: (0..<(rows * columns)).map { _ in Scalar(Double.random(in: -1...1, using: &generator)) })
+  }
+}
+
+func difference(_ a: Matrix<Double>, _ b: Matrix<Double>) -> Double {
+  Matrix(rows: a.rows, columns: a.columns, elements: zip(a.elements, b.elements).map { $0 - $1 }).norm
+}
