@@ -127,3 +127,17 @@ public enum MPOShapeError: Error, Sendable, Equatable, CustomStringConvertible {
     }
   }
 }
+
+extension MPOShape: Codable {
+  enum CodingKeys: String, CodingKey {
+    case rowFactors = "row_factors"
+    case columnFactors = "column_factors"
+  }
+
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    try self.init(
+      rowFactors: container.decode([Int].self, forKey: .rowFactors),
+      columnFactors: container.decode([Int].self, forKey: .columnFactors))
+  }
+}

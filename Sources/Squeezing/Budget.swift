@@ -1,0 +1,26 @@
+/// What the user asked the converted network to be.
+public enum Budget: Sendable, Hashable {
+  /// Parameters of the whole converted checkpoint over those of the source, at most.
+  case ratio(Double)
+  /// Relative Frobenius error of every matrix, at most.
+  case maximumError(Double)
+  /// Every bond dimension, at most.
+  case bond(Int)
+  /// Bonds of numerical rank, whatever the size.
+  case lossless
+
+  /// The relative error, for each bond, that is below what single precision resolves.
+  static let losslessTolerance = 2e-7
+}
+
+extension Budget: CustomStringConvertible {
+  /// As the command line takes it.
+  public var description: String {
+    switch self {
+    case .ratio(let value): "--ratio \(value)"
+    case .maximumError(let value): "--max-error \(value)"
+    case .bond(let value): "--bond \(value)"
+    case .lossless: "--lossless"
+    }
+  }
+}

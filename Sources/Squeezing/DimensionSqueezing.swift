@@ -1,0 +1,152 @@
+import HeapModule
+import TensorNetworks
+
+/// Dimension squeezing over a whole stacked network (arXiv 2106.02205, algorithm 2, with the error estimated from the
+/// spectra alone): the cheapest step anywhere is taken, again and again.
+///
+/// A matrix whose MPO is not smaller than itself counts as dense. With the criterion error per parameter every group
+/// starts dense, and its first step is the one from dense to the point of its own path where the error per parameter
+/// saved is least; from there on each step lowers one bond by one. With the criterion error every group starts from full
+/// bonds, as published.
+public struct DimensionSqueezing {
+  let groups: [SqueezeGroup]
+  let criterion: SqueezeCriterion
+  let minimumBond: Int
+  /// nil while the group is dense.
+  private(set) var states: [SqueezeState?]
+  /// Parameters of the matrices as they would be stored now.
+  public private(set) var parameters: Int
+  private var heap = Heap<Candidate>()
+
+  /// A step that may be taken; stale when its group has moved on since.
+  private struct Candidate: Comparable {
+    let cost: Double
+    let group: Int
+    let bond: Int
+    let age: Int
+
+    static func < (a: Candidate, b: Candidate) -> Bool {
+      (a.cost, a.group, a.bond) < (b.cost, b.group, b.bond)
+    }
+  }
+  private var ages: [Int]
+
+  init(groups: [SqueezeGroup], criterion: SqueezeCriterion, minimumBond: Int = 1) {
+    self.groups = groups
+    self.criterion = criterion
+    self.minimumBond = minimumBond
+    ages = Array(repeating: 0, count: groups.count)
+    switch criterion {
+    case .errorPerParameter: states = Array(repeating: nil, count: groups.count)
+    case .error: states = groups.map(SqueezeState.init(full:))
+    }
+    parameters = 0
+    for index in groups.indices {
+      parameters += storedParameters(of: index)
+      pushCandidates(of: index)
+    }
+  }
+
+  /// What the group's members take together, dense where the MPO is not smaller.
+  private func storedParameters(of index: Int) -> Int {
+    let group = groups[index]
+    let one = states[index].map { min($0.parameters, group.denseParameterCount) } ?? group.denseParameterCount
+    return one * group.members.count
+  }
+
+  /// Takes steps until the matrices have at most `budget` parameters.
+  /// - Returns: whether the budget was reached; if not, every bond is as low as it goes.
+  mutating func squeeze(to budget: Int) -> Bool {
+    while parameters > budget {
+      guard let candidate = nextCandidate() else { return false }
+      let before = storedParameters(of: candidate.group)
+      states[candidate.group] = state(after: candidate, excess: parameters - budget)
+      ages[candidate.group] += 1
+      parameters += storedParameters(of: candidate.group) - before
+      pushCandidates(of: candidate.group)
+    }
+    return true
+  }
+
+  private mutating func nextCandidate() -> Candidate? {
+    while let candidate = heap.popMin() {
+      if candidate.age == ages[candidate.group] { return candidate }
+    }
+    return nil
+  }
+
+  private mutating func pushCandidates(of index: Int) {
+    let group = groups[index]
+    func push(_ cost: Double, bond: Int) {
+      heap.insert(Candidate(cost: cost, group: index, bond: bond, age: ages[index]))
+    }
+    guard let state = states[index] else {
+      if let entry = entry(of: group) { push(entry.cost, bond: 0) }
+      return
+    }
+    for bond in state.bonds.indices {
+      if let step = state.step(at: bond, of: group, criterion: criterion, minimumBond: minimumBond) {
+        push(step.cost, bond: bond)
+      }
+    }
+  }
+
+  private func state(after candidate: Candidate, excess: Int) -> SqueezeState? {
+    let group = groups[candidate.group]
+    guard var state = states[candidate.group] else {
+      guard let entry = entry(of: group) else { return nil }
+      // The last step before the budget is met need not go further than that.
+      let wanted = group.denseParameterCount - (excess + group.members.count - 1) / group.members.count
+      return entry.state.parameters >= wanted
+        ? entry.state
+        : path(of: group) { $0.parameters <= wanted } ?? entry.state
+    }
+    if let step = state.step(at: candidate.bond, of: group, criterion: criterion, minimumBond: minimumBond) {
+      state.take(step)
+    }
+    return state
+  }
+
+  /// The point of the group's own path with the least squared error per parameter saved against dense.
+  private func entry(of group: SqueezeGroup) -> (state: SqueezeState, cost: Double)? {
+    var best: (state: SqueezeState, cost: Double)?
+    _ = path(of: group) { state in
+      let saved = group.denseParameterCount - state.parameters
+      if saved > 0 {
+        let cost = state.squaredError / Double(saved * group.members.count)
+        if cost <= best?.cost ?? .infinity { best = (state, cost) }
+      }
+      return false
+    }
+    return best
+  }
+
+  /// Walks the group down from full bonds by its own cheapest steps, to the first state that satisfies `isEnough`.
+  private func path(of group: SqueezeGroup, until isEnough: (SqueezeState) -> Bool) -> SqueezeState? {
+    var state = SqueezeState(full: group)
+    while !isEnough(state) {
+      guard let step = state.cheapestStep(of: group, criterion: criterion, minimumBond: minimumBond) else { return nil }
+      state.take(step)
+    }
+    return state
+  }
+
+  /// Lowers every group by itself as far as the relative error bound of each of its members stays within `error`.
+  mutating func squeezeEach(toRelativeError error: Double, layers: [LayerProfile]) {
+    for (index, group) in groups.enumerated() {
+      var state = SqueezeState(full: group)
+      while let step = state.cheapestStep(of: group, criterion: criterion, minimumBond: minimumBond) {
+        var next = state
+        next.take(step)
+        if group.members.contains(where: { layers[$0].relativeErrorBound(bonds: next.bonds) > error }) { break }
+        state = next
+      }
+      states[index] = state
+    }
+  }
+
+  /// The bonds of the group's members, nil where they stay dense.
+  func bonds(of index: Int) -> [Int]? {
+    states[index].flatMap { $0.parameters < groups[index].denseParameterCount ? $0.bonds : nil }
+  }
+}
