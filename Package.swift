@@ -21,6 +21,7 @@ let package = Package(
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
     .systemLibrary(
       name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev", "liblapacke-dev"])]),
+    .systemLibrary(name: "CLinux"),
 
     .target(
       name: "LinearAlgebra", dependencies: ["COpenBLAS"],
@@ -29,7 +30,7 @@ let package = Package(
     .target(
       name: "Checkpoints",
       dependencies: [
-        "CHDF5", "CZlib",
+        "CHDF5", "CLinux", "CZlib",
         .product(name: "Crypto", package: "swift-crypto"),
         .product(name: "OrderedCollections", package: "swift-collections"),
       ]),

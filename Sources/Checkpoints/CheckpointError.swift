@@ -11,18 +11,24 @@ public enum CheckpointError: Error, Sendable, Equatable {
   case unsupported(file: String, tensor: String?, reason: String)
   /// The output is there already and `--force` was not given.
   case outputExists(path: String)
+  /// The output is there already and is nothing that this tool would have written, so it is not replaced.
+  case outputNotReplaceable(path: String, reason: String)
 }
 
 extension CheckpointError: CustomStringConvertible {
+  /// One line; control characters of file and tensor names are escaped.
   public var description: String {
     switch self {
-    case .io(let file, let operation, let reason): "\(file): cannot \(operation): \(reason)"
-    case .notACheckpoint(let path, let reason): "\(path): \(reason)"
-    case .malformed(let file, let tensor?, let reason): "\(file): tensor '\(tensor)': \(reason)"
-    case .malformed(let file, nil, let reason): "\(file): \(reason)"
-    case .unsupported(let file, let tensor?, let reason): "\(file): tensor '\(tensor)': \(reason)"
-    case .unsupported(let file, nil, let reason): "\(file): \(reason)"
-    case .outputExists(let path): "\(path): exists already; choose another output or pass --force to replace it"
+    case .io(let file, let operation, let reason): "\(path(file)): cannot \(operation): \(reason)"
+    case .notACheckpoint(let file, let reason): "\(path(file)): \(reason)"
+    case .malformed(let file, let tensor?, let reason): "\(path(file)): tensor '\(escaped(tensor))': \(reason)"
+    case .malformed(let file, nil, let reason): "\(path(file)): \(reason)"
+    case .unsupported(let file, let tensor?, let reason): "\(path(file)): tensor '\(escaped(tensor))': \(reason)"
+    case .unsupported(let file, nil, let reason): "\(path(file)): \(reason)"
+    case .outputExists(let file): "\(path(file)): exists already; choose another output or pass --force to replace it"
+    case .outputNotReplaceable(let file, let reason): "\(path(file)): not replaced, even with --force: \(reason)"
     }
   }
+
+  private func path(_ file: String) -> String { escaped(file, limit: 4096) }
 }

@@ -22,6 +22,46 @@ public protocol DenseCheckpoint: Sendable {
   func withBytes<Result>(
     of tensor: TensorInfo, _ body: (UnsafeRawBufferPointer) throws -> Result
   ) throws -> Result
+
+  /// Calls `body` with a range of the tensor's bytes (`range` counts from its first byte), so that a tensor can be
+  /// worked through in blocks.
+  func withBytes<Result>(
+    of tensor: TensorInfo, in range: Range<Int>, _ body: (UnsafeRawBufferPointer) throws -> Result
+  ) throws -> Result
+
+  /// The tensor of that name; `nil` where there is none.
+  func tensor(named name: String) -> TensorInfo?
+}
+
+extension DenseCheckpoint {
+  /// Takes the range out of the whole tensor; formats that can read a part alone do better.
+  public func withBytes<Result>(
+    of tensor: TensorInfo, in range: Range<Int>, _ body: (UnsafeRawBufferPointer) throws -> Result
+  ) throws -> Result {
+    try withBytes(of: tensor) { bytes in
+      guard range.lowerBound >= 0, range.upperBound <= bytes.count else {
+        throw CheckpointError.rangeOutside(tensor, range, of: path)
+      }
+      return try body(UnsafeRawBufferPointer(rebasing: bytes[range]))
+    }
+  }
+
+  /// Looks through all tensors, in O(`tensors.count`).
+  public func tensor(named name: String) -> TensorInfo? { tensors.first { $0.name == name } }
+}
+
+extension CheckpointError {
+  /// The error for a range of bytes that a tensor does not have.
+  static func rangeOutside(_ tensor: TensorInfo, _ range: Range<Int>, of path: String) -> CheckpointError {
+    .malformed(
+      file: path, tensor: tensor.name,
+      reason: "bytes \(range.lowerBound)..<\(range.upperBound) were asked for, it has \(tensor.byteCount)")
+  }
+
+  /// The error for a tensor that the checkpoint does not have in that shape and type.
+  static func noSuchTensor(_ tensor: TensorInfo, in path: String) -> CheckpointError {
+    .malformed(file: path, tensor: tensor.name, reason: "there is no such tensor of \(tensor.dtype.rawValue) here")
+  }
 }
 
 /// The file format of a dense checkpoint.

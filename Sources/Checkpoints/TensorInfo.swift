@@ -28,4 +28,30 @@ public struct TensorInfo: Sendable, Hashable {
 
   /// The size of the tensor's elements in bytes.
   public var byteCount: Int { elementCount * dtype.bitWidth / 8 }
+
+  /// The size of the elements in bits, or `nil` where an axis is negative or the product of the axes overflows; zeros
+  /// among them count as ones for that, so the product of any axes is safe.
+  private var checkedBitCount: Int? {
+    var bits = dtype.bitWidth
+    for size in shape {
+      guard size >= 0 else { return nil }
+      let (product, overflows) = bits.multipliedReportingOverflow(by: max(size, 1))
+      guard !overflows else { return nil }
+      bits = product
+    }
+    return shape.contains(0) ? 0 : bits
+  }
+
+  /// `byteCount`, after the checks that a shape from outside needs.
+  ///
+  /// - Parameter failure: Makes the error to throw from its reason.
+  package func checkedByteCount(orThrow failure: (String) -> CheckpointError) throws -> Int {
+    guard let bits = checkedBitCount else {
+      throw failure("the size of its \(dtype.rawValue) elements of shape \(shape) overflows")
+    }
+    guard bits.isMultiple(of: 8) else {
+      throw failure("its \(dtype.rawValue) elements of shape \(shape) take \(bits) bits, which are no whole bytes")
+    }
+    return bits / 8
+  }
 }

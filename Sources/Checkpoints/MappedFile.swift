@@ -1,0 +1,105 @@
+import Glibc
+
+/// A regular file mapped into memory for reading.
+///
+/// Pages are given back to the system when a range has been used, so the memory in use is that of the ranges in use
+/// and not of the file. Safe to use from several threads: a page that was given back while another thread reads it is
+/// simply read again.
+///
+/// A file that became shorter after it was opened is an error, not a crash, when a range is asked for. What remains is
+/// a file that is cut while a range is in use: touching a page behind its new end raises `SIGBUS`, and no check
+/// beforehand can exclude it.
+public final class MappedFile: @unchecked Sendable {
+  /// The path it was opened by.
+  public let path: String
+  /// The size of the file when it was opened, in bytes.
+  public let byteCount: Int
+
+  private let descriptor: CInt
+  /// `nil` when the file is empty.
+  private let base: UnsafeMutableRawPointer?
+
+  /// Opens the regular file at `path`; folders, pipes and devices are refused.
+  public init(path: String) throws {
+    guard let before = try FileStatus(at: path) else {
+      throw CheckpointError.notACheckpoint(path: path, reason: "no such file or folder")
+    }
+    // Opening a device can have effects of its own, so the kind is looked at first (and once more when it is open).
+    try MappedFile.requireRegular(before, path)
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
+    guard descriptor >= 0 else { throw CheckpointError.system(path, "open it", errno) }
+    do {
+      let status = try FileStatus(of: descriptor, path: path)
+      try MappedFile.requireRegular(status, path)
+      if status.byteCount > 0 {
+        guard let base = mmap(nil, status.byteCount, PROT_READ, MAP_SHARED, descriptor, 0), base != MAP_FAILED else {
+          throw CheckpointError.system(path, "map it into memory", errno)
+        }
+        self.base = base
+      } else {
+        base = nil
+      }
+      self.path = path
+      self.descriptor = descriptor
+      byteCount = status.byteCount
+    } catch {
+      close(descriptor)
+      throw error
+    }
+  }
+
+  deinit {
+    if let base { munmap(base, byteCount) }
+    close(descriptor)
+  }
+
+  /// Calls `body` with the bytes of `range`, which are valid during the call only.
+  ///
+  /// - Throws: `CheckpointError.malformed` when the range lies outside the file, `.io` when the file has become shorter
+  ///   since it was opened or its disk can't be read, and whatever `body` throws.
+  public func withBytes<Result>(
+    in range: Range<Int>, _ body: (UnsafeRawBufferPointer) throws -> Result
+  ) throws -> Result {
+    guard range.lowerBound >= 0, range.upperBound <= byteCount else {
+      throw CheckpointError.malformed(
+        file: path, tensor: nil,
+        reason: "bytes \(range.lowerBound)..<\(range.upperBound) lie outside the file of \(byteCount) bytes")
+    }
+    guard let base, !range.isEmpty else { return try body(UnsafeRawBufferPointer(start: nil, count: 0)) }
+    try checkSize(reaching: range.upperBound)
+
+    let pageMask = MappedFile.pageSize - 1
+    let start = range.lowerBound & ~pageMask
+    let pages = (base + start, range.upperBound - start)
+    defer { madvise(pages.0, pages.1, MADV_DONTNEED) }
+    // Reads the pages now, so that a disk error or a cut file is a code here rather than a signal in `body`.
+    // Older kernels do not know the advice, which is then no loss but that.
+    if madvise(pages.0, pages.1, MappedFile.populateRead) != 0 {
+      let code = errno
+      if code == EFAULT || code == EHWPOISON {
+        try checkSize(reaching: range.upperBound)
+        throw CheckpointError.system(path, "read bytes \(range.lowerBound)..<\(range.upperBound)", EIO)
+      }
+    }
+    return try body(UnsafeRawBufferPointer(start: base + range.lowerBound, count: range.count))
+  }
+
+  private func checkSize(reaching end: Int) throws {
+    let now = try FileStatus(of: descriptor, path: path).byteCount
+    guard now >= end else {
+      throw CheckpointError.io(
+        file: path, operation: "read it",
+        reason: "it has shrunk from \(byteCount) to \(now) bytes since it was opened; is something still writing it?")
+    }
+  }
+
+  private static func requireRegular(_ status: FileStatus, _ path: String) throws {
+    guard status.kind == .file else {
+      throw CheckpointError.notACheckpoint(path: path, reason: "is \(status.kind.rawValue), not a regular file")
+    }
+  }
+
+  private static let pageSize = max(sysconf(CInt(_SC_PAGESIZE)), 4096)
+  /// `MADV_POPULATE_READ` of Linux 5.14 and later.
+  private static let populateRead: CInt = 22
+}
