@@ -2,18 +2,23 @@
 public struct NetworkProfile: Sendable, Hashable, Codable {
   /// Elements of all tensors of the checkpoint.
   public let parameters: Int
-  /// Elements of the tensors that are stored as they are, tied ones once.
-  public let denseParameters: Int
+  /// Elements of the tensors that are the same bytes as another one, and are not stored again.
+  public let tiedParameters: Int
   public var layers: [LayerProfile]
 
-  public init(parameters: Int, denseParameters: Int, layers: [LayerProfile]) {
+  public init(parameters: Int, tiedParameters: Int, layers: [LayerProfile]) {
     self.parameters = parameters
-    self.denseParameters = denseParameters
+    self.tiedParameters = tiedParameters
     self.layers = layers
+  }
+
+  /// Elements of the tensors that are stored as they are.
+  public var denseParameters: Int {
+    parameters - tiedParameters - layers.reduce(0) { $0 + $1.denseParameterCount }
   }
 
   enum CodingKeys: String, CodingKey {
     case parameters, layers
-    case denseParameters = "dense_parameters"
+    case tiedParameters = "tied_parameters"
   }
 }

@@ -1,0 +1,48 @@
+import Checkpoints
+
+/// What can keep a stage of the conversion from being done as asked.
+public enum ConversionError: Error, Sendable, Equatable {
+  /// A glob of the command line matches no tensor that it could be for.
+  case globMatchesNothing(option: String, glob: String, path: String)
+  /// Factors given by hand do not fit the matrix.
+  case shapeDoesNotFit(tensor: String, rows: Int, columns: Int, shape: String)
+  case badOption(option: String, value: String, reason: String)
+  /// No tensor is left to decompose.
+  case nothingToDecompose(path: String)
+  /// A profile, a plan and a model do not belong together.
+  case mismatch(path: String, tensor: String, reason: String)
+  case stageFile(path: String, reason: String)
+  /// The measured errors of some tensors are above the maximum.
+  case errorAboveMaximum(maximum: Double, tensors: [(name: String, error: Double)])
+  case notRestorable(path: String, tensor: String, reason: String)
+
+  public static func == (a: ConversionError, b: ConversionError) -> Bool { a.description == b.description }
+}
+
+extension ConversionError: CustomStringConvertible {
+  public var description: String {
+    switch self {
+    case .globMatchesNothing(let option, let glob, let path):
+      "\(escaped(path, limit: 4096)): \(option) '\(escaped(glob))' matches no matrix that can be decomposed; "
+        + "'mpo inspect' lists the names"
+    case .shapeDoesNotFit(let tensor, let rows, let columns, let shape):
+      "tensor '\(escaped(tensor))' is \(rows) × \(columns): the factors \(shape) do not multiply to that; row factors "
+        + "must multiply to \(rows) and column factors to \(columns), or to at most 1/16 more (the rest is padding)"
+    case .badOption(let option, let value, let reason):
+      "\(option) '\(escaped(value))': \(reason)"
+    case .nothingToDecompose(let path):
+      "\(escaped(path, limit: 4096)): has no matrix to decompose (floating-point, both sides at least "
+        + "\(TensorSelection.minimumSide), not excluded); choose others with --include"
+    case .mismatch(let path, let tensor, let reason):
+      "\(escaped(path, limit: 4096)): tensor '\(escaped(tensor))': \(reason)"
+    case .stageFile(let path, let reason): "\(escaped(path, limit: 4096)): \(reason)"
+    case .errorAboveMaximum(let maximum, let tensors):
+      "the measured relative error is above \(maximum) for "
+        + tensors.prefix(3).map { "'\(escaped($0.name))' (\($0.error))" }.joined(separator: ", ")
+        + (tensors.count > 3 ? " and \(tensors.count - 3) more" : "")
+        + "; store the cores in a wider --dtype or ask for less"
+    case .notRestorable(let path, let tensor, let reason):
+      "\(escaped(path, limit: 4096)): tensor '\(escaped(tensor))': \(reason)"
+    }
+  }
+}

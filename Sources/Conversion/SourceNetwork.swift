@@ -1,0 +1,92 @@
+import Checkpoints
+import LinearAlgebra
+import MPOCheckpoints
+import Squeezing
+import TensorNetworks
+
+/// A dense checkpoint seen as a stacked network: the matrices to decompose, what is tied, and the rest.
+public struct SourceNetwork: Sendable {
+  public let checkpoint: any DenseCheckpoint
+  let matrices: [WeightMatrix]
+  /// Tensors that are the same bytes as another.
+  let ties: [String: TensorInfo]
+
+  /// - Throws: `ConversionError` for a selection that does not fit the checkpoint.
+  public init(_ checkpoint: any DenseCheckpoint, selection: TensorSelection) throws {
+    self.checkpoint = checkpoint
+    let ties = try TiedTensors.find(in: checkpoint)
+    self.ties = ties
+    matrices = try selection.matrices(of: checkpoint).filter { ties[$0.tensor.name] == nil }
+  }
+
+  /// A part of the work, for profiles that are made on several machines.
+  public struct Part: Sendable, Hashable, Codable {
+    /// From 1.
+    public let index: Int
+    public let count: Int
+
+    public init?(index: Int, count: Int) {
+      guard count >= 1, (1...count).contains(index) else { return nil }
+      self.index = index
+      self.count = count
+    }
+  }
+
+  /// Computes norms and spectra of the matrices, in parallel.
+  ///
+  /// Matrices with NaN or infinite elements, or too large to square, are left out: they stay dense.
+  /// - Returns: the profile, and a warning for every matrix that was left out.
+  public func profile(
+    part: Part? = nil, jobs: Int, progress: @escaping ProgressHandler = { _ in }
+  ) throws -> (profile: NetworkProfile, warnings: [String]) {
+    let largestFirst = matrices.indices.sorted {
+      (matrices[$1].tensor.elementCount, $0) < (matrices[$0].tensor.elementCount, $1)
+    }
+    let chosen = largestFirst.enumerated().filter { place, _ in
+      part.map { place % $0.count == $0.index - 1 } ?? true
+    }.map(\.element)
+    let counter = ProgressCounter(
+      .profile, total: chosen.reduce(0) { $0 + matrices[$1].tensor.elementCount }, progress)
+    let layers = ParallelResults<LayerProfile>(count: matrices.count)
+    BLASThreads.use(1)
+    try forEachInParallel(chosen, jobs: jobs) { index in
+      layers[index] = try profile(of: matrices[index])
+      counter.finished(matrices[index].tensor.name, elements: matrices[index].tensor.elementCount)
+    }
+    let warnings = chosen.sorted().filter { layers[$0] == nil }.map {
+      "tensor '\(escaped(matrices[$0].tensor.name))' has NaN, infinite or huge elements; it stays dense"
+    }
+    let profile = NetworkProfile(
+      parameters: checkpoint.tensors.reduce(0) { $0 + $1.elementCount },
+      tiedParameters: ties.keys.reduce(0) { $0 + (checkpoint.tensor(named: $1)?.elementCount ?? 0) },
+      layers: matrices.indices.compactMap { layers[$0] })
+    return (profile, warnings)
+  }
+
+  private func profile(of matrix: WeightMatrix) throws -> LayerProfile? {
+    matrix.tensor.dtype == .f64
+      ? try profile(of: matrix, as: Double.self) : try profile(of: matrix, as: Float.self)
+  }
+
+  private func profile<Scalar: CheckpointScalar>(
+    of matrix: WeightMatrix, as type: Scalar.Type
+  ) throws -> LayerProfile? {
+    try withView(of: matrix.tensor, rows: matrix.rows, columns: matrix.columns) { (view: MatrixView<Scalar>) in
+      let norm = view.squaredNorm.squareRoot()
+      guard norm.isFinite, norm < Double(Scalar.greatestFiniteMagnitude) / 1e4 else { return nil }
+      return LayerProfile(
+        name: matrix.tensor.name, rows: matrix.rows, columns: matrix.columns, norm: norm, shape: matrix.shape,
+        spectra: try SingularSpectra(of: view, shape: matrix.shape),
+        singularValues: try Matrix.singularValues(of: view.elements, rows: view.rows, columns: view.columns))
+    }
+  }
+
+  /// Calls `body` with a tensor's elements as a matrix.
+  func withView<Scalar: CheckpointScalar, Result>(
+    of tensor: TensorInfo, rows: Int, columns: Int, _ body: (MatrixView<Scalar>) throws -> Result
+  ) throws -> Result {
+    try checkpoint.withBytes(of: tensor) { bytes in
+      try Scalar.withElements(bytes, of: tensor.dtype) { try body(MatrixView($0, rows: rows, columns: columns)) }
+    }
+  }
+}

@@ -1,0 +1,106 @@
+import Checkpoints
+import Glibc
+import TensorNetworks
+
+/// Which tensors of a checkpoint are decomposed, and over which sites.
+public struct TensorSelection: Sendable {
+  /// Both sides of a matrix must have it, unless `include` names the matrix.
+  public static let minimumSide = 64
+
+  /// When not empty, only matrices that one of the globs matches.
+  public var include: [String] = []
+  /// Never matrices that one of the globs matches.
+  public var exclude: [String] = []
+  /// n, for matrices without a shape of their own.
+  public var sites = 5
+  /// Factors for the matrices that a glob matches; the last that matches wins.
+  public var shapes: [(glob: String, shape: MPOShape)] = []
+  /// Whether rank-4 convolution kernels are decomposed too, as matrices `out × (in·kh·kw)`.
+  public var convolutions = false
+
+  public init() {}
+
+  /// Parses `GLOB=3,4,4,4,4x4,4,8,6,4`.
+  public static func parseShape(_ text: String) throws -> (glob: String, shape: MPOShape) {
+    func invalid(_ reason: String) -> ConversionError {
+      .badOption(option: "--shape", value: text, reason: reason)
+    }
+    guard let separator = text.lastIndex(of: "=") else {
+      throw invalid("give it as GLOB=3,4,4,4,4x4,4,8,6,4: row factors x column factors")
+    }
+    let sides = text[text.index(after: separator)...].split(separator: "x", omittingEmptySubsequences: false)
+    let factors = sides.map { $0.split(separator: ",", omittingEmptySubsequences: false).map { Int($0) } }
+    guard factors.count == 2, factors.joined().allSatisfy({ $0 != nil }) else {
+      throw invalid("give it as GLOB=3,4,4,4,4x4,4,8,6,4: row factors x column factors")
+    }
+    do {
+      let shape = try MPOShape(rowFactors: factors[0].compactMap(\.self), columnFactors: factors[1].compactMap(\.self))
+      return (String(text[..<separator]), shape)
+    } catch let error as MPOShapeError {
+      throw invalid(error.description)
+    }
+  }
+
+  /// The matrices of a checkpoint that are to be decomposed, in its order.
+  /// - Throws: `ConversionError` for a glob that matches nothing and factors that do not fit.
+  func matrices(of checkpoint: any DenseCheckpoint) throws -> [WeightMatrix] {
+    let candidates = checkpoint.tensors.compactMap { tensor in
+      WeightMatrix.sides(of: tensor, convolutions: convolutions).map { (tensor, $0) }
+    }
+    for (option, globs) in [("--include", include), ("--exclude", exclude), ("--shape", shapes.map(\.glob))] {
+      for glob in globs where !candidates.contains(where: { matches(glob, $0.0.name) }) {
+        throw ConversionError.globMatchesNothing(option: option, glob: glob, path: checkpoint.path)
+      }
+    }
+    let matrices = try candidates.compactMap { tensor, sides -> WeightMatrix? in
+      let isIncluded =
+        include.isEmpty
+        ? min(sides.rows, sides.columns) >= Self.minimumSide
+        : include.contains { matches($0, tensor.name) }
+      guard isIncluded, !exclude.contains(where: { matches($0, tensor.name) }) else { return nil }
+      let shape = try self.shape(for: tensor, rows: sides.rows, columns: sides.columns)
+      return WeightMatrix(tensor: tensor, rows: sides.rows, columns: sides.columns, shape: shape)
+    }
+    guard !matrices.isEmpty else { throw ConversionError.nothingToDecompose(path: checkpoint.path) }
+    return matrices
+  }
+
+  private func shape(for tensor: TensorInfo, rows: Int, columns: Int) throws -> MPOShape {
+    guard let shape = shapes.last(where: { matches($0.glob, tensor.name) })?.shape else {
+      return .automatic(rows: rows, columns: columns, sites: sites)
+    }
+    let limits = [rows, columns].map { $0 + $0 / 16 }
+    guard (rows...limits[0]).contains(shape.rows), (columns...limits[1]).contains(shape.columns) else {
+      throw ConversionError.shapeDoesNotFit(
+        tensor: tensor.name, rows: rows, columns: columns, shape: shape.description)
+    }
+    return shape
+  }
+}
+
+/// Whether a shell glob matches a whole name; `*` matches dots and slashes too.
+func matches(_ glob: String, _ name: String) -> Bool { fnmatch(glob, name, 0) == 0 }
+
+/// A tensor that can be decomposed, seen as a matrix.
+struct WeightMatrix: Sendable {
+  let tensor: TensorInfo
+  let rows: Int
+  let columns: Int
+  let shape: MPOShape
+
+  /// The sides of the matrix that a tensor is; nil for what is not a floating-point matrix of at least 2 × 2.
+  static func sides(of tensor: TensorInfo, convolutions: Bool = false) -> (rows: Int, columns: Int)? {
+    guard tensor.dtype.isDecomposable else { return nil }
+    let shape = tensor.shape
+    let sides: (rows: Int, columns: Int)
+    switch (shape.count, tensor.orientation) {
+    case (2, _): sides = (shape[0], shape[1])
+    case (4, .outputInput) where convolutions: sides = (shape[0], shape[1] * shape[2] * shape[3])
+    case (4, .inputOutput) where convolutions: sides = (shape[0] * shape[1] * shape[2], shape[3])
+    default: return nil
+    }
+    // The tables of index positions are 32 bits wide.
+    guard min(sides.rows, sides.columns) >= 2, max(sides.rows, sides.columns) <= 1 << 29 else { return nil }
+    return sides
+  }
+}

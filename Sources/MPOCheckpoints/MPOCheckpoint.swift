@@ -1,0 +1,176 @@
+import Checkpoints
+import FoundationEssentials
+import LinearAlgebra
+import TensorNetworks
+
+/// An MPO checkpoint open for reading. Opening it checks everything FORMAT.md asks for but the checksums of the shards.
+public struct MPOCheckpoint: Sendable {
+  public let path: String
+  public let manifest: Manifest
+  private let shards: any DenseCheckpoint
+  private let entries: [String: TensorInfo]
+  private let records: [String: Int]
+
+  /// Whether a folder with a manifest of this format is at `path`.
+  public static func isPresent(at path: String) -> Bool {
+    isMPOManifest(at: path + "/" + Manifest.fileName)
+  }
+
+  /// - Throws: `MPOCheckpointError`, and `CheckpointError` for what is wrong with a shard.
+  public init(path: String) throws {
+    guard let status = try FileStatus(at: path) else {
+      throw MPOCheckpointError.notAnMPOCheckpoint(path: path, reason: "no such folder")
+    }
+    guard status.kind == .folder, try FileStatus(at: path + "/" + Manifest.fileName) != nil else {
+      throw MPOCheckpointError.notAnMPOCheckpoint(
+        path: path, reason: "is no MPO checkpoint (a folder with a manifest.json); make one with 'mpo convert'")
+    }
+    self.path = path
+    manifest = try Self.readManifest(path + "/" + Manifest.fileName)
+    try Self.checkFiles(of: manifest, in: path)
+
+    records = try Dictionary(
+      manifest.tensors.enumerated().map { ($1.name, $0) },
+      uniquingKeysWith: { _, index in
+        throw MPOCheckpointError.tensor(
+          path: path, tensor: manifest.tensors[index].name, reason: "has two records in the manifest")
+      })
+    try Self.checkTies(of: manifest, records, path)
+
+    guard let first = manifest.shards.first else {
+      throw MPOCheckpointError.manifest(path: path + "/" + Manifest.fileName, reason: "lists no shards")
+    }
+    let isSharded = manifest.shards.count > 1
+    let entryPoint = isSharded ? MPOCheckpointWriter.shardStem + ".safetensors.index.json" : first.file
+    shards = try openDenseCheckpoint(at: path + "/" + entryPoint)
+    let found = Set(shards.files.map { Self.name(of: $0) })
+    guard found == Set(manifest.shards.map(\.file)) else {
+      throw MPOCheckpointError.manifest(
+        path: path + "/" + Manifest.fileName, reason: "lists other shards than \(entryPoint) does")
+    }
+    entries = try Self.checkEntries(of: manifest, shards.tensors, path)
+  }
+
+  private static func name(of file: String) -> String { file.split(separator: "/").last.map(String.init) ?? file }
+
+  private static func readManifest(_ path: String) throws -> Manifest {
+    let file = try MappedFile(path: path)
+    guard file.byteCount <= ManifestFile.maximumByteCount else {
+      throw MPOCheckpointError.manifest(path: path, reason: "is larger than \(ManifestFile.maximumByteCount) bytes")
+    }
+    return try file.withBytes(in: 0..<file.byteCount) { try ManifestFile.decode(Data($0), path: path) }
+  }
+
+  /// Every file listed is a regular file inside the folder and of its size.
+  private static func checkFiles(of manifest: Manifest, in path: String) throws {
+    for file in manifest.shards + manifest.companions {
+      let parts = file.file.split(separator: "/", omittingEmptySubsequences: false)
+      guard !parts.isEmpty, parts.allSatisfy({ !$0.isEmpty && $0 != "." && $0 != ".." }), !file.file.contains("\0")
+      else {
+        throw MPOCheckpointError.manifest(
+          path: path + "/" + Manifest.fileName, reason: "names a file outside the folder: '\(escaped(file.file))'")
+      }
+      var prefix = path
+      for (index, part) in parts.enumerated() {
+        prefix += "/" + part
+        let expected: FileStatus.Kind = index == parts.count - 1 ? .file : .folder
+        guard let status = try FileStatus(at: prefix, followingLinks: false) else {
+          throw MPOCheckpointError.file(path: prefix, reason: "is missing; copy the whole folder or convert again")
+        }
+        guard status.kind == expected else {
+          throw MPOCheckpointError.file(path: prefix, reason: "is \(status.kind.rawValue), not \(expected.rawValue)")
+        }
+        guard expected == .folder || status.byteCount == file.bytes else {
+          throw MPOCheckpointError.file(
+            path: prefix,
+            reason: "has \(status.byteCount) bytes, the manifest says \(file.bytes); copy it again or convert again")
+        }
+      }
+    }
+  }
+
+  private static func checkTies(of manifest: Manifest, _ records: [String: Int], _ path: String) throws {
+    for record in manifest.tensors {
+      guard case .tied(let other) = record.storage else { continue }
+      func invalid(_ reason: String) -> MPOCheckpointError { .tensor(path: path, tensor: record.name, reason: reason) }
+      guard let target = records[other].map({ manifest.tensors[$0] }) else {
+        throw invalid("is tied to '\(escaped(other))', which is not there")
+      }
+      if case .tied = target.storage { throw invalid("is tied to '\(escaped(other))', which is tied itself") }
+      guard target.dtype == record.dtype, target.shape == record.shape else {
+        throw invalid("is tied to '\(escaped(other))', which has another dtype or shape")
+      }
+    }
+  }
+
+  /// Exactly the entries the records call for are there.
+  private static func checkEntries(
+    of manifest: Manifest, _ found: [TensorInfo], _ path: String
+  ) throws -> [String: TensorInfo] {
+    var rest = Dictionary(found.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+    let entries = rest
+    for record in manifest.tensors {
+      for expected in record.entries {
+        guard let entry = rest.removeValue(forKey: expected.name) else {
+          throw MPOCheckpointError.tensor(path: path, tensor: expected.name, reason: "is missing from the shards")
+        }
+        guard entry.shape == expected.shape, entry.dtype == expected.dtype else {
+          throw MPOCheckpointError.tensor(
+            path: path, tensor: expected.name,
+            reason: "is \(entry.dtype.rawValue) \(entry.shape), the manifest says "
+              + "\(expected.dtype.rawValue) \(expected.shape)")
+        }
+      }
+    }
+    if let extra = rest.keys.min() {
+      throw MPOCheckpointError.tensor(path: path, tensor: extra, reason: "is in the shards but not in the manifest")
+    }
+    return entries
+  }
+
+  /// The record of a tensor; nil where there is none.
+  public func record(named name: String) -> TensorRecord? { records[name].map { manifest.tensors[$0] } }
+
+  /// The record that holds the elements of `record`: itself, or the one it is tied to.
+  public func holder(of record: TensorRecord) throws -> TensorRecord {
+    guard case .tied(let other) = record.storage else { return record }
+    guard let holder = self.record(named: other) else {
+      throw MPOCheckpointError.tensor(path: path, tensor: other, reason: "is not there")
+    }
+    return holder
+  }
+
+  /// Reads the cores of a tensor, widened exactly.
+  /// - Throws: `CheckpointError` when they can't be read.
+  public func mpo<Scalar: CheckpointScalar>(
+    _ record: TensorRecord, _ mpo: MPORecord, as type: Scalar.Type = Scalar.self
+  ) throws -> MPO<Scalar> {
+    let cores = try record.entries.map { entry in
+      try shards.withBytes(of: entry) { bytes in
+        try Scalar.withElements(bytes, of: entry.dtype) { Core(shape: entry.shape, elements: Array($0)) }
+      }
+    }
+    return MPO(shape: mpo.shape, cores: cores)
+  }
+
+  /// Calls `body` with the bytes of a tensor of kind dense.
+  public func withDenseBytes<Result>(
+    of record: TensorRecord, _ body: (UnsafeRawBufferPointer) throws -> Result
+  ) throws -> Result {
+    guard let entry = entries[record.name] else {
+      throw MPOCheckpointError.tensor(path: path, tensor: record.name, reason: "is not stored dense")
+    }
+    return try shards.withBytes(of: entry, body)
+  }
+
+  /// The files whose SHA-256 is not the manifest's, each with what is wrong; reads them whole.
+  public func damagedFiles() throws -> [MPOCheckpointError] {
+    try (manifest.shards + manifest.companions).compactMap { file in
+      let found = try FileFingerprint(ofFileAt: path + "/" + file.file, named: file.file)
+      if found == file { return nil }
+      return .file(
+        path: path + "/" + file.file,
+        reason: "was changed after it was written: its SHA-256 is \(found.sha256), the manifest says \(file.sha256)")
+    }
+  }
+}

@@ -1,0 +1,107 @@
+import Checkpoints
+
+/// `manifest.json` of an MPO checkpoint; the members are those of FORMAT.md.
+public struct Manifest: Sendable, Equatable, Codable {
+  public static let formatName = "mpo-checkpoint"
+  public static let currentVersion = "1.0"
+  public static let fileName = "manifest.json"
+
+  public let format: String
+  public let version: String
+  public let generator: String
+  /// Of the file with the digits of this member replaced by zeros; `ManifestFile` computes it.
+  var sha256: String
+  public let source: Source?
+  public let shards: [FileFingerprint]
+  public let companions: [FileFingerprint]
+  /// How the conversion was asked for.
+  public let options: [String: String]?
+  public let totals: Totals
+  /// Every tensor of the source, in its order.
+  public let tensors: [TensorRecord]
+
+  /// Where the tensors came from.
+  public struct Source: Sendable, Equatable, Codable {
+    public let format: CheckpointFormat
+    public let files: [FileFingerprint]
+    public let metadata: [String: String]
+
+    public init(format: CheckpointFormat, files: [FileFingerprint], metadata: [String: String]) {
+      self.format = format
+      self.files = files
+      self.metadata = metadata
+    }
+  }
+
+  /// Sums over the whole checkpoint.
+  public struct Totals: Sendable, Equatable, Codable {
+    /// Elements of all tensors of the source.
+    public let parametersBefore: Int
+    /// Elements of all entries.
+    public let parametersStored: Int
+    /// Elements of all floating-point entries but the central cores.
+    public let parametersTrainable: Int
+    public let bytesBefore: Int
+    public let bytesStored: Int
+    /// `parametersStored / parametersBefore`.
+    public let ratio: Double
+    /// `√(Σ‖W−Ŵ‖² / Σ‖W‖²)` over the decomposed matrices; nil when one was not measured.
+    public let relativeError: Double?
+
+    enum CodingKeys: String, CodingKey {
+      case ratio
+      case parametersBefore = "parameters_before"
+      case parametersStored = "parameters_stored"
+      case parametersTrainable = "parameters_trainable"
+      case bytesBefore = "bytes_before"
+      case bytesStored = "bytes_stored"
+      case relativeError = "relative_error"
+    }
+
+    /// Adds up the records.
+    public init(_ tensors: [TensorRecord]) {
+      let entries = tensors.flatMap(\.entries)
+      parametersBefore = tensors.reduce(0) { $0 + $1.info.elementCount }
+      parametersStored = entries.reduce(0) { $0 + $1.elementCount }
+      parametersTrainable = tensors.reduce(0) { sum, tensor in
+        let floating = tensor.entries.filter(\.dtype.isDecomposable).reduce(0) { $0 + $1.elementCount }
+        return sum + floating - (tensor.mpo?.centralParameterCount ?? 0)
+      }
+      bytesBefore = tensors.reduce(0) { $0 + $1.info.byteCount }
+      bytesStored = entries.reduce(0) { $0 + $1.byteCount }
+      ratio = Double(parametersStored) / Double(max(1, parametersBefore))
+      var squaredError: Double? = 0
+      var squaredNorm = 0.0
+      for mpo in tensors.compactMap(\.mpo) {
+        guard let norm = mpo.norm, let error = mpo.relativeError, let sum = squaredError else {
+          squaredError = nil
+          break
+        }
+        squaredError = sum + error * error * norm * norm
+        squaredNorm += norm * norm
+      }
+      relativeError = squaredError.map { squaredNorm > 0 ? ($0 / squaredNorm).squareRoot() : 0 }
+    }
+  }
+
+  public init(
+    generator: String, source: Source?, shards: [FileFingerprint], companions: [FileFingerprint],
+    options: [String: String]?, tensors: [TensorRecord]
+  ) {
+    format = Self.formatName
+    version = Self.currentVersion
+    self.generator = generator
+    sha256 = ManifestFile.blankDigest
+    self.source = source
+    self.shards = shards
+    self.companions = companions
+    self.options = options
+    totals = Totals(tensors)
+    self.tensors = tensors
+  }
+
+  enum CodingKeys: String, CodingKey {
+    case format, version, generator, source, shards, companions, options, totals, tensors
+    case sha256 = "manifest_sha256"
+  }
+}
