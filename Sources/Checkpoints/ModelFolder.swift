@@ -24,10 +24,10 @@ struct ModelFolder {
   /// - Parameter source: The file that names it, for messages.
   func checkedPath(of name: String, namedBy source: String) throws -> String {
     func refused(_ reason: String) -> CheckpointError {
-      .unsupported(file: source, tensor: nil, reason: "it names the file '\(escaped(name))', which \(reason)")
+      .unsupported(file: source, tensor: nil, reason: "the file '\(escaped(name))' \(reason)")
     }
     guard !name.isEmpty, !name.utf8.contains(0) else { throw refused("is no file name") }
-    guard !name.hasPrefix("/") else { throw refused("is an absolute path and not one inside the folder") }
+    guard !name.hasPrefix("/") else { throw refused("is an absolute path, which leaves the folder") }
     guard !name.split(separator: "/", omittingEmptySubsequences: false).contains("..") else {
       throw refused("leaves the folder")
     }

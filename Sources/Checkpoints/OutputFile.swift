@@ -1,0 +1,48 @@
+import Glibc
+
+/// A file open for writing at any offset, from any thread.
+final class OutputFile: Sendable {
+  let path: String
+  private let descriptor: CInt
+
+  /// Creates the file at `path`, or empties the one that is there.
+  ///
+  /// - Parameter byteCount: Its size from the start; what is not written reads as zeros.
+  init(path: String, byteCount: Int) throws {
+    descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0o666)
+    self.path = path
+    guard descriptor >= 0 else { throw CheckpointError.system(path, "create it", errno) }
+    guard ftruncate(descriptor, off_t(byteCount)) == 0 else {
+      throw CheckpointError.system(path, "make room in it", errno, needed: byteCount)
+    }
+  }
+
+  deinit {
+    if descriptor >= 0 { close(descriptor) }
+  }
+
+  /// Writes all of `bytes` at `offset`.
+  func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws {
+    guard let base = bytes.baseAddress else { return }
+    var done = 0
+    while done < bytes.count {
+      // Below the 2^31 bytes that Linux takes at once.
+      let count = pwrite(descriptor, base + done, min(bytes.count - done, 1 << 30), off_t(offset + done))
+      if count > 0 {
+        done += count
+      } else {
+        let code = count == 0 ? ENOSPC : errno
+        if code == EINTR { continue }
+        throw CheckpointError.system(path, "write it", code, needed: bytes.count - done)
+      }
+    }
+  }
+
+  /// Waits until everything is on the disk.
+  func synchronize() throws {
+    while fsync(descriptor) != 0 {
+      let code = errno
+      guard code == EINTR else { throw CheckpointError.system(path, "flush it", code) }
+    }
+  }
+}
