@@ -16,6 +16,11 @@ public struct FileFingerprint: Sendable, Hashable, Codable {
     self.sha256 = sha256
   }
 
+  enum CodingKeys: String, CodingKey {
+    case file = "name"
+    case bytes, sha256
+  }
+
   /// Reads the regular file at `path` once, 1 MB at a time.
   ///
   /// - Parameter name: The name to record; the last component of the path by default.

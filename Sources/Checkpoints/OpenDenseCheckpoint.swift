@@ -89,7 +89,7 @@ private let convertRemedy =
   "convert it to safetensors first, with save_pretrained(…, safe_serialization=True) or safetensors.torch.save_model"
 
 /// Whether a file is the manifest of an MPO checkpoint: a JSON object whose `format` is a name that starts with `mpo`.
-func isMPOManifest(at path: String) -> Bool {
+package func isMPOManifest(at path: String) -> Bool {
   var isManifest = false
   do {
     let file = try MappedFile(path: path)

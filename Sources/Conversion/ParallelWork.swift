@@ -6,11 +6,7 @@ import Synchronization
 func forEachInParallel<Item: Sendable>(
   _ items: [Item], jobs: Int, _ body: @Sendable (Item) throws -> Void
 ) throws {
-  struct State {
-    var next = 0
-    var failure: (any Error)?
-  }
-  let state = Mutex(State())
+  let state = Mutex(LoopState())
   DispatchQueue.concurrentPerform(iterations: max(1, min(jobs, items.count))) { _ in
     while true {
       let item: Item? = state.withLock { state in
@@ -27,4 +23,10 @@ func forEachInParallel<Item: Sendable>(
     }
   }
   if let failure = state.withLock({ $0.failure }) { throw failure }
+}
+
+/// What the threads of a parallel loop share.
+private struct LoopState {
+  var next = 0
+  var failure: (any Error)?
 }

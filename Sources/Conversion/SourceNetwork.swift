@@ -50,25 +50,25 @@ public struct SourceNetwork: Sendable {
     let layers = ParallelResults<LayerProfile>(count: matrices.count)
     BLASThreads.use(1)
     try forEachInParallel(chosen, jobs: jobs) { index in
-      layers[index] = try profile(of: matrices[index])
+      layers[index] = try layerProfile(of: matrices[index])
       counter.finished(matrices[index].tensor.name, elements: matrices[index].tensor.elementCount)
     }
     let warnings = chosen.sorted().filter { layers[$0] == nil }.map {
       "tensor '\(escaped(matrices[$0].tensor.name))' has NaN, infinite or huge elements; it stays dense"
     }
-    let profile = NetworkProfile(
+    let network = NetworkProfile(
       parameters: checkpoint.tensors.reduce(0) { $0 + $1.elementCount },
       tiedParameters: ties.keys.reduce(0) { $0 + (checkpoint.tensor(named: $1)?.elementCount ?? 0) },
       layers: matrices.indices.compactMap { layers[$0] })
-    return (profile, warnings)
+    return (network, warnings)
   }
 
-  private func profile(of matrix: WeightMatrix) throws -> LayerProfile? {
+  private func layerProfile(of matrix: WeightMatrix) throws -> LayerProfile? {
     matrix.tensor.dtype == .f64
-      ? try profile(of: matrix, as: Double.self) : try profile(of: matrix, as: Float.self)
+      ? try layerProfile(of: matrix, as: Double.self) : try layerProfile(of: matrix, as: Float.self)
   }
 
-  private func profile<Scalar: CheckpointScalar>(
+  private func layerProfile<Scalar: CheckpointScalar>(
     of matrix: WeightMatrix, as type: Scalar.Type
   ) throws -> LayerProfile? {
     try withView(of: matrix.tensor, rows: matrix.rows, columns: matrix.columns) { (view: MatrixView<Scalar>) in

@@ -1,5 +1,6 @@
 import Checkpoints
 import Glibc
+import Squeezing
 import TensorNetworks
 
 /// Which tensors of a checkpoint are decomposed, and over which sites.
@@ -102,5 +103,26 @@ struct WeightMatrix: Sendable {
     // The tables of index positions are 32 bits wide.
     guard min(sides.rows, sides.columns) >= 2, max(sides.rows, sides.columns) <= 1 << 29 else { return nil }
     return sides
+  }
+}
+
+extension NetworkProfile {
+  /// The indices of the layers that each glob ties together.
+  /// - Throws: `ConversionError` for a glob that matches nothing and a layer that two globs match.
+  public func ties(_ globs: [String], path: String) throws -> [[Int]] {
+    var taken: [Int: String] = [:]
+    return try globs.map { glob in
+      let members = layers.indices.filter { matches(glob, layers[$0].name) }
+      guard !members.isEmpty else {
+        throw ConversionError.globMatchesNothing(option: "--tie", glob: glob, path: path)
+      }
+      for member in members {
+        if let other = taken.updateValue(glob, forKey: member) {
+          throw ConversionError.badOption(
+            option: "--tie", value: glob, reason: "'\(other)' ties '\(layers[member].name)' already")
+        }
+      }
+      return members
+    }
   }
 }

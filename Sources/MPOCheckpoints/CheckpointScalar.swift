@@ -18,7 +18,7 @@ extension Float: CheckpointScalar {
   public static func withElements<Result>(
     _ bytes: UnsafeRawBufferPointer, of dtype: DType, _ body: (UnsafeBufferPointer<Float>) throws -> Result
   ) throws -> Result {
-    try TensorElements.withFloats(bytes, of: dtype, body)
+    try TensorElements.withFloats(of: bytes, dtype, body)
   }
 
   public static func withRounded<Result>(
@@ -36,7 +36,7 @@ extension Double: CheckpointScalar {
   public static func withElements<Result>(
     _ bytes: UnsafeRawBufferPointer, of dtype: DType, _ body: (UnsafeBufferPointer<Double>) throws -> Result
   ) throws -> Result {
-    try TensorElements.withDoubles(bytes, of: dtype, body)
+    try TensorElements.withDoubles(of: bytes, dtype, body)
   }
 
   public static func withRounded<Result>(

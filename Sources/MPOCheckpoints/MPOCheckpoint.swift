@@ -26,22 +26,24 @@ public struct MPOCheckpoint: Sendable {
         path: path, reason: "is no MPO checkpoint (a folder with a manifest.json); make one with 'mpo convert'")
     }
     self.path = path
-    manifest = try Self.readManifest(path + "/" + Manifest.fileName)
+    let manifest = try Self.readManifest(path + "/" + Manifest.fileName)
+    self.manifest = manifest
     try Self.checkFiles(of: manifest, in: path)
 
-    records = try Dictionary(
+    let records = try Dictionary(
       manifest.tensors.enumerated().map { ($1.name, $0) },
       uniquingKeysWith: { _, index in
         throw MPOCheckpointError.tensor(
           path: path, tensor: manifest.tensors[index].name, reason: "has two records in the manifest")
       })
+    self.records = records
     try Self.checkTies(of: manifest, records, path)
 
     guard let first = manifest.shards.first else {
       throw MPOCheckpointError.manifest(path: path + "/" + Manifest.fileName, reason: "lists no shards")
     }
     let isSharded = manifest.shards.count > 1
-    let entryPoint = isSharded ? MPOCheckpointWriter.shardStem + ".safetensors.index.json" : first.file
+    let entryPoint = isSharded ? MPOCheckpointWriter.indexName : first.file
     shards = try openDenseCheckpoint(at: path + "/" + entryPoint)
     let found = Set(shards.files.map { Self.name(of: $0) })
     guard found == Set(manifest.shards.map(\.file)) else {

@@ -6,6 +6,8 @@ import TensorNetworks
 /// arrive in any order and from any thread, the manifest comes last.
 public struct MPOCheckpointWriter: Sendable {
   static let shardStem = "tensors"
+  /// The index of the shards, where there are several.
+  public static let indexName = shardStem + ".safetensors.index.json"
 
   private let folder: String
   private let shards: ShardedSafetensorsWriter
@@ -73,10 +75,9 @@ public struct MPOCheckpointWriter: Sendable {
       }
     }
     let files = try shards.files.map { try FileFingerprint(ofFileAt: folder + "/" + $0, named: $0) }
-    let isIndex = { (file: FileFingerprint) in file.file.hasSuffix(".index.json") }
     let manifest = Manifest(
-      generator: generator, source: source, shards: files.filter { !isIndex($0) },
-      companions: files.filter(isIndex) + carried, options: options, tensors: records)
-    try writeFile(try ManifestFile.encode(manifest), to: folder + "/" + Manifest.fileName)
+      generator: generator, source: source, shards: files.filter { $0.file != Self.indexName },
+      companions: files.filter { $0.file == Self.indexName } + carried, options: options, tensors: records)
+    try ManifestFile.encode(manifest).withUnsafeBytes { try writeFile($0, to: folder + "/" + Manifest.fileName) }
   }
 }

@@ -54,11 +54,11 @@ enum ManifestFile {
 
   /// The SHA-256 of the bytes with the recorded digits replaced by zeros; nil unless they are there exactly once.
   private static func digest(of data: Data, recorded: String) -> String? {
-    guard recorded.utf8.count == 64, let range = data.range(of: Data(recorded.utf8)) else { return nil }
-    guard data.range(of: Data(recorded.utf8), in: range.upperBound..<data.endIndex) == nil else { return nil }
-    var blank = data
-    blank.replaceSubrange(range, with: Data(blankDigest.utf8))
-    return hexadecimal(SHA256.hash(data: blank))
+    var bytes = Array(data)
+    let places = bytes.ranges(of: Array(recorded.utf8))
+    guard recorded.utf8.count == 64, places.count == 1 else { return nil }
+    bytes.replaceSubrange(places[0], with: Array(blankDigest.utf8))
+    return hexadecimal(SHA256.hash(data: bytes))
   }
 
   private static func hexadecimal(_ digest: SHA256.Digest) -> String {

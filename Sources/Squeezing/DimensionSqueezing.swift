@@ -113,7 +113,7 @@ public struct DimensionSqueezing {
     _ = path(of: group) { state in
       let saved = group.denseParameterCount - state.parameters
       if saved > 0 {
-        let cost = state.squaredError / Double(saved * group.members.count)
+        let cost = group.errorPerParameter(state.squaredError, saved: saved)
         if cost <= best?.cost ?? .infinity { best = (state, cost) }
       }
       return false

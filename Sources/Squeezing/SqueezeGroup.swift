@@ -11,6 +11,12 @@ struct SqueezeGroup {
   /// members' `λ²`, each relative to the matrix's `‖W‖²`, added up.
   let energies: [[Double]]
 
+  /// The criterion of the same name: `growth` is of the group's squared relative error, `saved` of one member's
+  /// parameters.
+  func errorPerParameter(_ growth: Double, saved: Int) -> Double {
+    growth * Double(denseParameterCount) / Double(saved * members.count)
+  }
+
   init(members: [Int], of layers: [LayerProfile]) {
     self.members = members
     let first = layers[members[0]]
@@ -65,7 +71,7 @@ struct SqueezeState: Equatable {
     let saved = left * dimensions[bond] + dimensions[bond + 1] * right
     let cost =
       switch criterion {
-      case .errorPerParameter: growth / Double(saved * group.members.count)
+      case .errorPerParameter: group.errorPerParameter(growth, saved: saved)
       case .error: (squaredError + growth).squareRoot() - squaredError.squareRoot()
       }
     return Step(bond: bond, squaredErrorGrowth: growth, saved: saved, cost: cost)

@@ -1,0 +1,168 @@
+import Checkpoints
+import LinearAlgebra
+import MPOCheckpoints
+import Squeezing
+import TensorNetworks
+
+/// The last stage of a conversion: a dense checkpoint and a plan become an MPO checkpoint.
+public struct Converter: Sendable {
+  /// The dtype of the cores; nil for that of the source.
+  public var coreDType: DType?
+  /// Cores of nil dtype are at least F32, so that a source in half precision is restored as it was.
+  public var isLossless = false
+  public var jobs: Int
+  /// Fails when a measured relative error is above it.
+  public var maximumError: Double?
+  /// How the conversion was asked for, for the manifest.
+  public var options: [String: String] = [:]
+  public var generator: String
+
+  public init(jobs: Int, generator: String) {
+    self.jobs = jobs
+    self.generator = generator
+  }
+
+  /// Decomposes and writes everything.
+  ///
+  /// - Parameters:
+  ///   - folder: an empty folder.
+  /// - Returns: the records, with measured errors.
+  /// - Throws: `ConversionError.mismatch` when the plan is not for this checkpoint, `.errorAboveMaximum`, and the errors
+  ///   of reading and writing.
+  @discardableResult
+  public func convert(
+    _ checkpoint: any DenseCheckpoint, plan: SqueezePlan, to folder: String,
+    progress: @escaping ProgressHandler = { _ in }
+  ) throws -> [TensorRecord] {
+    let ties = try TiedTensors.find(in: checkpoint)
+    let records = try self.records(of: checkpoint, plan: plan, ties: ties)
+    let writer = try MPOCheckpointWriter(folder: folder, records: records)
+    let finished = ParallelResults<TensorRecord>(count: records.count)
+    let fingerprints = ParallelResults<FileFingerprint>(count: checkpoint.files.count)
+    let counter = ProgressCounter(.convert, total: records.reduce(0) { $0 + $1.info.elementCount }, progress)
+    BLASThreads.use(1)
+
+    try forEachInParallel(work(on: records, files: checkpoint.files.count), jobs: jobs) { item in
+      switch item {
+      case .fingerprint(let index):
+        fingerprints[index] = try FileFingerprint(ofFileAt: checkpoint.files[index])
+      case .tensor(let index):
+        let record = records[index]
+        finished[index] = try write(record, of: checkpoint, with: writer)
+        counter.finished(record.name, elements: record.info.elementCount)
+      }
+    }
+
+    let results = zip(records, records.indices).map { finished[$1] ?? $0 }
+    if let maximumError {
+      let above = results.compactMap { record in record.mpo?.relativeError.map { (record.name, $0) } }
+        .filter { $0.1 > maximumError }
+      guard above.isEmpty else { throw ConversionError.errorAboveMaximum(maximum: maximumError, tensors: above) }
+    }
+    try writer.finish(
+      records: results, generator: generator,
+      source: Manifest.Source(
+        format: checkpoint.format, files: checkpoint.files.indices.compactMap { fingerprints[$0] },
+        metadata: checkpoint.metadata),
+      options: options, companions: checkpoint.companions, from: checkpoint.folder)
+    return results
+  }
+
+  private enum WorkItem: Sendable {
+    case tensor(Int)
+    case fingerprint(Int)
+  }
+
+  /// The source's files, then the tensors, largest first.
+  private func work(on records: [TensorRecord], files: Int) -> [WorkItem] {
+    let tensors = records.indices.sorted {
+      (records[$1].info.byteCount, $0) < (records[$0].info.byteCount, $1)
+    }
+    return (0..<files).map { .fingerprint($0) } + tensors.map { .tensor($0) }
+  }
+
+  private func records(
+    of checkpoint: any DenseCheckpoint, plan: SqueezePlan, ties: [String: TensorInfo]
+  ) throws -> [TensorRecord] {
+    var layers = Dictionary(plan.layers.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+    let records = try checkpoint.tensors.map { tensor in
+      let layer = layers.removeValue(forKey: tensor.name)
+      var storage = TensorRecord.Storage.dense
+      if let target = ties[tensor.name] {
+        storage = .tied(to: target.name)
+      } else if let layer, let bonds = layer.bonds {
+        guard tensor.dtype.isDecomposable, tensor.elementCount == layer.rows * layer.columns else {
+          throw ConversionError.mismatch(
+            path: checkpoint.path, tensor: tensor.name,
+            reason: "is \(tensor.dtype.rawValue) \(tensor.shape), the plan is for \(layer.rows) × \(layer.columns); "
+              + "profile and plan this model")
+        }
+        storage = .mpo(
+          MPORecord(
+            rows: layer.rows, columns: layer.columns, shape: layer.shape, bonds: bonds,
+            coreDType: coreDType ?? defaultCoreDType(for: tensor.dtype), svdRelativeError: layer.svdRelativeError, norm: layer.norm,
+            entropies: layer.entropies))
+      }
+      return TensorRecord(
+        name: tensor.name, dtype: tensor.dtype, shape: tensor.shape, orientation: tensor.orientation,
+        storage: storage)
+    }
+    if let missing = layers.keys.min() {
+      throw ConversionError.mismatch(
+        path: checkpoint.path, tensor: missing, reason: "is in the plan but not in the model; plan this model")
+    }
+    return records
+  }
+
+  private func defaultCoreDType(for source: DType) -> DType {
+    isLossless && source.bitWidth < 32 ? .f32 : source
+  }
+
+  private func write(
+    _ record: TensorRecord, of checkpoint: any DenseCheckpoint, with writer: MPOCheckpointWriter
+  ) throws -> TensorRecord {
+    switch record.storage {
+    case .tied: return record
+    case .dense:
+      try checkpoint.withBytes(of: record.info) { try writer.write($0, of: record) }
+      return record
+    case .mpo(let mpo):
+      return record.dtype == .f64
+        ? try decompose(record, mpo, as: Double.self, of: checkpoint, with: writer)
+        : try decompose(record, mpo, as: Float.self, of: checkpoint, with: writer)
+    }
+  }
+
+  private func decompose<Scalar: CheckpointScalar>(
+    _ record: TensorRecord, _ mpo: MPORecord, as type: Scalar.Type, of checkpoint: any DenseCheckpoint,
+    with writer: MPOCheckpointWriter
+  ) throws -> TensorRecord {
+    try withMatrix(of: record, mpo, in: checkpoint) { (view: MatrixView<Scalar>) in
+      let stored = try writer.write(
+        MPO(decomposing: view, shape: mpo.shape, bonds: mpo.bonds), of: record)
+      var measured = mpo
+      measured.relativeError = relativeError(of: stored, to: view)
+      var result = record
+      result.storage = .mpo(measured)
+      return result
+    }
+  }
+}
+
+/// Calls `body` with the tensor of a record as the matrix that was decomposed.
+func withMatrix<Scalar: CheckpointScalar, Result>(
+  of record: TensorRecord, _ mpo: MPORecord, in checkpoint: any DenseCheckpoint,
+  _ body: (MatrixView<Scalar>) throws -> Result
+) throws -> Result {
+  try checkpoint.withBytes(of: record.info) { bytes in
+    try Scalar.withElements(bytes, of: record.dtype) {
+      try body(MatrixView($0, rows: mpo.rows, columns: mpo.columns))
+    }
+  }
+}
+
+/// `‖W−Ŵ‖_F / ‖W‖_F`; 0 for a zero matrix that is restored as such.
+func relativeError<Scalar>(of mpo: MPO<Scalar>, to matrix: MatrixView<Scalar>) -> Double {
+  let distance = mpo.squaredDistance(to: matrix).squareRoot()
+  return distance == 0 ? 0 : distance / matrix.squaredNorm.squareRoot()
+}

@@ -1,0 +1,68 @@
+import Checkpoints
+import LinearAlgebra
+import MPOCheckpoints
+import TensorNetworks
+
+/// The way back: an MPO checkpoint becomes a dense one that any framework loads.
+public struct Restorer: Sendable {
+  public var jobs: Int
+
+  public init(jobs: Int) { self.jobs = jobs }
+
+  /// Restores to one safetensors file.
+  public func restoreFile(
+    _ source: MPOCheckpoint, to path: String, progress: @escaping ProgressHandler = { _ in }
+  ) throws {
+    let manifest = source.manifest
+    let writer = try SafetensorsWriter(
+      path: path, tensors: manifest.tensors.map(\.info), metadata: manifest.source?.metadata ?? [:])
+    try restore(source, to: writer, progress: progress)
+  }
+
+  /// Restores to a model folder: shards, and the companions of the source.
+  public func restoreFolder(
+    _ source: MPOCheckpoint, to folder: String, progress: @escaping ProgressHandler = { _ in }
+  ) throws {
+    let manifest = source.manifest
+    let writer = try ShardedSafetensorsWriter(
+      folder: folder, tensors: manifest.tensors.map(\.info), metadata: manifest.source?.metadata ?? [:])
+    try restore(source, to: writer, progress: progress)
+    for companion in manifest.companions where companion.file != MPOCheckpointWriter.indexName {
+      try copyCompanion(companion.file, from: source.path, to: folder)
+    }
+  }
+
+  /// Contracts the cores of every tensor and writes all tensors in the source's order, dtypes and shapes.
+  public func restore(
+    _ source: MPOCheckpoint, to writer: any DenseCheckpointWriter, progress: @escaping ProgressHandler = { _ in }
+  ) throws {
+    let records = source.manifest.tensors.sorted { ($1.info.byteCount, $0.name) < ($0.info.byteCount, $1.name) }
+    let counter = ProgressCounter(.restore, total: records.reduce(0) { $0 + $1.info.elementCount }, progress)
+    BLASThreads.use(1)
+    try forEachInParallel(records, jobs: jobs) { record in
+      try withRestoredBytes(of: record, in: source) { try writer.write($0, to: record.name) }
+      counter.finished(record.name, elements: record.info.elementCount)
+    }
+    try writer.finish()
+  }
+}
+
+/// Calls `body` with the bytes of a tensor, restored.
+func withRestoredBytes<Result>(
+  of record: TensorRecord, in checkpoint: MPOCheckpoint, _ body: (UnsafeRawBufferPointer) throws -> Result
+) throws -> Result {
+  let holder = try checkpoint.holder(of: record)
+  guard let mpo = holder.mpo else { return try checkpoint.withDenseBytes(of: holder, body) }
+  func restored<Scalar: CheckpointScalar>(_ type: Scalar.Type) throws -> Result {
+    let cores: MPO<Scalar> = try checkpoint.mpo(holder, mpo)
+    let matrix = cores.matrix(rows: mpo.rows, columns: mpo.columns)
+    return try matrix.elements.withUnsafeBufferPointer { elements in
+      do {
+        return try Scalar.withRounded(elements, to: record.dtype, body)
+      } catch let error as ElementError {
+        throw ConversionError.notRestorable(path: checkpoint.path, tensor: record.name, reason: "\(error)")
+      }
+    }
+  }
+  return record.dtype == .f64 ? try restored(Double.self) : try restored(Float.self)
+}

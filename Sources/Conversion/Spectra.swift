@@ -1,0 +1,43 @@
+import Checkpoints
+import LinearAlgebra
+import MPOCheckpoints
+import TensorNetworks
+
+/// The singular spectra of a tensor of a dense checkpoint, at the bonds a conversion would give it by default.
+/// - Throws: `ConversionError.mismatch` for a tensor that is no floating-point matrix.
+public func sourceSpectra(of tensor: TensorInfo, in checkpoint: any DenseCheckpoint) throws -> SingularSpectra {
+  guard let sides = WeightMatrix.sides(of: tensor) else {
+    throw ConversionError.mismatch(
+      path: checkpoint.path, tensor: tensor.name, reason: "is no floating-point matrix; it has no spectra")
+  }
+  let shape = MPOShape.automatic(rows: sides.rows, columns: sides.columns, sites: TensorSelection().sites)
+  return try checkpoint.withBytes(of: tensor) { bytes in
+    try Double.withElements(bytes, of: tensor.dtype) {
+      try SingularSpectra(of: MatrixView($0, rows: sides.rows, columns: sides.columns), shape: shape)
+    }
+  }
+}
+
+/// The singular spectra of a tensor as an MPO checkpoint has it now.
+/// - Throws: `ConversionError.mismatch` for a tensor that is not kept as cores.
+public func storedSpectra(of record: TensorRecord, in checkpoint: MPOCheckpoint) throws -> SingularSpectra {
+  let holder = try checkpoint.holder(of: record)
+  guard let mpo = holder.mpo else {
+    throw ConversionError.mismatch(
+      path: checkpoint.path, tensor: record.name, reason: "is not kept as cores; it has no spectra")
+  }
+  let cores: MPO<Double> = try checkpoint.mpo(holder, mpo)
+  return try cores.matrix(rows: mpo.rows, columns: mpo.columns).withView {
+    try SingularSpectra(of: $0, shape: mpo.shape)
+  }
+}
+
+extension TensorSelection {
+  /// The factors that a tensor would get; nil where it stays dense.
+  public func defaultShape(for tensor: TensorInfo) -> MPOShape? {
+    guard let sides = WeightMatrix.sides(of: tensor), min(sides.rows, sides.columns) >= Self.minimumSide else {
+      return nil
+    }
+    return .automatic(rows: sides.rows, columns: sides.columns, sites: sites)
+  }
+}

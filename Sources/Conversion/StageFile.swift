@@ -1,0 +1,99 @@
+import Checkpoints
+import FoundationEssentials
+import Squeezing
+
+/// A file between two stages of the conversion: JSON with the name and version of its format beside the content.
+public enum StageFile {
+  /// What `mpo profile` writes.
+  public struct Profile: Sendable, Codable {
+    public static let formatName = "mpo-profile"
+    public let format: String
+    public let version: Int
+    /// Path of the checkpoint, as it was given.
+    public let source: String
+    public let part: SourceNetwork.Part?
+    public let network: NetworkProfile
+
+    public init(source: String, part: SourceNetwork.Part?, network: NetworkProfile) {
+      format = Self.formatName
+      version = 1
+      self.source = source
+      self.part = part
+      self.network = network
+    }
+  }
+
+  /// What `mpo plan` writes.
+  public struct Plan: Sendable, Codable {
+    public static let formatName = "mpo-plan"
+    public let format: String
+    public let version: Int
+    public let plan: SqueezePlan
+
+    public init(_ plan: SqueezePlan) {
+      format = Self.formatName
+      version = 1
+      self.plan = plan
+    }
+  }
+
+  private struct Head: Codable {
+    let format: String
+    let version: Int
+  }
+
+  /// As a file's content.
+  public static func encode<Content: Encodable>(_ content: Content) throws -> [UInt8] {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    return Array(try encoder.encode(content)) + [UInt8(ascii: "\n")]
+  }
+
+  /// - Throws: `ConversionError.stageFile` for what is not such a file.
+  public static func decode<Content: Decodable>(
+    _ bytes: [UInt8], as type: Content.Type, format: String, path: String
+  ) throws -> Content {
+    let decoder = JSONDecoder()
+    guard let head = try? decoder.decode(Head.self, from: Data(bytes)), head.format == format else {
+      let stage = format == Profile.formatName ? "mpo profile" : "mpo plan"
+      throw ConversionError.stageFile(path: path, reason: "is not what '\(stage)' writes")
+    }
+    guard head.version == 1 else {
+      throw ConversionError.stageFile(
+        path: path, reason: "has version \(head.version); this mpo reads version 1: update it")
+    }
+    do {
+      return try decoder.decode(Content.self, from: Data(bytes))
+    } catch {
+      throw ConversionError.stageFile(path: path, reason: "is damaged; make it again")
+    }
+  }
+
+  /// Joins the profiles of the parts of one network.
+  /// - Throws: `ConversionError.stageFile` when they are of different networks, or not all parts are there.
+  public static func merge(_ profiles: [(path: String, profile: Profile)]) throws -> NetworkProfile {
+    guard let first = profiles.first else { return NetworkProfile(parameters: 0, tiedParameters: 0, layers: []) }
+    func invalid(_ path: String, _ reason: String) -> ConversionError { .stageFile(path: path, reason: reason) }
+    let count = first.profile.part?.count ?? 1
+    var seen: Set<Int> = []
+    for (path, profile) in profiles {
+      guard profile.network.parameters == first.profile.network.parameters,
+        profile.network.tiedParameters == first.profile.network.tiedParameters,
+        (profile.part?.count ?? 1) == count
+      else { throw invalid(path, "is of another model, or of another division into parts, than \(first.path)") }
+      guard seen.insert(profile.part?.index ?? 1).inserted else {
+        throw invalid(path, "is part \(profile.part?.index ?? 1) of \(count) again")
+      }
+    }
+    if let missing = (1...count).first(where: { !seen.contains($0) }) {
+      throw invalid(first.path, "is one of \(count) parts, and part \(missing) is not given; pass all of them")
+    }
+    let layers = profiles.flatMap(\.profile.network.layers).sorted { $0.name < $1.name }
+    if let twice = zip(layers, layers.dropFirst()).first(where: { $0.name == $1.name }) {
+      throw invalid(first.path, "and another both profile '\(twice.0.name)'")
+    }
+    return NetworkProfile(
+      parameters: first.profile.network.parameters, tiedParameters: first.profile.network.tiedParameters,
+      layers: layers)
+  }
+}

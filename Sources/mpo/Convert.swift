@@ -1,0 +1,105 @@
+import ArgumentParser
+import Checkpoints
+import Conversion
+import MPOCheckpoints
+import Squeezing
+
+struct Convert: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Turn a dense checkpoint into an MPO checkpoint.",
+    discussion: """
+      MODEL is a .safetensors or HDF5 file, a *.safetensors.index.json or a model folder. Every weight matrix becomes a \
+      chain of cores; bonds are lowered over the whole network until the budget is met. A matrix whose cores would not \
+      be smaller stays dense (but not with --lossless).
+      """)
+
+  @Argument(help: "The dense checkpoint.")
+  var model: String
+
+  @Option(name: .shortAndLong, help: ArgumentHelp("The folder to write.", valueName: "out.mpo"))
+  var output: String
+
+  @OptionGroup(title: "Budget") var budget: BudgetOptions
+  @OptionGroup(title: "Matrices") var selection: SelectionOptions
+
+  @Option(help: ArgumentHelp("Take the bonds from what 'mpo plan' wrote, instead of a budget.", valueName: "plan.json"))
+  var plan: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Type of the cores: f64, f32, f16 or bf16. Default: that of the source; with --lossless at least f32.",
+      valueName: "type"))
+  var dtype: DType?
+
+  @OptionGroup var work: WorkOptions
+  @OptionGroup var outputOptions: OutputOptions
+
+  func validate() throws {
+    if plan != nil, budget.budget != nil {
+      throw ValidationError("--plan holds a budget already; leave out --ratio, --max-error, --bond and --lossless.")
+    }
+    if plan == nil { _ = try budget.requiredBudget() }
+    if let dtype, !dtype.isDecomposable {
+      throw ValidationError("--dtype must be f64, f32, f16 or bf16, not \(dtype.rawValue.lowercased()).")
+    }
+  }
+
+  func run() throws {
+    let checkpoint = try openDenseCheckpoint(at: model)
+    let selection = try selection.selection()
+    let output = try AtomicOutput(at: output, kind: .folder, replacing: outputOptions.force)
+    let display = ProgressDisplay(work.progress)
+
+    var converter = Converter(jobs: work.jobs, generator: MPOTool.generator)
+    converter.coreDType = dtype
+    let plan: SqueezePlan
+    if let path = self.plan {
+      let bytes = try readFile(path)
+      plan = try StageFile.decode(bytes, as: StageFile.Plan.self, format: StageFile.Plan.formatName, path: path).plan
+      converter.options = ["plan": plan.budget]
+    } else {
+      let network = try SourceNetwork(checkpoint, selection: selection)
+      let (profile, warnings) = try network.profile(jobs: work.jobs, progress: display.handler)
+      display.clear()
+      for warning in warnings { StandardError.write("mpo: warning: \(warning)\n") }
+      plan = try budget.plan(profile, path: model)
+      converter.options = ["budget": plan.budget, "criterion": plan.criterion.rawValue]
+      if case .maximumError(let error)? = budget.budget { converter.maximumError = error }
+      if budget.lossless { converter.isLossless = true }
+    }
+    let records = try converter.convert(checkpoint, plan: plan, to: output.temporaryPath, progress: display.handler)
+    display.clear()
+    try output.commit()
+    try StandardOutput.write(Summary(records).text(of: self.output))
+  }
+}
+
+/// What a conversion did, in a few lines.
+struct Summary {
+  private let records: [TensorRecord]
+
+  init(_ records: [TensorRecord]) { self.records = records }
+
+  func text(of path: String) -> String {
+    let totals = Manifest.Totals(records)
+    let matrices = records.compactMap(\.mpo)
+    let tied = records.count { if case .tied = $0.storage { true } else { false } }
+    let smallerSVD = matrices.count { mpo in
+      if let error = mpo.relativeError, let svd = mpo.svdRelativeError { svd < error } else { false }
+    }
+    var text = """
+      \(escaped(path, limit: 4096))
+        tensors     \(matrices.count) as cores, \(records.count - matrices.count - tied) dense, \(tied) tied
+        parameters  \(grouped(totals.parametersBefore)) -> \(grouped(totals.parametersStored)) \
+      (ratio \(fixed(totals.ratio, 4))), \(grouped(totals.parametersTrainable)) trainable without the central cores
+        bytes       \(bytes(totals.bytesBefore)) -> \(bytes(totals.bytesStored))
+        error       \(small(totals.relativeError)) relative, over the matrices in cores
+
+      """
+    if smallerSVD > 0, (totals.relativeError ?? 0) > 1e-5 {
+      text += "  note        truncated SVD of the same size has a smaller error for \(smallerSVD) of "
+        + "\(matrices.count) matrices\n"
+    }
+    return text
+  }
+}

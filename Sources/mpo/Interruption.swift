@@ -1,0 +1,40 @@
+import Checkpoints
+import Glibc
+
+/// Leaves nothing behind when the process is told to end.
+enum Interruption {
+  /// Installs the handlers; once, before any output is begun.
+  ///
+  /// SIGPIPE becomes an error of the write that met it.
+  static func cleanUpOnSignals() {
+    signal(SIGPIPE, SIG_IGN)
+    guard signalPipe.read >= 0 else { return }
+    var thread = pthread_t()
+    pthread_create(&thread, nil, { _ in Interruption.waitAndCleanUp() }, nil)
+    for number in [SIGINT, SIGTERM, SIGHUP] {
+      var action = sigaction()
+      // The handler may run on any thread, the BLAS library's among them: it only passes the number on.
+      action.__sigaction_handler.sa_handler = { number in
+        var byte = UInt8(truncatingIfNeeded: number)
+        _ = Glibc.write(signalPipe.write, &byte, 1)
+      }
+      action.sa_flags = SA_RESTART
+      sigaction(number, &action, nil)
+    }
+  }
+
+  private static func waitAndCleanUp() -> UnsafeMutableRawPointer? {
+    var byte: UInt8 = 0
+    while read(signalPipe.read, &byte, 1) != 1 {}
+    AtomicOutput.discardAll()
+    _exit(128 + Int32(byte))
+  }
+}
+
+/// From the signal handlers to the thread that cleans up; negative when there is no pipe to be had.
+private let signalPipe: (read: Int32, write: Int32) = {
+  var ends: [Int32] = [-1, -1]
+  guard pipe(&ends) == 0 else { return (-1, -1) }
+  for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+  return (ends[0], ends[1])
+}()

@@ -1,0 +1,40 @@
+import ArgumentParser
+import Checkpoints
+import Conversion
+import MPOCheckpoints
+
+struct Restore: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Turn an MPO checkpoint back into a dense one that any framework loads.",
+    discussion: """
+      OUT ending in .safetensors is one file; anything else is a model folder with model.safetensors (several shards \
+      when it is large) and the companions of the source.
+      """)
+
+  @Argument(help: "The MPO checkpoint.")
+  var checkpoint: String
+
+  @Option(name: .shortAndLong, help: ArgumentHelp("The file or folder to write.", valueName: "out"))
+  var output: String
+
+  @OptionGroup var work: WorkOptions
+  @OptionGroup var outputOptions: OutputOptions
+
+  func run() throws {
+    let source = try MPOCheckpoint(path: checkpoint)
+    let kind: AtomicOutput.Kind = output.hasSuffix(".safetensors") ? .file : .folder
+    let output = try AtomicOutput(at: output, kind: kind, replacing: outputOptions.force)
+    let display = ProgressDisplay(work.progress)
+    let restorer = Restorer(jobs: work.jobs)
+    switch kind {
+    case .file: try restorer.restoreFile(source, to: output.temporaryPath, progress: display.handler)
+    case .folder: try restorer.restoreFolder(source, to: output.temporaryPath, progress: display.handler)
+    }
+    display.clear()
+    try output.commit()
+    let totals = source.manifest.totals
+    try StandardOutput.write(
+      "\(escaped(self.output, limit: 4096)): \(source.manifest.tensors.count) tensors, "
+        + "\(grouped(totals.parametersBefore)) parameters, \(bytes(totals.bytesBefore))\n")
+  }
+}

@@ -1,0 +1,67 @@
+import ArgumentParser
+import Checkpoints
+import Conversion
+import MPOCheckpoints
+
+struct Verify: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Check an MPO checkpoint: structure, checksums, and the true error of every tensor.",
+    discussion: "Exits with 3 and a line for each finding when something does not hold.")
+
+  @Argument(help: "The MPO checkpoint.")
+  var checkpoint: String
+
+  @Option(help: ArgumentHelp("The dense checkpoint it was made from: errors are measured again.", valueName: "model"))
+  var against: String?
+
+  @Flag(help: "Print a JSON object instead of text.")
+  var json = false
+
+  @OptionGroup var work: WorkOptions
+
+  func run() throws {
+    let original = try against.map(openDenseCheckpoint)
+    let display = ProgressDisplay(work.progress)
+    let report: Verifier.Report
+    switch try Verifier.open(checkpoint) {
+    case .valid(let source):
+      report = try Verifier(jobs: work.jobs).verify(source, against: original, progress: display.handler)
+    case .invalid(let reason): report = Verifier.Report(problems: [reason])
+    }
+    display.clear()
+    if json {
+      try StandardOutput.writeJSON(
+        Result(
+          path: checkpoint, holds: report.problems.isEmpty, problems: report.problems,
+          relativeErrors: Dictionary(
+            report.relativeErrors.map { ($0.tensor, $0.error) }, uniquingKeysWith: { first, _ in first })))
+    } else {
+      try StandardOutput.write(text(of: report))
+    }
+    if !report.problems.isEmpty {
+      throw Failure.checkFailed("\(escaped(checkpoint, limit: 4096)): \(report.problems.count) of the checks did not hold")
+    }
+  }
+
+  private func text(of report: Verifier.Report) -> String {
+    guard report.problems.isEmpty else { return report.problems.map { $0 + "\n" }.joined() }
+    var text = "\(escaped(checkpoint, limit: 4096)): \(report.fileCount) files and \(report.tensorCount) tensors hold\n"
+    if let worst = report.relativeErrors.max(by: { $0.error < $1.error }) {
+      text += "largest relative error \(small(worst.error)), of '\(escaped(worst.tensor))'; all are as recorded\n"
+    }
+    return text
+  }
+
+  /// What `--json` prints.
+  private struct Result: Encodable {
+    let path: String
+    let holds: Bool
+    let problems: [String]
+    let relativeErrors: [String: Double]
+
+    enum CodingKeys: String, CodingKey {
+      case path, holds, problems
+      case relativeErrors = "relative_errors"
+    }
+  }
+}
