@@ -44,7 +44,7 @@ import Testing
     let model = try openDenseCheckpoint(at: fixtures + "/" + name)
     #expect(
       model.files.map { ($0 as NSString).lastPathComponent } == (1...3).map { "model-0000\($0)-of-00003.safetensors" })
-    #expect(model.tensors.count == 26)
+    #expect(model.tensors.count == 24)
     #expect(model.metadata == ["format": "pt"])
     #expect(model.companions.count == (name.hasSuffix(".json") ? 0 : 4))
     let positions = try #require(model.tensor(named: "embeddings.position_ids"))

@@ -155,15 +155,20 @@ import Testing
     let values: [Float] = [1, -2, 3.5]
     for dtype in [DType.f16, .bf16, .f32, .f64] {
       let shifted = [0] + (try encoded(values, as: dtype))
-      try shifted.withUnsafeBytes { bytes in
+      let (asFloats, asDoubles) = try shifted.withUnsafeBytes { bytes in
         let odd = UnsafeRawBufferPointer(rebasing: bytes[1...])
-        #expect(try TensorElements.withFloats(of: odd, dtype) { Array($0) } == values)
-        #expect(try TensorElements.withDoubles(of: odd, dtype) { Array($0) } == [1, -2, 3.5])
+        return (
+          try TensorElements.withFloats(of: odd, dtype) { Array($0) },
+          try TensorElements.withDoubles(of: odd, dtype) { Array($0) }
+        )
       }
+      #expect(asFloats == values)
+      #expect(asDoubles == [1, -2, 3.5])
     }
-    try values.withUnsafeBytes { bytes in
-      try TensorElements.withFloats(of: bytes, .f32) { #expect(UnsafeRawPointer($0.baseAddress) == bytes.baseAddress) }
+    let isView = try values.withUnsafeBytes { bytes in
+      try TensorElements.withFloats(of: bytes, .f32) { UnsafeRawPointer($0.baseAddress) == bytes.baseAddress }
     }
+    #expect(isView)
   }
 
   @Test func `other types and sizes that do not match are errors`() throws {
