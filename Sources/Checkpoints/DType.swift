@@ -8,6 +8,8 @@ public enum DType: String, Sendable, Hashable, Codable, CaseIterable {
   case i8 = "I8"
   case f8E5M2 = "F8_E5M2"
   case f8E4M3 = "F8_E4M3"
+  case f8E5M2FNUZ = "F8_E5M2FNUZ"
+  case f8E4M3FNUZ = "F8_E4M3FNUZ"
   case f8E8M0 = "F8_E8M0"
   case u16 = "U16"
   case i16 = "I16"
@@ -26,7 +28,7 @@ public enum DType: String, Sendable, Hashable, Codable, CaseIterable {
     switch self {
     case .f4: 4
     case .f6E2M3, .f6E3M2: 6
-    case .bool, .u8, .i8, .f8E5M2, .f8E4M3, .f8E8M0: 8
+    case .bool, .u8, .i8, .f8E5M2, .f8E4M3, .f8E5M2FNUZ, .f8E4M3FNUZ, .f8E8M0: 8
     case .u16, .i16, .f16, .bf16: 16
     case .u32, .i32, .f32: 32
     case .c64, .u64, .i64, .f64: 64

@@ -92,7 +92,7 @@ public final class ShardedSafetensorsWriter: DenseCheckpointWriter {
   }
 
   /// The index as Python's `json.dumps(index, indent=2, sort_keys=True)` writes it, and a newline.
-  private static func indexText(totalSize: Int, _ weightMap: [String: String]) -> String {
+  static func indexText(totalSize: Int, _ weightMap: [String: String]) -> String {
     let entries = weightMap.sorted { $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) }
       .map { "    \(jsonString($0.key, asciiOnly: true)): \(jsonString($0.value, asciiOnly: true))" }
     return """
