@@ -42,7 +42,14 @@ let package = Package(
     .target(name: "Conversion", dependencies: ["MPOCheckpoints", "Squeezing"]),
     .executableTarget(
       name: "mpo",
-      dependencies: ["Conversion", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
+      dependencies: [
+        "Conversion", "LinearAlgebra", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ]),
+    .executableTarget(
+      name: "mpo-bench",
+      dependencies: [
+        "Conversion", "LinearAlgebra", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ]),
 
     .testTarget(name: "LinearAlgebraTests", dependencies: ["LinearAlgebra"]),
     .testTarget(name: "TensorNetworksTests", dependencies: ["TensorNetworks"]),

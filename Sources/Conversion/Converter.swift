@@ -100,7 +100,8 @@ public struct Converter: Sendable {
         storage = .mpo(
           MPORecord(
             rows: layer.rows, columns: layer.columns, shape: layer.shape, bonds: bonds,
-            coreDType: coreDType ?? defaultCoreDType(for: tensor.dtype), svdRelativeError: layer.svdRelativeError, norm: layer.norm,
+            coreDType: coreDType ?? defaultCoreDType(for: tensor.dtype), svdRelativeError: layer.svdRelativeError,
+            norm: layer.norm,
             entropies: layer.entropies))
       }
       return TensorRecord(

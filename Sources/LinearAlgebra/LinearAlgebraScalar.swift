@@ -14,6 +14,8 @@ public protocol LinearAlgebraScalar: BinaryFloatingPoint, Sendable {
   static func squaredDistance(_ a: UnsafeBufferPointer<Self>, _ b: UnsafeBufferPointer<Self>) -> Double
   /// Copies to double precision.
   static func widen(_ source: UnsafePointer<Self>, count: Int, into target: UnsafeMutablePointer<Double>)
+  /// Rounds from double precision.
+  static func narrow(_ source: UnsafePointer<Double>, count: Int, into target: UnsafeMutablePointer<Self>)
   /// Writes the transpose of `[rows, columns]`.
   static func transpose(
     _ source: UnsafePointer<Self>, rows: Int, columns: Int, into target: UnsafeMutablePointer<Self>)
@@ -49,6 +51,10 @@ extension Float: LinearAlgebraScalar {
     for index in 0..<count { target[index] = Double(source[index]) }
   }
 
+  public static func narrow(_ source: UnsafePointer<Double>, count: Int, into target: UnsafeMutablePointer<Float>) {
+    for index in 0..<count { target[index] = Float(source[index]) }
+  }
+
   public static func transpose(
     _ source: UnsafePointer<Float>, rows: Int, columns: Int, into target: UnsafeMutablePointer<Float>
   ) {
@@ -75,6 +81,10 @@ extension Double: LinearAlgebraScalar {
   }
 
   public static func widen(_ source: UnsafePointer<Double>, count: Int, into target: UnsafeMutablePointer<Double>) {
+    target.update(from: source, count: count)
+  }
+
+  public static func narrow(_ source: UnsafePointer<Double>, count: Int, into target: UnsafeMutablePointer<Double>) {
     target.update(from: source, count: count)
   }
 

@@ -1,4 +1,5 @@
 /// A dense matrix `[rows, columns]`, row-major.
+@frozen
 public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   public let rows: Int
   public let columns: Int
@@ -6,6 +7,7 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   public var elements: [Scalar]
 
   /// - Precondition: `elements.count == rows · columns`.
+  @inlinable
   public init(rows: Int, columns: Int, elements: [Scalar]) {
     precondition(elements.count == rows * columns, "\(elements.count) elements for \(rows) × \(columns)")
     self.rows = rows
@@ -14,6 +16,7 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   }
 
   /// A matrix whose elements `body` writes, every one of them.
+  @inlinable
   public init(
     rows: Int, columns: Int, initializingWith body: (UnsafeMutableBufferPointer<Scalar>) throws -> Void
   ) rethrows {
@@ -31,12 +34,14 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     return result
   }
 
+  @inlinable
   public subscript(row: Int, column: Int) -> Scalar {
     get { elements[row * columns + column] }
     set { elements[row * columns + column] = newValue }
   }
 
   /// The same elements, in the same order, as a matrix of another shape with as many of them.
+  @inlinable
   public func reshaped(rows: Int, columns: Int) -> Matrix {
     Matrix(rows: rows, columns: columns, elements: elements)
   }
@@ -50,6 +55,7 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   }
 
   /// The first `count` rows.
+  @inlinable
   public func firstRows(_ count: Int) -> Matrix {
     Matrix(rows: count, columns: columns, elements: Array(elements[..<(count * columns)]))
   }
@@ -57,7 +63,15 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   /// The elements, rounded to another precision.
   public func converted<Other: LinearAlgebraScalar>(to type: Other.Type) -> Matrix<Other> {
     if let same = self as? Matrix<Other> { return same }
-    return Matrix<Other>(rows: rows, columns: columns, elements: elements.map { Other($0) })
+    return Matrix<Other>(rows: rows, columns: columns) { target in
+      elements.withUnsafeBufferPointer { source in
+        if let source = source as? UnsafeBufferPointer<Double> {
+          Other.narrow(source.baseAddress!, count: source.count, into: target.baseAddress!)
+        } else {
+          for index in source.indices { target.initializeElement(at: index, to: Other(source[index])) }
+        }
+      }
+    }
   }
 
   /// The matrix product. O(rows · columns · other.columns).

@@ -49,10 +49,12 @@ extension MPO {
       rightCores = chain.cores.enumerated().map { offset, core in
         // [bond after · site, bond before] becomes [bond before, site, bond after].
         let shape = coreShapes[shape.siteCount - 1 - offset]
-        return Core(shape: shape, elements: core.rightToLeft(site: shape[1] * shape[2]).converted(to: Scalar.self).elements)
+        return Core(
+          shape: shape, elements: core.rightToLeft(site: shape[1] * shape[2]).converted(to: Scalar.self).elements)
       }
       let basis = chain.basis.rowsReordered(ReducedDensityMatrix.reversal(of: rightSites.reversed()))
-      tensor = tensor.reshaped(rows: tensor.elements.count / basis.rows, columns: basis.rows)
+      tensor =
+        tensor.reshaped(rows: tensor.elements.count / basis.rows, columns: basis.rows)
         * basis.converted(to: Scalar.self)
     }
     cores.append(Core(shape: coreShapes[centre], elements: tensor.elements))

@@ -21,9 +21,7 @@ struct ReducedDensityMatrix {
     let result = Matrix<Double>(rows: size, columns: size) { target in
       for row in 0..<size {
         let source = order[row] * size
-        for column in 0..<size {
-          target.initializeElement(at: row * size + column, to: matrix.elements[source + order[column]])
-        }
+        for column in 0..<size { target[row * size + column] = matrix.elements[source + order[column]] }
       }
     }
     return ReducedDensityMatrix(result, sites: sites.reversed())
@@ -34,7 +32,10 @@ struct ReducedDensityMatrix {
     var order = [0]
     var stride = 1
     for site in sites.reversed() {
-      order = order.flatMap { base in (0..<site).map { base + $0 * stride } }
+      var next: [Int] = []
+      next.reserveCapacity(order.count * site)
+      for base in order { for digit in 0..<site { next.append(base + digit * stride) } }
+      order = next
       stride *= site
     }
     return order
@@ -53,13 +54,18 @@ struct ReducedDensityMatrix {
 
   /// Traces out the innermost `inner` values of the index.
   static func partialTrace(_ matrix: Matrix<Double>, over inner: Int) -> Matrix<Double> {
-    let outer = matrix.rows / inner
+    let size = matrix.rows
+    let outer = size / inner
     return Matrix(rows: outer, columns: outer) { target in
       for row in 0..<outer {
         for column in 0..<outer {
           var sum = 0.0
-          for index in 0..<inner { sum += matrix[row * inner + index, column * inner + index] }
-          target.initializeElement(at: row * outer + column, to: sum)
+          var place = row * inner * size + column * inner
+          for _ in 0..<inner {
+            sum += matrix.elements[place]
+            place += size + 1
+          }
+          target[row * outer + column] = sum
         }
       }
     }

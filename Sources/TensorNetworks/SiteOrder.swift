@@ -69,10 +69,18 @@ struct SiteOrder {
   ) {
     if let source = source.elements as? UnsafeBufferPointer<Float> {
       let target = UnsafeMutableRawPointer(target).assumingMemoryBound(to: Float.self)
-      visit(range) { target[$0] = source[$1] } padding: { target[$0] = 0 }
+      visit(range) {
+        target[$0] = source[$1]
+      } padding: {
+        target[$0] = 0
+      }
     } else if let source = source.elements as? UnsafeBufferPointer<Double> {
       let target = UnsafeMutableRawPointer(target).assumingMemoryBound(to: Double.self)
-      visit(range) { target[$0] = source[$1] } padding: { target[$0] = 0 }
+      visit(range) {
+        target[$0] = source[$1]
+      } padding: {
+        target[$0] = 0
+      }
     }
   }
 
@@ -84,17 +92,28 @@ struct SiteOrder {
     if Scalar.self == Float.self {
       let source = UnsafeRawPointer(source).assumingMemoryBound(to: Float.self)
       let target = UnsafeMutableRawPointer(target).assumingMemoryBound(to: Float.self)
-      visit(range) { target[$1] = source[$0] } padding: { _ in }
+      visit(range) {
+        target[$1] = source[$0]
+      } padding: { _ in
+      }
     } else {
       let source = UnsafeRawPointer(source).assumingMemoryBound(to: Double.self)
       let target = UnsafeMutableRawPointer(target).assumingMemoryBound(to: Double.self)
-      visit(range) { target[$1] = source[$0] } padding: { _ in }
+      visit(range) {
+        target[$1] = source[$0]
+      } padding: { _ in
+      }
     }
   }
 
   /// Sets the elements of `[range.count, restSize]` that are padding to zero.
   func clearPadding<Scalar: LinearAlgebraScalar>(_ range: Range<Int>, of target: UnsafeMutablePointer<Scalar>) {
-    if isPadded { visit(range) { _, _ in } padding: { target[$0] = 0 } }
+    if isPadded {
+      visit(range) { _, _ in
+      } padding: {
+        target[$0] = 0
+      }
+    }
   }
 
   /// Calls `element` with the place in the block and in the matrix for each element, `padding` with the place in the

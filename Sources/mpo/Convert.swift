@@ -45,6 +45,7 @@ struct Convert: ParsableCommand {
   }
 
   func run() throws {
+    Relaunch.withBetterKernels()
     let checkpoint = try openDenseCheckpoint(at: model)
     let selection = try selection.selection()
     let output = try AtomicOutput(at: output, kind: .folder, replacing: outputOptions.force)
@@ -97,7 +98,8 @@ struct Summary {
 
       """
     if smallerSVD > 0, (totals.relativeError ?? 0) > 1e-5 {
-      text += "  note        truncated SVD of the same size has a smaller error for \(smallerSVD) of "
+      text +=
+        "  note        truncated SVD of the same size has a smaller error for \(smallerSVD) of "
         + "\(matrices.count) matrices\n"
     }
     return text

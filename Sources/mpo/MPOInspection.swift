@@ -44,7 +44,8 @@ struct MPOInspection {
     }
     text += "\n"
     if let options = manifest.options, !options.isEmpty {
-      text += options.sorted { $0.key < $1.key }.map { "\(escaped($0.key)): \(escaped($0.value))" }
+      text +=
+        options.sorted { $0.key < $1.key }.map { "\(escaped($0.key)): \(escaped($0.value))" }
         .joined(separator: ", ") + "\n"
     }
     let matrices = manifest.tensors.filter { $0.mpo != nil }
@@ -100,8 +101,11 @@ struct MPOInspection {
         ("kind", "mpo"), ("matrix", sizes([mpo.rows, mpo.columns])),
         ("padded", sizes([mpo.shape.rows, mpo.shape.columns])), ("factors", mpo.shape.description),
         ("bonds", "\(list(mpo.bonds)) of \(list(mpo.shape.fullBonds))"),
-        ("parameters", "\(grouped(mpo.parameterCount)) of \(grouped(mpo.rows * mpo.columns)) "
-          + "(ratio \(fixed(mpo.ratio, 4)))"),
+        (
+          "parameters",
+          "\(grouped(mpo.parameterCount)) of \(grouped(mpo.rows * mpo.columns)) "
+            + "(ratio \(fixed(mpo.ratio, 4)))"
+        ),
         ("error", "\(small(mpo.relativeError)) relative"),
         ("SVD error", "\(small(mpo.svdRelativeError)) relative, at the same size"),
         ("norm", mpo.norm.map { fixed($0, 4) } ?? "–"),

@@ -28,7 +28,7 @@ struct MPOTool: ParsableCommand {
       var command = try parseAsRoot()
       do {
         try command.run()
-      } catch where Failure.isOwn(error) {
+      } catch  where Failure.isOwn(error) {
         StandardError.write("mpo: \(error)\n")
         Glibc.exit(Failure.status(of: error))
       }

@@ -116,7 +116,8 @@ struct WorkOptions: ParsableArguments {
   var jobs = Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))
 
   @Option(
-    help: ArgumentHelp("auto (a bar when stderr is a terminal), bar, json (a line a tensor) or none.", valueName: "how"))
+    help: ArgumentHelp("auto (a bar when stderr is a terminal), bar, json (a line a tensor) or none.", valueName: "how")
+  )
   var progress = ProgressStyle.auto
 
   func validate() throws {

@@ -22,6 +22,7 @@ struct Profile: ParsableCommand {
   @OptionGroup var outputOptions: OutputOptions
 
   func run() throws {
+    Relaunch.withBetterKernels()
     let checkpoint = try openDenseCheckpoint(at: model)
     let network = try SourceNetwork(checkpoint, selection: selection.selection())
     let output = try StageOutput(output, replacing: outputOptions.force)

@@ -21,6 +21,7 @@ struct Restore: ParsableCommand {
   @OptionGroup var outputOptions: OutputOptions
 
   func run() throws {
+    Relaunch.withBetterKernels()
     let source = try MPOCheckpoint(path: checkpoint)
     let kind: AtomicOutput.Kind = output.hasSuffix(".safetensors") ? .file : .folder
     let output = try AtomicOutput(at: output, kind: kind, replacing: outputOptions.force)

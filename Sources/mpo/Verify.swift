@@ -20,6 +20,7 @@ struct Verify: ParsableCommand {
   @OptionGroup var work: WorkOptions
 
   func run() throws {
+    Relaunch.withBetterKernels()
     let original = try against.map(openDenseCheckpoint)
     let display = ProgressDisplay(work.progress)
     let report: Verifier.Report
@@ -39,7 +40,8 @@ struct Verify: ParsableCommand {
       try StandardOutput.write(text(of: report))
     }
     if !report.problems.isEmpty {
-      throw Failure.checkFailed("\(escaped(checkpoint, limit: 4096)): \(report.problems.count) of the checks did not hold")
+      throw Failure.checkFailed(
+        "\(escaped(checkpoint, limit: 4096)): \(report.problems.count) of the checks did not hold")
     }
   }
 

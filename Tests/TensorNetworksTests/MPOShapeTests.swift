@@ -25,7 +25,8 @@ import Testing
   @Test func `ALBERT-base counts 12.695 million parameters in full-rank MPO form and 1.188 million trainable`() {
     // Sizes of albert-base-v1's tensors: five 768 × 768, the two of the feed-forward layer, the word embedding.
     let matrices = Array(repeating: (768, 768), count: 5) + [(768, 3072), (3072, 768), (30000, 128)]
-    let rest = 512 * 128 + 2 * 128 + 2 * 128  // positions, token types, norm
+    let rest =
+      512 * 128 + 2 * 128 + 2 * 128  // positions, token types, norm
       + 128 * 768 + 768  // embedding projection
       + 5 * 768 + 3072 + 768 + 4 * 768  // biases and the layer's norms
       + 2 * 768 + 2  // a two-class head

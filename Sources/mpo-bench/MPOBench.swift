@@ -1,0 +1,8 @@
+import ArgumentParser
+
+/// Entry points for the measurements of tools/bench that the command line has no use for.
+@main
+struct MPOBench: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "mpo-bench", subcommands: [Decompose.self])
+}
