@@ -48,7 +48,7 @@ struct Convert: ParsableCommand {
     Relaunch.withBetterKernels()
     let checkpoint = try openDenseCheckpoint(at: model)
     let selection = try selection.selection()
-    let output = try AtomicOutput(at: output, kind: .folder, replacing: outputOptions.force)
+    let output = try outputOptions.begin(output, kind: .folder, inputs: [model] + checkpoint.files)
     let display = ProgressDisplay(work.progress)
 
     var converter = Converter(jobs: work.jobs, generator: MPOTool.generator)

@@ -124,9 +124,3 @@ struct WorkOptions: ParsableArguments {
     guard (1...1024).contains(jobs) else { throw ValidationError("--jobs must be from 1 to 1024, not \(jobs).") }
   }
 }
-
-/// Options of the subcommands that write an output.
-struct OutputOptions: ParsableArguments {
-  @Flag(help: "Replace the output if it is there already.")
-  var force = false
-}

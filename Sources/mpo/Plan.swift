@@ -25,7 +25,7 @@ struct Plan: ParsableCommand {
       )
     }
     let plan = try budget.plan(StageFile.merge(parts), path: profiles[0])
-    try StageOutput(output, replacing: outputOptions.force).write(StageFile.encode(StageFile.Plan(plan)))
+    try StageOutput(output, outputOptions, inputs: profiles).write(StageFile.encode(StageFile.Plan(plan)))
     let decomposed = plan.layers.count { $0.bonds != nil }
     StandardError.write(
       "\(plan.layers.count) matrices: \(decomposed) as cores, \(plan.layers.count - decomposed) dense; "

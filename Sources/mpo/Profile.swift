@@ -25,7 +25,7 @@ struct Profile: ParsableCommand {
     Relaunch.withBetterKernels()
     let checkpoint = try openDenseCheckpoint(at: model)
     let network = try SourceNetwork(checkpoint, selection: selection.selection())
-    let output = try StageOutput(output, replacing: outputOptions.force)
+    let output = try StageOutput(output, outputOptions, inputs: [model] + checkpoint.files)
     let display = ProgressDisplay(work.progress)
     let (profile, warnings) = try network.profile(part: part, jobs: work.jobs, progress: display.handler)
     display.clear()

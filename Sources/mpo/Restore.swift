@@ -24,7 +24,7 @@ struct Restore: ParsableCommand {
     Relaunch.withBetterKernels()
     let source = try MPOCheckpoint(path: checkpoint)
     let kind: AtomicOutput.Kind = output.hasSuffix(".safetensors") ? .file : .folder
-    let output = try AtomicOutput(at: output, kind: kind, replacing: outputOptions.force)
+    let output = try outputOptions.begin(output, kind: kind, inputs: [checkpoint])
     let display = ProgressDisplay(work.progress)
     let restorer = Restorer(jobs: work.jobs)
     switch kind {

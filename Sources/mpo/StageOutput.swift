@@ -4,8 +4,8 @@ import Checkpoints
 struct StageOutput {
   private let file: AtomicOutput?
 
-  init(_ path: String, replacing: Bool) throws {
-    file = path == "-" ? nil : try AtomicOutput(at: path, kind: .file, replacing: replacing)
+  init(_ path: String, _ options: OutputOptions, inputs: [String]) throws {
+    file = path == "-" ? nil : try options.begin(path, kind: .file, inputs: inputs)
   }
 
   func write(_ content: [UInt8]) throws {
