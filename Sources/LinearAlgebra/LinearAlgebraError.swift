@@ -2,11 +2,15 @@
 public enum LinearAlgebraError: Error, Sendable, Equatable, CustomStringConvertible {
   /// A LAPACK routine gave up; `status` is its `info`.
   case noConvergence(routine: String, status: Int)
+  /// A matrix that must be positive definite is not.
+  case notPositiveDefinite(size: Int)
 
   public var description: String {
     switch self {
     case .noConvergence(let routine, let status):
       "LAPACK's \(routine) did not converge (info \(status)); keep the matrix dense with --exclude"
+    case .notPositiveDefinite(let size):
+      "a second moment of \(size) × \(size) is not positive definite; raise the --ridge"
     }
   }
 }

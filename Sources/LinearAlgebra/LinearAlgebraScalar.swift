@@ -12,6 +12,13 @@ public protocol LinearAlgebraScalar: BinaryFloatingPoint, Sendable {
   static func squaredNorm(_ values: UnsafeBufferPointer<Self>) -> Double
   /// The sum of squared differences of two buffers of the same length, in double precision.
   static func squaredDistance(_ a: UnsafeBufferPointer<Self>, _ b: UnsafeBufferPointer<Self>) -> Double
+  /// `Σ a b`, in double precision.
+  static func dot(_ a: UnsafeBufferPointer<Self>, _ b: UnsafeBufferPointer<Self>) -> Double
+  /// `y += factor · x`.
+  static func add(_ factor: Self, times x: UnsafePointer<Self>, to y: UnsafeMutablePointer<Self>, count: Int)
+  /// `c = a ⊙ b`, element by element.
+  static func multiplyElements(
+    _ a: UnsafePointer<Self>, _ b: UnsafePointer<Self>, into c: UnsafeMutablePointer<Self>, count: Int)
   /// Copies to double precision.
   static func widen(_ source: UnsafePointer<Self>, count: Int, into target: UnsafeMutablePointer<Double>)
   /// Rounds from double precision.
@@ -47,6 +54,22 @@ extension Float: LinearAlgebraScalar {
     sumOfSquaredDifferences(a, b)
   }
 
+  public static func dot(_ a: UnsafeBufferPointer<Float>, _ b: UnsafeBufferPointer<Float>) -> Double {
+    sumOfProducts(a, b)
+  }
+
+  public static func add(
+    _ factor: Float, times x: UnsafePointer<Float>, to y: UnsafeMutablePointer<Float>, count: Int
+  ) {
+    cblas_saxpy(blasInt(count), factor, x, 1, y, 1)
+  }
+
+  public static func multiplyElements(
+    _ a: UnsafePointer<Float>, _ b: UnsafePointer<Float>, into c: UnsafeMutablePointer<Float>, count: Int
+  ) {
+    for index in 0..<count { c[index] = a[index] * b[index] }
+  }
+
   public static func widen(_ source: UnsafePointer<Float>, count: Int, into target: UnsafeMutablePointer<Double>) {
     for index in 0..<count { target[index] = Double(source[index]) }
   }
@@ -78,6 +101,22 @@ extension Double: LinearAlgebraScalar {
 
   public static func squaredDistance(_ a: UnsafeBufferPointer<Double>, _ b: UnsafeBufferPointer<Double>) -> Double {
     sumOfSquaredDifferences(a, b)
+  }
+
+  public static func dot(_ a: UnsafeBufferPointer<Double>, _ b: UnsafeBufferPointer<Double>) -> Double {
+    sumOfProducts(a, b)
+  }
+
+  public static func add(
+    _ factor: Double, times x: UnsafePointer<Double>, to y: UnsafeMutablePointer<Double>, count: Int
+  ) {
+    cblas_daxpy(blasInt(count), factor, x, 1, y, 1)
+  }
+
+  public static func multiplyElements(
+    _ a: UnsafePointer<Double>, _ b: UnsafePointer<Double>, into c: UnsafeMutablePointer<Double>, count: Int
+  ) {
+    for index in 0..<count { c[index] = a[index] * b[index] }
   }
 
   public static func widen(_ source: UnsafePointer<Double>, count: Int, into target: UnsafeMutablePointer<Double>) {
@@ -129,4 +168,12 @@ private func sumOfSquaredDifferences<Scalar: BinaryFloatingPoint>(
     let difference = Double(a[index]) - Double(b[index])
     return difference * difference
   }
+}
+
+@inline(__always)
+private func sumOfProducts<Scalar: BinaryFloatingPoint>(
+  _ a: UnsafeBufferPointer<Scalar>, _ b: UnsafeBufferPointer<Scalar>
+) -> Double {
+  precondition(a.count == b.count)
+  return accumulate(count: a.count) { Double(a[$0]) * Double(b[$0]) }
 }

@@ -89,6 +89,34 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     }
   }
 
+  /// The element-wise product of two matrices of one shape.
+  public func multipliedElementwise(by other: Matrix) -> Matrix {
+    precondition(rows == other.rows && columns == other.columns)
+    return Matrix(rows: rows, columns: columns) { target in
+      elements.withUnsafeBufferPointer { a in
+        other.elements.withUnsafeBufferPointer { b in
+          guard let a = a.baseAddress, let b = b.baseAddress, let c = target.baseAddress else { return }
+          Scalar.multiplyElements(a, b, into: c, count: target.count)
+        }
+      }
+    }
+  }
+
+  /// Column c multiplied by `values[c]`.
+  public func scaled(columnsBy values: [Scalar]) -> Matrix {
+    precondition(values.count == columns)
+    return Matrix(rows: rows, columns: columns) { target in
+      elements.withUnsafeBufferPointer { source in
+        values.withUnsafeBufferPointer { values in
+          guard let a = source.baseAddress, let b = values.baseAddress, let c = target.baseAddress else { return }
+          for row in 0..<rows {
+            Scalar.multiplyElements(a + row * columns, b, into: c + row * columns, count: columns)
+          }
+        }
+      }
+    }
+  }
+
   /// The Frobenius norm, accumulated in double precision.
   public var norm: Double {
     elements.withUnsafeBufferPointer { Scalar.squaredNorm($0) }.squareRoot()

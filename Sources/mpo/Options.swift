@@ -98,9 +98,13 @@ struct BudgetOptions: ParsableArguments {
   }
 
   func plan(_ network: NetworkProfile, path: String) throws -> SqueezePlan {
-    try SqueezePlan(
-      network, budget: requiredBudget(), criterion: criterion, ties: network.ties(tie, path: path),
-      minimumBond: minBond)
+    do {
+      return try SqueezePlan(
+        network, budget: requiredBudget(), criterion: criterion, ties: network.ties(tie, path: path),
+        minimumBond: minBond)
+    } catch let error as SqueezeError {
+      throw ConversionError.stageFile(path: path, reason: error.description)
+    }
   }
 }
 

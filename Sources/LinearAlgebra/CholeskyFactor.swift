@@ -1,0 +1,58 @@
+import COpenBLAS
+
+/// The lower triangular `L` of a symmetric positive definite matrix `A = L Lᵀ`.
+public struct CholeskyFactor: Sendable, Equatable {
+  /// `[n, n]`, zeros above the diagonal.
+  public let lower: Matrix<Double>
+
+  /// O(n³ / 3).
+  /// - Throws: `LinearAlgebraError.notPositiveDefinite`.
+  public init(of matrix: Matrix<Double>) throws {
+    var elements = matrix.elements
+    let size = matrix.rows
+    let status = LAPACKE_dpotrf_work(
+      LAPACK_ROW_MAJOR, CChar(("L" as Unicode.Scalar).value), blasInt(size), &elements, blasInt(size))
+    guard status == 0 else { throw LinearAlgebraError.notPositiveDefinite(size: size) }
+    elements.withUnsafeMutableBufferPointer { buffer in
+      for row in 0..<size {
+        for column in (row + 1)..<max(size, row + 1) { buffer[row * size + column] = 0 }
+      }
+    }
+    lower = Matrix(rows: size, columns: size, elements: elements)
+  }
+
+  /// `L⁻ᵀ B` for `B = [n, columns]`. O(n² · columns).
+  public func solvedTransposed(_ right: Matrix<Double>) -> Matrix<Double> {
+    var result = right
+    let (size, columns) = (blasInt(lower.rows), blasInt(right.columns))
+    result.elements.withUnsafeMutableBufferPointer { buffer in
+      cblas_dtrsm(
+        CblasRowMajor, CblasLeft, CblasLower, CblasTrans, CblasNonUnit, size, columns, 1,
+        lower.elements, size, buffer.baseAddress, columns)
+    }
+    return result
+  }
+}
+
+extension Matrix where Scalar == Double {
+  /// `Q`, `R` with `A = Q R`: orthonormal columns `[m, n]` and an upper triangle `[n, n]`, for `m ≥ n`. O(m n²).
+  /// - Throws: `LinearAlgebraError.noConvergence`, which finite input does not cause.
+  public func qrFactors() throws -> (q: Matrix, r: Matrix) {
+    precondition(rows >= columns)
+    var q = elements
+    var scales = [Double](repeating: 0, count: max(1, columns))
+    let (m, n) = (blasInt(rows), blasInt(columns))
+    var status = LAPACKE_dgeqrf(LAPACK_ROW_MAJOR, m, n, &q, n, &scales)
+    guard status == 0 else { throw LinearAlgebraError.noConvergence(routine: "dgeqrf", status: Int(status)) }
+    let upper = Matrix(rows: columns, columns: columns) { target in
+      for row in 0..<columns {
+        for column in 0..<columns {
+          target[row * columns + column] = column >= row ? q[row * columns + column] : 0
+        }
+      }
+    }
+    status = LAPACKE_dorgqr(LAPACK_ROW_MAJOR, m, n, n, &q, n, scales)
+    guard status == 0 else { throw LinearAlgebraError.noConvergence(routine: "dorgqr", status: Int(status)) }
+    return (Matrix(rows: rows, columns: columns, elements: q), upper)
+  }
+}

@@ -1,0 +1,127 @@
+import LinearAlgebra
+import Testing
+
+@testable import TensorNetworks
+
+@Suite struct MetricTests {
+  private static func spread(_ size: Int, seed: UInt64) -> Matrix<Double> {
+    var generator = SeededGenerator(seed: seed)
+    var x = Matrix<Double>.random(rows: size, columns: 2 * size, using: &generator)
+    for row in 0..<size {
+      for column in 0..<(2 * size) { x[row, column] *= 3 / Double(1 + row) }
+    }
+    return x * x.transposed()
+  }
+
+  static let metrics: [(name: String, metric: Metric)] = [
+    ("identity", Metric()),
+    ("inputs", Metric(columns: .full(spread(20, seed: 1)))),
+    ("outputs", Metric(rows: .full(spread(12, seed: 2)))),
+    ("both", Metric(rows: .full(spread(12, seed: 3)), columns: .full(spread(20, seed: 4)))),
+    (
+      "diagonals",
+      Metric(rows: .diagonal((1...12).map { 1 / Double($0) }), columns: .diagonal((1...20).map(Double.init)))
+    ),
+  ]
+
+  private func matrix(_ rows: Int, _ columns: Int) -> Matrix<Double> {
+    var generator = SeededGenerator(seed: 9)
+    return .random(rows: rows, columns: columns, using: &generator)
+  }
+
+  private func squaredError(_ mpo: MPO<Double>, _ w: Matrix<Double>, _ metric: Metric) -> Double {
+    let restored = mpo.matrix(rows: w.rows, columns: w.columns)
+    let difference = Matrix(
+      rows: w.rows, columns: w.columns, elements: zip(w.elements, restored.elements).map { $0 - $1 })
+    return zip(difference.elements, metric.applied(to: difference).elements).reduce(0) { $0 + $1.0 * $1.1 }
+  }
+
+  @Test(arguments: metrics)
+  func `a factorisation in the metric has the error of the discarded singular values, whichever side is longer`(
+    name: String, metric: Metric
+  ) throws {
+    let wide = matrix(12, 20)
+    for (w, metric) in [(wide, metric), (wide.transposed(), Metric(rows: metric.columns, columns: metric.rows))] {
+      let values = try w.withView { try metric.singularValues(of: $0) }
+      #expect(values.count == 12)
+      for rank in [1, 5, 12] {
+        let mpo = try w.withView { try MPO(lowRank: $0, rank: rank, metric: metric) }
+        let expected = values.dropFirst(rank).reduce(0) { $0 + $1 * $1 }
+        #expect(abs(squaredError(mpo, w, metric) - expected) <= 1e-9 * values.reduce(0) { $0 + $1 * $1 })
+        // The core that is not central is an isometry.
+        let isometry =
+          mpo.shape.centralIndex == 1 ? mpo.cores[0].leftUnfolding : mpo.cores[1].rightUnfolding.transposed()
+        #expect(difference(isometry.transposed() * isometry, .identity(rank)) < 1e-9)
+      }
+    }
+  }
+
+  @Test func `no other factorisation of the rank is nearer in the metric`() throws {
+    let metric = Self.metrics[3].metric
+    let w = matrix(12, 20)
+    let best = try w.withView { try MPO(lowRank: $0, rank: 4, metric: metric) }
+    let plain = try w.withView { try MPO(lowRank: $0, rank: 4, metric: Metric()) }
+    #expect(squaredError(best, w, metric) < squaredError(plain, w, metric))
+    var options = RefinementOptions()
+    options.maximumSteps = 2000
+    options.tolerance = 1e-9
+    let refined = w.withView { plain.refined(toward: $0, metric: metric, options: options) }
+    #expect(squaredError(best, w, metric) <= squaredError(refined, w, metric) * (1 + 1e-9))
+    #expect(squaredError(refined, w, metric) < 1.05 * squaredError(best, w, metric))
+  }
+
+  @Test(arguments: metrics)
+  func `refinement of five sites lowers the error in the metric and never raises it`(
+    name: String, metric: Metric
+  ) throws {
+    let w = matrix(12, 20)
+    let shape = try MPOShape(rowFactors: [2, 1, 3, 2, 1], columnFactors: [2, 2, 2, 1, 3])
+    let start = try w.withView { try MPO(decomposing: $0, shape: shape, bonds: [3, 4, 4, 3]) }
+    var options = RefinementOptions()
+    var last = squaredError(start, w, metric)
+    for steps in [1, 5, 50] {
+      options.maximumSteps = steps
+      let refined = w.withView { start.refined(toward: $0, metric: metric, options: options) }
+      let error = squaredError(refined, w, metric)
+      #expect(error <= last * (1 + 1e-12))
+      #expect(refined.bonds == start.bonds)
+      last = error
+    }
+    #expect(last < (metric.isIdentity ? 1.0 : 0.9) * squaredError(start, w, metric))
+  }
+
+  @Test func `padding is left out of the refined error`() throws {
+    let w = matrix(11, 19)
+    let metric = Metric(rows: .full(Self.spread(11, seed: 5)), columns: .full(Self.spread(19, seed: 6)))
+    let shape = try MPOShape(rowFactors: [2, 3, 2], columnFactors: [2, 2, 5])
+    let start = try w.withView { try MPO(decomposing: $0, shape: shape, bonds: [3, 6]) }
+    let refined = w.withView { start.refined(toward: $0, metric: metric) }
+    #expect(squaredError(refined, w, metric) < 0.9 * squaredError(start, w, metric))
+  }
+
+  @Test func `element weights: kept entries of a mask are fitted better`() throws {
+    let w = matrix(12, 20)
+    let mask = Matrix<Float>(rows: 12, columns: 20, elements: (0..<240).map { $0 % 3 == 0 ? 1 : 0 })
+    let metric = Metric(elements: mask)
+    let shape = MPOShape.lowRank(rows: 12, columns: 20)
+    let start = try w.withView { try MPO(decomposing: $0, shape: shape, bonds: [4]) }
+    let refined = w.withView { start.refined(toward: $0, metric: metric) }
+    #expect(squaredError(refined, w, metric) < 0.5 * squaredError(start, w, metric))
+  }
+
+  @Test func `a second moment without full rank needs a ridge and works with one`() throws {
+    let w = matrix(12, 20)
+    var generator = SeededGenerator(seed: 8)
+    let few = Matrix<Double>.random(rows: 20, columns: 5, using: &generator)
+    let metric = Metric(columns: .full(few * few.transposed()))
+    #expect(throws: LinearAlgebraError.self) {
+      try w.withView { try metric.regularized(rowRidge: 0, columnRidge: -1e-3).singularValues(of: $0) }
+    }
+    let regular = metric.regularized(rowRidge: 1e-3, columnRidge: 1e-4)
+    let mpo = try w.withView { try MPO(lowRank: $0, rank: 6, metric: regular) }
+    #expect(mpo.cores.allSatisfy { $0.elements.allSatisfy(\.isFinite) })
+    #expect(
+      squaredError(mpo, w, metric) < 1e-3
+        * squaredError(try w.withView { try MPO(lowRank: $0, rank: 1, metric: regular) }, w, metric))
+  }
+}
