@@ -120,7 +120,10 @@ extension TensorRecord: Codable {
     dtype = try container.decode(DType.self, forKey: .dtype)
     shape = try container.decode([Int].self, forKey: .shape)
     orientation = try container.decodeIfPresent(TensorInfo.Orientation.self, forKey: .orientation)
-    guard let count = shape.productOfSizes else { throw invalid(.shape, "\(shape) is no shape") }
+    // So many elements that their bits can still be counted.
+    guard let count = shape.productOfSizes, count <= Int.max / 64 else {
+      throw invalid(.shape, "\(shape) is no shape of a tensor")
+    }
     switch try container.decode(Kind.self, forKey: .kind) {
     case .dense: storage = .dense
     case .tied: storage = .tied(to: try container.decode(String.self, forKey: .tiedTo))
@@ -141,6 +144,10 @@ extension TensorRecord: Codable {
       let padded = try container.decode([Int].self, forKey: .paddedShape)
       guard padded == [shape.rows, shape.columns], rows <= shape.rows, columns <= shape.columns else {
         throw invalid(.paddedShape, "\(padded) does not fit the factors \(shape) and the matrix \(rows) × \(columns)")
+      }
+      // The tables of index positions are 32 bits wide.
+      guard max(shape.rows, shape.columns) <= Int(Int32.max) else {
+        throw invalid(.paddedShape, "\(padded) has a side of 2^31 or more")
       }
       let bonds = try container.decode([Int].self, forKey: .bonds)
       guard bonds.count == shape.siteCount - 1, shape.limitedBonds(bonds) == bonds else {

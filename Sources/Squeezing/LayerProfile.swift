@@ -51,6 +51,11 @@ public struct LayerProfile: Sendable, Hashable, Codable {
     case singularValues = "singular_values"
   }
 
+  /// Whether both can have the same bonds at the same cost.
+  func hasSameSides(as other: LayerProfile) -> Bool {
+    shape == other.shape && rows == other.rows && columns == other.columns
+  }
+
   /// Whether the sizes of all parts agree, for profiles that come from a file.
   var isConsistent: Bool {
     rows > 0 && columns > 0 && rows <= shape.rows && columns <= shape.columns && norm.isFinite && norm >= 0

@@ -17,6 +17,26 @@ public struct NetworkProfile: Sendable, Hashable, Codable {
     parameters - tiedParameters - layers.reduce(0) { $0 + $1.denseParameterCount }
   }
 
+  /// The most parameters that are no larger a part of the whole than `ratio`.
+  func largestParameterCount(forRatio ratio: Double) -> Int {
+    guard ratio < 1 else { return parameters }
+    // The product may be rounded to either side of a whole number.
+    var count = Int((ratio * Double(parameters)).rounded(.down)) + 1
+    while count > 0, Double(count) / Double(parameters) > ratio { count -= 1 }
+    return count
+  }
+
+  /// Whether the counts add up, for profiles that come from a file.
+  var hasConsistentTotals: Bool {
+    guard parameters >= 0, tiedParameters >= 0 else { return false }
+    var rest = parameters
+    for count in [tiedParameters] + layers.map(\.denseParameterCount) {
+      guard count <= rest else { return false }
+      rest -= count
+    }
+    return true
+  }
+
   enum CodingKeys: String, CodingKey {
     case parameters, layers
     case tiedParameters = "tied_parameters"

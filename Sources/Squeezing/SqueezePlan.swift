@@ -57,8 +57,9 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
   ) throws {
     let layers = network.layers
     for layer in layers where !layer.isConsistent { throw SqueezeError.inconsistentProfile(layer: layer.name) }
+    guard network.hasConsistentTotals else { throw SqueezeError.inconsistentTotals }
     for tie in ties {
-      for member in tie where layers[member].shape != layers[tie[0]].shape {
+      for member in tie where !layers[member].hasSameSides(as: layers[tie[0]]) {
         throw SqueezeError.tiedShapesDiffer(layers[tie[0]].name, layers[member].name)
       }
     }
@@ -72,7 +73,7 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
     var bonds: [[Int]?] = Array(repeating: nil, count: layers.count)
     switch budget {
     case .ratio(let ratio):
-      let allowed = Int((ratio * Double(network.parameters)).rounded(.down)) - network.denseParameters
+      let allowed = network.largestParameterCount(forRatio: ratio) - network.denseParameters
       guard squeezing.squeeze(to: allowed) else {
         let smallest = Double(network.denseParameters + squeezing.parameters) / Double(max(1, network.parameters))
         throw SqueezeError.ratioOutOfReach(asked: ratio, smallest: smallest)
@@ -117,6 +118,8 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
 public enum SqueezeError: Error, Sendable, Equatable, CustomStringConvertible {
   case ratioOutOfReach(asked: Double, smallest: Double)
   case inconsistentProfile(layer: String)
+  /// The parameters of the network do not add up.
+  case inconsistentTotals
   case tiedShapesDiffer(String, String)
 
   public var description: String {
@@ -126,6 +129,8 @@ public enum SqueezeError: Error, Sendable, Equatable, CustomStringConvertible {
         + "\((smallest * 1e4).rounded(.up) / 1e4) of its parameters; ask for more, or let more matrices be decomposed"
     case .inconsistentProfile(let layer):
       "the profile of '\(layer)' contradicts itself; make it anew with 'mpo profile'"
+    case .inconsistentTotals:
+      "the profile's parameters do not add up to those of its matrices; make it anew with 'mpo profile'"
     case .tiedShapesDiffer(let a, let b):
       "'\(a)' and '\(b)' are tied but have different shapes; tie matrices of one shape"
     }

@@ -1,0 +1,84 @@
+import Checkpoints
+import Foundation
+import TensorNetworks
+import Testing
+
+@testable import MPOCheckpoints
+
+@Suite struct MPOCheckpointDamageTests {
+  @Test func `every flipped bit of every file is found`() throws {
+    let temporary = try TemporaryFolder()
+    let folder = try temporary.folder("a.mpo")
+    let source = try temporary.folder("source")
+    try Data("{}".utf8).write(to: URL(filePath: source + "/config.json"))
+    let shape = MPOShape.lowRank(rows: 3, columns: 3)
+    let records = [
+      TensorRecord(
+        name: "w", dtype: .f32, shape: [3, 3], orientation: nil,
+        storage: .mpo(MPORecord(rows: 3, columns: 3, shape: shape, bonds: [1], coreDType: .f16))),
+      TensorRecord(name: "b", dtype: .u8, shape: [2], orientation: nil, storage: .dense),
+      TensorRecord(name: "v", dtype: .f32, shape: [3, 3], orientation: nil, storage: .tied(to: "w")),
+    ]
+    let writer = try MPOCheckpointWriter(folder: folder, records: records)
+    _ = try writer.write(MPO<Float>.random(rows: 3, columns: 3, shape: shape, bonds: [1], seed: 1), of: records[0])
+    try [7, 9].withUnsafeBytes { try writer.write(UnsafeRawBufferPointer(rebasing: $0[..<2]), of: records[1]) }
+    try writer.finish(
+      records: records, generator: "t", source: nil, options: nil, companions: ["config.json"], from: source)
+
+    let names = try FileManager.default.contentsOfDirectory(atPath: folder)
+    #expect(names.sorted() == ["config.json", "manifest.json", "tensors.safetensors"])
+    for name in names {
+      let path = folder + "/" + name
+      let bytes = Array(try Data(contentsOf: URL(filePath: path)))
+      let file = try #require(FileHandle(forUpdatingAtPath: path))
+      defer { try? file.close() }
+      for place in bytes.indices {
+        for bit in 0..<8 {
+          try file.seek(toOffset: UInt64(place))
+          try file.write(contentsOf: [bytes[place] ^ (1 << UInt8(bit))])
+          if try isSound(folder) { Issue.record("bit \(bit) of byte \(place) of \(name) was flipped unnoticed") }
+        }
+        try file.seek(toOffset: UInt64(place))
+        try file.write(contentsOf: [bytes[place]])
+      }
+    }
+    #expect(try isSound(folder))
+  }
+
+  @Test func `a changed file is named with both digests`() throws {
+    let temporary = try TemporaryFolder()
+    let folder = try temporary.folder("a.mpo")
+    _ = try SampleCheckpoint(in: folder)
+    let path = folder + "/tensors.safetensors"
+    var bytes = try Data(contentsOf: URL(filePath: path))
+    let before = try FileFingerprint(ofFileAt: path).sha256
+    bytes[bytes.count - 1] ^= 1
+    try bytes.write(to: URL(filePath: path))
+    let found = try MPOCheckpoint(path: folder).damagedFiles()
+    #expect(found.count == 1)
+    let message = "\(try #require(found.first))"
+    for part in [path, before, try FileFingerprint(ofFileAt: path).sha256] { #expect(message.contains(part)) }
+  }
+
+  @Test func `every truncation of a shard is found`() throws {
+    let temporary = try TemporaryFolder()
+    let folder = try temporary.folder("a.mpo")
+    _ = try SampleCheckpoint(in: folder, maximumShardBytes: 300)
+    for shard in try MPOCheckpoint(path: folder).manifest.shards {
+      let url = URL(filePath: folder + "/" + shard.file)
+      let bytes = try Data(contentsOf: url)
+      for count in stride(from: 0, to: bytes.count, by: 41) {
+        try bytes.prefix(count).write(to: url)
+        let error = #expect(throws: MPOCheckpointError.self) { try MPOCheckpoint(path: folder) }
+        #expect("\(try #require(error))".contains("has \(count) bytes, the manifest says \(bytes.count)"))
+      }
+      try bytes.write(to: url)
+    }
+    #expect(try isSound(folder))
+  }
+
+  private func isSound(_ folder: String) throws -> Bool {
+    guard let checkpoint = try? MPOCheckpoint(path: folder) else { return false }
+    return try checkpoint.damagedFiles().isEmpty
+  }
+}
