@@ -13,6 +13,10 @@ public struct Converter: Sendable {
   public var jobs: Int
   /// Fails when a measured relative error is above it.
   public var maximumError: Double?
+  /// The metric the cores are computed in; nil for the Frobenius norm.
+  public var statistics: CalibrationStatistics?
+  /// How long the cores of more than two sites are refined in it.
+  public var refinement = RefinementOptions()
   /// How the conversion was asked for, for the manifest.
   public var options: [String: String] = [:]
   public var generator: String
@@ -55,8 +59,10 @@ public struct Converter: Sendable {
 
     let results = zip(records, records.indices).map { finished[$1] ?? $0 }
     if let maximumError {
-      let above = results.compactMap { record in record.mpo?.relativeError.map { (record.name, $0) } }
-        .filter { $0.1 > maximumError }
+      let above = results.compactMap { record in
+        record.mpo.flatMap { $0.metricRelativeError ?? $0.relativeError }.map { (record.name, $0) }
+      }
+      .filter { $0.1 > maximumError }
       guard above.isEmpty else { throw ConversionError.errorAboveMaximum(maximum: maximumError, tensors: above) }
     }
     try writer.finish(
@@ -139,14 +145,42 @@ public struct Converter: Sendable {
     with writer: MPOCheckpointWriter
   ) throws -> TensorRecord {
     try withMatrix(of: record, mpo, in: checkpoint) { (view: MatrixView<Scalar>) in
-      let stored = try writer.write(
-        MPO(decomposing: view, shape: mpo.shape, bonds: mpo.bonds), of: record)
+      let metric = try statistics?.metric(of: record.name, rows: mpo.rows, columns: mpo.columns)
+      let stored = try writer.write(cores(of: view, mpo, metric: metric), of: record)
       var measured = mpo
       measured.relativeError = relativeError(of: stored, to: view)
+      measured.metricRelativeError = metric.map { $0.relativeError(of: stored, to: view) }
       var result = record
       result.storage = .mpo(measured)
       return result
     }
+  }
+}
+
+extension Converter {
+  /// The cores of one matrix: in a metric, the best factorisation for two sites, refined ones for more.
+  private func cores<Scalar>(
+    of view: MatrixView<Scalar>, _ mpo: MPORecord, metric: Metric?
+  ) throws -> MPO<Scalar> {
+    guard let metric else { return try MPO(decomposing: view, shape: mpo.shape, bonds: mpo.bonds) }
+    if metric.elements == nil, mpo.shape == .lowRank(rows: mpo.rows, columns: mpo.columns) {
+      return try MPO(lowRank: view, rank: mpo.bonds[0], metric: metric.regularized(for: .lowRank, statistics))
+    }
+    return try MPO(decomposing: view, shape: mpo.shape, bonds: mpo.bonds)
+      .refined(toward: view, metric: metric.regularized(for: .sites, statistics), options: refinement)
+  }
+}
+
+extension Metric {
+  /// The relative error of the cores in this metric.
+  func relativeError<Scalar>(of mpo: MPO<Scalar>, to view: MatrixView<Scalar>) -> Double {
+    let matrix = Matrix(rows: view.rows, columns: view.columns, elements: Array(view.elements)).converted(
+      to: Double.self)
+    let restored = mpo.matrix(rows: view.rows, columns: view.columns).converted(to: Double.self)
+    var difference = matrix
+    difference.subtract(restored)
+    let total = squaredNorm(of: matrix)
+    return total > 0 ? (max(0, squaredNorm(of: difference)) / total).squareRoot() : 0
   }
 }
 

@@ -37,7 +37,8 @@ public struct SourceNetwork: Sendable {
   /// Matrices with NaN or infinite elements, or too large to square, are left out: they stay dense.
   /// - Returns: the profile, and a warning for every matrix that was left out.
   public func profile(
-    part: Part? = nil, jobs: Int, progress: @escaping ProgressHandler = { _ in }
+    part: Part? = nil, statistics: CalibrationStatistics? = nil, jobs: Int,
+    progress: @escaping ProgressHandler = { _ in }
   ) throws -> (profile: NetworkProfile, warnings: [String]) {
     let largestFirst = matrices.indices.sorted {
       (matrices[$1].tensor.elementCount, $0) < (matrices[$0].tensor.elementCount, $1)
@@ -50,7 +51,7 @@ public struct SourceNetwork: Sendable {
     let layers = ParallelResults<LayerProfile>(count: matrices.count)
     BLASThreads.use(1)
     try forEachInParallel(chosen, jobs: jobs) { index in
-      layers[index] = try layerProfile(of: matrices[index])
+      layers[index] = try layerProfile(of: matrices[index], statistics)
       counter.finished(matrices[index].tensor.name, elements: matrices[index].tensor.elementCount)
     }
     let warnings = chosen.sorted().filter { layers[$0] == nil }.map {
@@ -63,21 +64,26 @@ public struct SourceNetwork: Sendable {
     return (network, warnings)
   }
 
-  private func layerProfile(of matrix: WeightMatrix) throws -> LayerProfile? {
+  private func layerProfile(of matrix: WeightMatrix, _ statistics: CalibrationStatistics?) throws -> LayerProfile? {
     matrix.tensor.dtype == .f64
-      ? try layerProfile(of: matrix, as: Double.self) : try layerProfile(of: matrix, as: Float.self)
+      ? try layerProfile(of: matrix, statistics, as: Double.self)
+      : try layerProfile(of: matrix, statistics, as: Float.self)
   }
 
   private func layerProfile<Scalar: CheckpointScalar>(
-    of matrix: WeightMatrix, as type: Scalar.Type
+    of matrix: WeightMatrix, _ statistics: CalibrationStatistics?, as type: Scalar.Type
   ) throws -> LayerProfile? {
     try withView(of: matrix.tensor, rows: matrix.rows, columns: matrix.columns) { (view: MatrixView<Scalar>) in
       let norm = view.squaredNorm.squareRoot()
       guard norm.isFinite, norm < Double(Scalar.greatestFiniteMagnitude) / 1e4 else { return nil }
+      let metric = try statistics?.metric(of: matrix.tensor.name, rows: matrix.rows, columns: matrix.columns)
       return LayerProfile(
         name: matrix.tensor.name, rows: matrix.rows, columns: matrix.columns, norm: norm, shape: matrix.shape,
         spectra: try SingularSpectra(of: view, shape: matrix.shape),
-        singularValues: try Matrix.singularValues(of: view.elements, rows: view.rows, columns: view.columns))
+        singularValues: try Matrix.singularValues(of: view.elements, rows: view.rows, columns: view.columns),
+        metricSingularValues: try metric.flatMap { metric in
+          metric.elements == nil ? try metric.regularized(for: .lowRank, statistics).singularValues(of: view) : nil
+        })
     }
   }
 

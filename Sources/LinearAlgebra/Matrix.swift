@@ -89,6 +89,17 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     }
   }
 
+  /// Subtracts a matrix of the same shape, element by element.
+  public mutating func subtract(_ other: Matrix) {
+    precondition(rows == other.rows && columns == other.columns)
+    elements.withUnsafeMutableBufferPointer { y in
+      other.elements.withUnsafeBufferPointer { x in
+        guard let x = x.baseAddress, let target = y.baseAddress else { return }
+        Scalar.add(-1, times: x, to: target, count: y.count)
+      }
+    }
+  }
+
   /// The element-wise product of two matrices of one shape.
   public func multipliedElementwise(by other: Matrix) -> Matrix {
     precondition(rows == other.rows && columns == other.columns)

@@ -66,7 +66,9 @@ public struct MPORecord: Sendable, Equatable {
   public let coreDType: DType
   /// `‖W−Ŵ‖_F / ‖W‖_F`, measured on the stored cores; nil when nobody has measured it since they changed.
   public var relativeError: Double?
-  /// The same for truncated SVD with at most as many parameters.
+  /// `‖G^½(W−Ŵ)S^½‖_F / ‖G^½ W S^½‖_F` in the metric of the conversion, measured likewise; nil without a metric.
+  public var metricRelativeError: Double?
+  /// The Frobenius error of truncated SVD with at most as many parameters.
   public var svdRelativeError: Double?
   /// `‖W‖_F`.
   public var norm: Double?
@@ -75,7 +77,7 @@ public struct MPORecord: Sendable, Equatable {
 
   public init(
     rows: Int, columns: Int, shape: MPOShape, bonds: [Int], coreDType: DType, relativeError: Double? = nil,
-    svdRelativeError: Double? = nil, norm: Double? = nil, entropies: [Double]? = nil
+    metricRelativeError: Double? = nil, svdRelativeError: Double? = nil, norm: Double? = nil, entropies: [Double]? = nil
   ) {
     self.rows = rows
     self.columns = columns
@@ -83,6 +85,7 @@ public struct MPORecord: Sendable, Equatable {
     self.bonds = bonds
     self.coreDType = coreDType
     self.relativeError = relativeError
+    self.metricRelativeError = metricRelativeError
     self.svdRelativeError = svdRelativeError
     self.norm = norm
     self.entropies = entropies
@@ -106,6 +109,7 @@ extension TensorRecord: Codable {
     case fullBonds = "full_bonds"
     case coreDType = "core_dtype"
     case relativeError = "relative_error"
+    case metricRelativeError = "metric_relative_error"
     case svdRelativeError = "svd_relative_error"
   }
 
@@ -167,6 +171,7 @@ extension TensorRecord: Codable {
         MPORecord(
           rows: rows, columns: columns, shape: shape, bonds: bonds, coreDType: coreDType,
           relativeError: try container.decodeIfPresent(Double.self, forKey: .relativeError),
+          metricRelativeError: try container.decodeIfPresent(Double.self, forKey: .metricRelativeError),
           svdRelativeError: try container.decodeIfPresent(Double.self, forKey: .svdRelativeError),
           norm: try container.decodeIfPresent(Double.self, forKey: .norm),
           entropies: try container.decodeIfPresent([Double].self, forKey: .entropies)))
@@ -195,6 +200,7 @@ extension TensorRecord: Codable {
       try container.encode(mpo.shape.centralIndex, forKey: .central)
       try container.encode(mpo.coreDType, forKey: .coreDType)
       try container.encodeIfPresent(mpo.relativeError, forKey: .relativeError)
+      try container.encodeIfPresent(mpo.metricRelativeError, forKey: .metricRelativeError)
       try container.encodeIfPresent(mpo.svdRelativeError, forKey: .svdRelativeError)
       try container.encodeIfPresent(mpo.norm, forKey: .norm)
       try container.encodeIfPresent(mpo.entropies, forKey: .entropies)

@@ -15,11 +15,14 @@ public struct LayerProfile: Sendable, Hashable, Codable {
   public let spectra: SingularSpectra
   /// The singular values of the matrix itself, largest first: what truncated SVD has to work with.
   public let singularValues: [Double]
+  /// The singular values of the whitened matrix `G^½ W S^½`, when the matrix has a metric.
+  public let metricSingularValues: [Double]?
 
   public init(
     name: String, rows: Int, columns: Int, norm: Double, shape: MPOShape, spectra: SingularSpectra,
-    singularValues: [Double]
+    singularValues: [Double], metricSingularValues: [Double]? = nil
   ) {
+    self.metricSingularValues = metricSingularValues
     self.name = name
     self.rows = rows
     self.columns = columns
@@ -49,6 +52,7 @@ public struct LayerProfile: Sendable, Hashable, Codable {
   enum CodingKeys: String, CodingKey {
     case name, rows, columns, norm, shape, spectra
     case singularValues = "singular_values"
+    case metricSingularValues = "metric_singular_values"
   }
 
   /// Whether both can have the same bonds at the same cost.
@@ -60,7 +64,10 @@ public struct LayerProfile: Sendable, Hashable, Codable {
   var isConsistent: Bool {
     rows > 0 && columns > 0 && rows <= shape.rows && columns <= shape.columns && norm.isFinite && norm >= 0
       && spectra.spectra.map(\.count) == shape.fullBonds
-      && (spectra.spectra.joined() + singularValues).allSatisfy { $0.isFinite && $0 >= 0 }
+      && (spectra.spectra.joined() + singularValues + (metricSingularValues ?? [])).allSatisfy {
+        $0.isFinite && $0 >= 0
+      }
       && singularValues.count == min(rows, columns)
+      && metricSingularValues.map { $0.count == min(rows, columns) } ?? true
   }
 }

@@ -21,7 +21,8 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
     public let bonds: [Int]?
     /// Elements it is stored with.
     public let parameters: Int
-    /// Upper bound of the relative Frobenius error.
+    /// Upper bound of the relative Frobenius error. In a metric: the relative error in it that is reckoned with, which is
+    /// that of a factorisation with as many parameters.
     public let relativeErrorBound: Double
     /// The relative error of plain SVD with as many parameters.
     public let svdRelativeError: Double
@@ -48,12 +49,14 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
   /// - Parameters:
   ///   - ties: for each group of tied matrices, the indices of its layers. Tied matrices must have the same shape; they
   ///     get the same bonds. No index may be in two groups.
+  ///   - structure: what a matrix may become. Anything but `mpo`, and any network with a metric, is planned by the
+  ///     convex hulls of error against parameters, with the criterion error per parameter.
   ///   - minimumBond: no bond is lowered below it (where the shape allows as much).
   /// - Throws: `SqueezeError` for a ratio that can't be reached, with the smallest that can, for inconsistent profiles
   ///   and for ties that do not fit together.
   public init(
     _ network: NetworkProfile, budget: Budget, criterion: SqueezeCriterion = .errorPerParameter,
-    ties: [[Int]] = [], minimumBond: Int = 1
+    ties: [[Int]] = [], minimumBond: Int = 1, structure: Structure = .mpo
   ) throws {
     let layers = network.layers
     for layer in layers where !layer.isConsistent { throw SqueezeError.inconsistentProfile(layer: layer.name) }
@@ -67,25 +70,51 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
     let groups =
       (ties.filter { !$0.isEmpty } + layers.indices.filter { !tied.contains($0) }.map { [$0] })
       .sorted { $0[0] < $1[0] }
-      .map { SqueezeGroup(members: $0, of: layers) }
+    let forms =
+      try network.isPlannedByHulls(structure, budget)
+      ? Self.formsByHulls(network, groups, budget, structure, minimumBond)
+      : Self.formsBySteps(network, groups, budget, criterion, minimumBond)
 
-    var squeezing = DimensionSqueezing(groups: groups, criterion: criterion, minimumBond: minimumBond)
+    self.layers = zip(layers, forms).map { layer, form in
+      let parameters = form.map { $0.shape.parameterCount(bonds: $0.bonds) } ?? layer.denseParameterCount
+      return Layer(
+        name: layer.name, rows: layer.rows, columns: layer.columns, shape: form?.shape ?? layer.shape,
+        bonds: form?.bonds, parameters: parameters, relativeErrorBound: form.map(layer.plannedError) ?? 0,
+        svdRelativeError: layer.svdRelativeError(parameters: parameters),
+        entropies: form.map { $0.shape == layer.shape } ?? true
+          ? layer.spectra.entanglementEntropies
+          : [
+            SingularSpectra([layer.singularValues]).entanglementEntropies[0]
+          ], norm: layer.norm)
+    }
+    self.budget = budget.description
+    self.criterion = criterion
+    parametersBefore = network.parameters
+    parametersAfter = self.layers.reduce(network.denseParameters) { $0 + $1.parameters }
+  }
+}
+
+extension SqueezePlan {
+  /// Single-bond steps: the published way, for MPOs in the Frobenius norm.
+  private static func formsBySteps(
+    _ network: NetworkProfile, _ groups: [[Int]], _ budget: Budget, _ criterion: SqueezeCriterion, _ minimumBond: Int
+  ) throws -> [StructureCurve.Form?] {
+    let layers = network.layers
     var bonds: [[Int]?] = Array(repeating: nil, count: layers.count)
+    var squeezing = DimensionSqueezing(
+      groups: groups.map { SqueezeGroup(members: $0, of: layers) }, criterion: criterion, minimumBond: minimumBond)
+    func takeBonds() {
+      for (index, group) in groups.enumerated() { for member in group { bonds[member] = squeezing.bonds(of: index) } }
+    }
     switch budget {
     case .ratio(let ratio):
-      let allowed = network.largestParameterCount(forRatio: ratio) - network.denseParameters
-      guard squeezing.squeeze(to: allowed) else {
-        let smallest = Double(network.denseParameters + squeezing.parameters) / Double(max(1, network.parameters))
-        throw SqueezeError.ratioOutOfReach(asked: ratio, smallest: smallest)
+      guard squeezing.squeeze(to: network.matrixParameters(forRatio: ratio)) else {
+        throw network.outOfReach(ratio, smallest: squeezing.parameters)
       }
-      for (index, group) in groups.enumerated() {
-        for member in group.members { bonds[member] = squeezing.bonds(of: index) }
-      }
+      takeBonds()
     case .maximumError(let error):
       squeezing.squeezeEach(toRelativeError: error, layers: layers)
-      for (index, group) in groups.enumerated() {
-        for member in group.members { bonds[member] = squeezing.bonds(of: index) }
-      }
+      takeBonds()
     case .bond(let bond):
       for (index, layer) in layers.enumerated() {
         let limited = layer.shape.limitedBonds(layer.shape.fullBonds.map { min($0, bond) })
@@ -98,19 +127,82 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
         bonds[index] = layer.shape.limitedBonds(layer.spectra.bonds(forError: error))
       }
     }
+    return zip(layers, bonds).map { layer, bonds in bonds.map { StructureCurve.Form(shape: layer.shape, bonds: $0) } }
+  }
 
-    self.layers = zip(layers, bonds).map { layer, bonds in
-      let parameters = bonds.map(layer.shape.parameterCount) ?? layer.denseParameterCount
-      return Layer(
-        name: layer.name, rows: layer.rows, columns: layer.columns, shape: layer.shape, bonds: bonds,
-        parameters: parameters, relativeErrorBound: bonds.map(layer.relativeErrorBound) ?? 0,
-        svdRelativeError: layer.svdRelativeError(parameters: parameters),
-        entropies: layer.spectra.entanglementEntropies, norm: layer.norm)
+  /// The structure of every matrix chosen together with the budget.
+  private static func formsByHulls(
+    _ network: NetworkProfile, _ groups: [[Int]], _ budget: Budget, _ structure: Structure, _ minimumBond: Int
+  ) throws -> [StructureCurve.Form?] {
+    let layers = network.layers
+    let weights = network.errorWeights
+    let curves = groups.map {
+      StructureCurve(members: $0, of: layers, structure: structure, weights: weights, minimumBond: minimumBond)
     }
-    self.budget = budget.description
-    self.criterion = criterion
-    parametersBefore = network.parameters
-    parametersAfter = self.layers.reduce(network.denseParameters) { $0 + $1.parameters }
+    var selection = StructureSelection(curves)
+    switch budget {
+    case .ratio(let ratio):
+      guard selection.select(to: network.matrixParameters(forRatio: ratio)) else {
+        throw network.outOfReach(ratio, smallest: selection.parameters)
+      }
+    case .maximumError(let error):
+      // The least of the members' limits, for each member.
+      selection.select(
+        withinErrors: groups.map { group in
+          let limits = group.map { weights[$0] * layers[$0].squaredNorm * error * error }
+          return limits.min() ?? 0
+        })
+    case .bond, .lossless: break
+    }
+    var forms: [StructureCurve.Form?] = Array(repeating: nil, count: layers.count)
+    for (index, group) in groups.enumerated() { for member in group { forms[member] = selection.form(of: index) } }
+    return forms
+  }
+}
+
+extension NetworkProfile {
+  /// Single-bond steps are for MPOs in the Frobenius norm; bonds given outright need no plan.
+  fileprivate func isPlannedByHulls(_ structure: Structure, _ budget: Budget) -> Bool {
+    switch budget {
+    case .bond, .lossless: false
+    case .ratio, .maximumError: structure != .mpo || layers.contains { $0.metricSingularValues != nil }
+    }
+  }
+
+  /// How much of the whole ratio is left for the matrices.
+  fileprivate func matrixParameters(forRatio ratio: Double) -> Int {
+    largestParameterCount(forRatio: ratio) - denseParameters
+  }
+
+  fileprivate func outOfReach(_ ratio: Double, smallest: Int) -> SqueezeError {
+    .ratioOutOfReach(asked: ratio, smallest: Double(denseParameters + smallest) / Double(max(1, parameters)))
+  }
+
+  /// What the squared error of each layer counts: 1 in a metric, which makes layers comparable. Without one, the number
+  /// of elements over the squared norm; beside layers that have one, so that the mean layer counts as much.
+  fileprivate var errorWeights: [Double] {
+    let measured = layers.filter { $0.metricSingularValues != nil }
+    let energy = measured.reduce(0) { $0 + $1.squaredNorm }
+    let count = measured.reduce(0) { $0 + $1.denseParameterCount }
+    let energyPerElement = count > 0 ? energy / Double(count) : 1
+    return layers.map { layer in
+      if layer.metricSingularValues != nil { return 1 }
+      return layer.norm > 0 ? energyPerElement * Double(layer.denseParameterCount) / layer.squaredNorm : 0
+    }
+  }
+}
+
+extension LayerProfile {
+  /// Of the whitened matrix, where there is a metric; else `‖W‖²`.
+  fileprivate var squaredNorm: Double {
+    metricSingularValues?.reduce(0) { $0 + $1 * $1 } ?? norm * norm
+  }
+
+  fileprivate func plannedError(_ form: StructureCurve.Form) -> Double {
+    if form.shape == shape, metricSingularValues == nil { return relativeErrorBound(bonds: form.bonds) }
+    let rank = form.shape.parameterCount(bonds: form.bonds) / (rows + columns)
+    let tail = (metricSingularValues ?? singularValues).dropFirst(rank).reversed().reduce(0) { $0 + $1 * $1 }
+    return squaredNorm > 0 ? (tail / squaredNorm).squareRoot() : 0
   }
 }
 

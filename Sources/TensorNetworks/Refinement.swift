@@ -158,14 +158,6 @@ extension SiteOrder {
 }
 
 extension Matrix {
-  fileprivate mutating func subtract(_ other: Matrix) {
-    elements.withUnsafeMutableBufferPointer { y in
-      other.elements.withUnsafeBufferPointer { x in
-        Scalar.add(-1, times: x.baseAddress!, to: y.baseAddress!, count: x.count)
-      }
-    }
-  }
-
   fileprivate func dot(_ other: Matrix) -> Double {
     elements.withUnsafeBufferPointer { a in other.elements.withUnsafeBufferPointer { Scalar.dot(a, $0) } }
   }

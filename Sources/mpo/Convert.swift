@@ -20,6 +20,7 @@ struct Convert: ParsableCommand {
   var output: String
 
   @OptionGroup(title: "Budget") var budget: BudgetOptions
+  @OptionGroup(title: "Metric") var calibration: CalibrationOptions
   @OptionGroup(title: "Matrices") var selection: SelectionOptions
 
   @Option(help: ArgumentHelp("Take the bonds from what 'mpo plan' wrote, instead of a budget.", valueName: "plan.json"))
@@ -53,6 +54,7 @@ struct Convert: ParsableCommand {
 
     var converter = Converter(jobs: work.jobs, generator: MPOTool.generator)
     converter.coreDType = dtype
+    converter.statistics = try calibration.statistics()
     let plan: SqueezePlan
     if let path = self.plan {
       let bytes = try readFile(path)
@@ -60,7 +62,8 @@ struct Convert: ParsableCommand {
       converter.options = ["plan": plan.budget]
     } else {
       let network = try SourceNetwork(checkpoint, selection: selection)
-      let (profile, warnings) = try network.profile(jobs: work.jobs, progress: display.handler)
+      let (profile, warnings) = try network.profile(
+        statistics: converter.statistics, jobs: work.jobs, progress: display.handler)
       display.clear()
       for warning in warnings { StandardError.write("mpo: warning: \(warning)\n") }
       plan = try budget.plan(profile, path: model)

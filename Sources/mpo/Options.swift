@@ -62,6 +62,12 @@ struct BudgetOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
+      "What a matrix may become: mpo (a chain of --sites), svd (a factorisation of low rank, a chain of two) or auto "
+        + "(whichever has less error for its parameters, or dense; chosen over the whole network).", valueName: "s"))
+  var structure = Structure.mpo
+
+  @Option(
+    help: ArgumentHelp(
       "Which bond is lowered next: error-per-parameter (growth of the squared relative error for every parameter "
         + "saved, weighted by size) or error (growth of the relative error, as published).", valueName: "c"))
   var criterion = SqueezeCriterion.errorPerParameter
@@ -79,6 +85,10 @@ struct BudgetOptions: ParsableArguments {
     }
     if let bond, bond < 1 { throw ValidationError("--bond must be at least 1, not \(bond).") }
     if minBond < 1 { throw ValidationError("--min-bond must be at least 1, not \(minBond).") }
+    if structure != .mpo, bond != nil || lossless || criterion == .error {
+      throw ValidationError(
+        "--structure \(structure.rawValue) goes with --ratio or --max-error by error-per-parameter.")
+    }
     if given.count > 1 { throw ValidationError("Give only one of --ratio, --max-error, --bond and --lossless.") }
   }
 
@@ -101,7 +111,7 @@ struct BudgetOptions: ParsableArguments {
     do {
       return try SqueezePlan(
         network, budget: requiredBudget(), criterion: criterion, ties: network.ties(tie, path: path),
-        minimumBond: minBond)
+        minimumBond: minBond, structure: structure)
     } catch let error as SqueezeError {
       throw ConversionError.stageFile(path: path, reason: error.description)
     }
@@ -109,6 +119,7 @@ struct BudgetOptions: ParsableArguments {
 }
 
 extension SqueezeCriterion: ExpressibleByArgument {}
+extension Structure: ExpressibleByArgument {}
 extension DType: ExpressibleByArgument {
   public init?(argument: String) { self.init(rawValue: argument.uppercased()) }
 }

@@ -12,6 +12,7 @@ struct Profile: ParsableCommand {
   @Option(name: .shortAndLong, help: ArgumentHelp("The file to write; - for stdout.", valueName: "profile.json"))
   var output: String
 
+  @OptionGroup(title: "Metric") var calibration: CalibrationOptions
   @OptionGroup(title: "Matrices") var selection: SelectionOptions
 
   @Option(
@@ -27,7 +28,8 @@ struct Profile: ParsableCommand {
     let network = try SourceNetwork(checkpoint, selection: selection.selection())
     let output = try StageOutput(output, outputOptions, inputs: [model] + checkpoint.files)
     let display = ProgressDisplay(work.progress)
-    let (profile, warnings) = try network.profile(part: part, jobs: work.jobs, progress: display.handler)
+    let (profile, warnings) = try network.profile(
+      part: part, statistics: calibration.statistics(), jobs: work.jobs, progress: display.handler)
     display.clear()
     for warning in warnings { StandardError.write("mpo: warning: \(warning)\n") }
     try output.write(StageFile.encode(StageFile.Profile(source: model, part: part, network: profile)))

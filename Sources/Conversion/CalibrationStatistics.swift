@@ -1,0 +1,122 @@
+import Checkpoints
+import LinearAlgebra
+import MPOCheckpoints
+import TensorNetworks
+
+/// The statistics file: second moments (or scales, or element-wise weights) of the layers of a network, as safetensors.
+///
+/// For a matrix `<name>` of `I × J`: `<name>.input_gram [J, J]` or `<name>.input_scale [J]`, of the columns;
+/// `<name>.output_gram [I, I]` or `<name>.output_scale [I]`, of the rows; or `<name>.element_weights [I, J]` alone.
+/// A scale multiplies the error, so its square stands for the second moment's diagonal.
+public struct CalibrationStatistics: Sendable {
+  public static let formatName = "mpo-statistics"
+  private static let suffixes = ["input_gram", "input_scale", "output_gram", "output_scale", "element_weights"]
+
+  private let file: any DenseCheckpoint
+  /// Added to the diagonals, relative to their mean; nil for the defaults.
+  public var inputRidge: Double?
+  public var outputRidge: Double?
+
+  /// - Throws: `CheckpointError` for what is no safetensors file, `ConversionError` for what is no statistics file.
+  public init(path: String) throws {
+    file = try openDenseCheckpoint(at: path)
+    guard file.metadata["format"] == Self.formatName else {
+      throw ConversionError.stageFile(
+        path: path, reason: "is no statistics file (metadata 'format' is not '\(Self.formatName)')")
+    }
+    guard file.metadata["version"].map({ $0 == "1" || $0.hasPrefix("1.") }) ?? true else {
+      throw ConversionError.stageFile(path: path, reason: "has another version; this mpo reads version 1: update it")
+    }
+  }
+
+  public var path: String { file.path }
+  public var files: [String] { file.files }
+  public var description: String? { file.metadata["description"] }
+
+  /// Names of the matrices it speaks of.
+  public var matrices: Set<String> {
+    Set(
+      file.tensors.compactMap { tensor in
+        Self.suffixes.first { tensor.name.hasSuffix("." + $0) }.map { String(tensor.name.dropLast($0.count + 1)) }
+      })
+  }
+
+  /// The metric of a matrix, without ridge; nil when the file does not speak of it.
+  /// - Throws: `ConversionError.mismatch` for statistics of other sizes, with NaN, not symmetric, or negative.
+  public func metric(of name: String, rows: Int, columns: Int) throws -> Metric? {
+    if let weights = try values(name + ".element_weights", shape: [rows, columns]) {
+      guard weights.allSatisfy({ $0 >= 0 }) else { throw invalid(name + ".element_weights", "has negative weights") }
+      return Metric(
+        elements: Matrix(rows: rows, columns: columns, elements: weights.map { Float($0) }))
+    }
+    let metric = Metric(
+      rows: try side(name, "output", size: rows), columns: try side(name, "input", size: columns))
+    return metric.isIdentity ? nil : metric
+  }
+
+  private func side(_ name: String, _ side: String, size: Int) throws -> Metric.Side {
+    if let gram = try values("\(name).\(side)_gram", shape: [size, size]) {
+      let matrix = Matrix(rows: size, columns: size, elements: gram)
+      try check(matrix, "\(name).\(side)_gram")
+      return .full(matrix)
+    }
+    guard let scale = try values("\(name).\(side)_scale", shape: [size]) else { return .identity }
+    return .diagonal(scale.map { $0 * $0 })
+  }
+
+  /// Symmetric, and positive semi-definite up to rounding.
+  private func check(_ matrix: Matrix<Double>, _ name: String) throws {
+    let mean = Metric.Side.full(matrix).meanDiagonal
+    for row in 0..<matrix.rows {
+      for column in 0..<row where abs(matrix[row, column] - matrix[column, row]) > 1e-3 * max(abs(mean), 1e-300) {
+        throw invalid(name, "is not symmetric (elements \(row), \(column))")
+      }
+    }
+    let shifted = Metric(rows: .full(matrix)).regularized(rowRidge: 1e-4, columnRidge: 0).rows
+    guard case .full(let regular) = shifted else {
+      guard matrix.norm == 0 else { throw invalid(name, "is not positive semi-definite") }
+      return
+    }
+    do {
+      _ = try CholeskyFactor(of: regular)
+    } catch {
+      throw invalid(name, "is not positive semi-definite")
+    }
+  }
+
+  private func values(_ name: String, shape: [Int]) throws -> [Double]? {
+    guard let tensor = file.tensor(named: name) else { return nil }
+    guard tensor.dtype.isDecomposable, tensor.shape == shape else {
+      throw invalid(name, "is \(tensor.dtype.rawValue) \(tensor.shape), the matrix needs floating-point \(shape)")
+    }
+    let values = try file.withBytes(of: tensor) { bytes in
+      try Double.withElements(bytes, of: tensor.dtype) { Array($0) }
+    }
+    guard values.allSatisfy(\.isFinite) else { throw invalid(name, "has NaN or infinite elements") }
+    return values
+  }
+
+  private func invalid(_ name: String, _ reason: String) -> ConversionError {
+    .mismatch(path: file.path, tensor: name, reason: reason + "; make the statistics again for this model")
+  }
+}
+
+extension Metric {
+  /// What the metric is used for: a chain of several sites has larger errors, which leave the region where the output
+  /// moments are a good local model, and wants a larger ridge on them.
+  enum Use { case lowRank, sites }
+
+  /// With the ridges of the statistics, or the defaults: inputs 1e-4, outputs 1e-3 for two sites and 1 for more.
+  func regularized(for use: Use, _ statistics: CalibrationStatistics?) -> Metric {
+    regularized(
+      rowRidge: statistics?.outputRidge ?? (use == .lowRank ? 1e-3 : 1), columnRidge: statistics?.inputRidge ?? 1e-4)
+  }
+
+  /// `⟨D, G D S⟩`.
+  func squaredNorm(of difference: Matrix<Double>) -> Double {
+    let weighted = applied(to: difference)
+    return difference.elements.withUnsafeBufferPointer { a in
+      weighted.elements.withUnsafeBufferPointer { Double.dot(a, $0) }
+    }
+  }
+}
