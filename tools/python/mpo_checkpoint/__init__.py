@@ -1,0 +1,1 @@
+"""What Python has to do for mpo: statistics of a model's layers, for conversion in a metric."""
