@@ -8,7 +8,8 @@ import TensorNetworks
 public struct Converter: Sendable {
   /// The dtype of the cores; nil for that of the source.
   public var coreDType: DType?
-  /// Cores of nil dtype are at least F32, so that a source in half precision is restored as it was.
+  /// Cores of nil dtype are at least F32: a source in half precision is restored to the rounding of single precision,
+  /// which leaves next to all of its elements as they were. F64 cores leave all of them.
   public var isLossless = false
   public var jobs: Int
   /// Fails when a measured relative error is above it.
@@ -97,18 +98,25 @@ public struct Converter: Sendable {
       if let target = ties[tensor.name] {
         storage = .tied(to: target.name)
       } else if let layer, let bonds = layer.bonds {
-        guard tensor.dtype.isDecomposable, tensor.elementCount == layer.rows * layer.columns else {
+        guard let sides = WeightMatrix.sides(of: tensor, convolutions: true), sides == (layer.rows, layer.columns)
+        else {
           throw ConversionError.mismatch(
             path: checkpoint.path, tensor: tensor.name,
             reason: "is \(tensor.dtype.rawValue) \(tensor.shape), the plan is for \(layer.rows) × \(layer.columns); "
               + "profile and plan this model")
         }
+        guard TensorSelection.fits(layer.shape, rows: layer.rows, columns: layer.columns),
+          bonds.count == layer.shape.siteCount - 1
+        else {
+          throw ConversionError.mismatch(
+            path: checkpoint.path, tensor: tensor.name,
+            reason: "its plan, bonds \(bonds) of the factors \(layer.shape), contradicts itself; make the plan again")
+        }
         storage = .mpo(
           MPORecord(
-            rows: layer.rows, columns: layer.columns, shape: layer.shape, bonds: bonds,
+            rows: layer.rows, columns: layer.columns, shape: layer.shape, bonds: layer.shape.limitedBonds(bonds),
             coreDType: coreDType ?? defaultCoreDType(for: tensor.dtype), svdRelativeError: layer.svdRelativeError,
-            norm: layer.norm,
-            entropies: layer.entropies))
+            norm: layer.norm, entropies: layer.entropies))
       }
       return TensorRecord(
         name: tensor.name, dtype: tensor.dtype, shape: tensor.shape, orientation: tensor.orientation,
@@ -134,7 +142,7 @@ public struct Converter: Sendable {
       try checkpoint.withBytes(of: record.info) { try writer.write($0, of: record) }
       return record
     case .mpo(let mpo):
-      return record.dtype == .f64
+      return record.needsDoublePrecision
         ? try decompose(record, mpo, as: Double.self, of: checkpoint, with: writer)
         : try decompose(record, mpo, as: Float.self, of: checkpoint, with: writer)
     }

@@ -64,5 +64,5 @@ func withRestoredBytes<Result>(
       }
     }
   }
-  return record.dtype == .f64 ? try restored(Double.self) : try restored(Float.self)
+  return holder.needsDoublePrecision ? try restored(Double.self) : try restored(Float.self)
 }

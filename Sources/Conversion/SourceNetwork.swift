@@ -30,6 +30,18 @@ public struct SourceNetwork: Sendable {
       self.index = index
       self.count = count
     }
+
+    /// - Throws: `DecodingError` for numbers that are no part.
+    public init(from decoder: any Decoder) throws {
+      let container = try decoder.container(keyedBy: CodingKeys.self)
+      let index = try container.decode(Int.self, forKey: .index)
+      let count = try container.decode(Int.self, forKey: .count)
+      guard let part = Part(index: index, count: count) else {
+        throw DecodingError.dataCorruptedError(
+          forKey: .index, in: container, debugDescription: "\(index)/\(count) is no part")
+      }
+      self = part
+    }
   }
 
   /// Computes norms and spectra of the matrices, in parallel.

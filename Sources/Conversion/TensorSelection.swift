@@ -70,12 +70,16 @@ public struct TensorSelection: Sendable {
     guard let shape = shapes.last(where: { matches($0.glob, tensor.name) })?.shape else {
       return .automatic(rows: rows, columns: columns, sites: sites)
     }
-    let limits = [rows, columns].map { $0 + $0 / 16 }
-    guard (rows...limits[0]).contains(shape.rows), (columns...limits[1]).contains(shape.columns) else {
+    guard Self.fits(shape, rows: rows, columns: columns) else {
       throw ConversionError.shapeDoesNotFit(
         tensor: tensor.name, rows: rows, columns: columns, shape: shape.description)
     }
     return shape
+  }
+
+  /// Whether a matrix has the sides of `shape`, or at most 1/16 less: the rest is padding.
+  static func fits(_ shape: MPOShape, rows: Int, columns: Int) -> Bool {
+    (rows...rows + rows / 16).contains(shape.rows) && (columns...columns + columns / 16).contains(shape.columns)
   }
 }
 

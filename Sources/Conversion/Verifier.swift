@@ -82,7 +82,7 @@ public struct Verifier: Sendable {
         return
       }
       let error =
-        record.dtype == .f64
+        holder.needsDoublePrecision
         ? try measure(record, holder, mpo, as: Double.self, checkpoint, original)
         : try measure(record, holder, mpo, as: Float.self, checkpoint, original)
       errors[index] = error

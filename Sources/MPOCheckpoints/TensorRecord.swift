@@ -40,6 +40,9 @@ public struct TensorRecord: Sendable, Equatable {
     if case .mpo(let record) = storage { record } else { nil }
   }
 
+  /// Whether single precision is too little to decompose or restore the tensor in.
+  public var needsDoublePrecision: Bool { dtype == .f64 || mpo?.coreDType == .f64 }
+
   /// The entries of the shards that belong to the tensor.
   public var entries: [TensorInfo] {
     switch storage {

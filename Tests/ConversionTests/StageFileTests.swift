@@ -1,0 +1,178 @@
+import Checkpoints
+import Foundation
+import Squeezing
+import TensorNetworks
+import Testing
+
+@testable import Conversion
+
+@Suite struct StageFileTests {
+  private let network: NetworkProfile
+
+  init() throws {
+    let checkpoint = try openDenseCheckpoint(at: fixtures + "/tiny-bert-sharded")
+    network = try SourceNetwork(checkpoint, selection: TensorSelection()).profile(jobs: 2).profile
+  }
+
+  private func profile(_ part: (Int, Int)? = nil, _ network: NetworkProfile? = nil) throws -> StageFile.Profile {
+    let part = try part.map { try #require(SourceNetwork.Part(index: $0.0, count: $0.1)) }
+    return StageFile.Profile(source: "m", part: part, network: network ?? self.network)
+  }
+
+  private func decode(_ text: String) throws -> StageFile.Profile {
+    try StageFile.decode(
+      Array(text.utf8), as: StageFile.Profile.self, format: StageFile.Profile.formatName, path: "p.json")
+  }
+
+  /// The text of a file with a member replaced.
+  private func text(_ content: some Encodable, _ change: (inout [String: Any]) -> Void) throws -> String {
+    let data = Data(try StageFile.encode(content))
+    var object = try #require(JSONSerialization.jsonObject(with: data) as? [String: Any])
+    change(&object)
+    return String(decoding: try JSONSerialization.data(withJSONObject: object), as: UTF8.self)
+  }
+
+  @Test func `a profile and a plan are read as they were written`() throws {
+    let bytes = try StageFile.encode(profile((2, 3)))
+    #expect(bytes.last == UInt8(ascii: "\n"))
+    let read = try decode(String(decoding: bytes, as: UTF8.self))
+    #expect(read.network == network && read.source == "m" && read.part?.index == 2 && read.part?.count == 3)
+    let plan = try SqueezePlan(network, budget: .ratio(0.7))
+    let planBytes = try StageFile.encode(StageFile.Plan(plan))
+    #expect(
+      try StageFile.decode(planBytes, as: StageFile.Plan.self, format: StageFile.Plan.formatName, path: "").plan == plan
+    )
+    #expect(planBytes == (try StageFile.encode(StageFile.Plan(SqueezePlan(network, budget: .ratio(0.7))))))
+  }
+
+  @Test func `the members of both files are in the open`() throws {
+    let object = try #require(
+      JSONSerialization.jsonObject(with: Data(StageFile.encode(profile((1, 1))))) as? [String: Any])
+    #expect(Set(object.keys) == ["format", "version", "source", "part", "network"])
+    #expect(object["format"] as? String == "mpo-profile" && object["version"] as? Int == 1)
+    let network = try #require(object["network"] as? [String: Any])
+    #expect(Set(network.keys) == ["parameters", "tied_parameters", "layers"])
+    let plan = try #require(
+      JSONSerialization.jsonObject(
+        with: Data(StageFile.encode(StageFile.Plan(SqueezePlan(self.network, budget: .bond(4)))))) as? [String: Any])
+    #expect(plan["format"] as? String == "mpo-plan" && plan["version"] as? Int == 1)
+    let content = try #require(plan["plan"] as? [String: Any])
+    #expect(Set(content.keys) == ["budget", "criterion", "layers", "parameters_before", "parameters_after"])
+  }
+
+  @Test(arguments: [
+    "", "{", "[]", "1", "{}", "{\"format\":\"mpo-plan\",\"version\":1}", "{\"format\":\"mpo-profile\"}",
+  ])
+  func `what is no profile is refused`(text: String) {
+    expectFailure("p.json", "is not what 'mpo profile' writes") { _ = try decode(text) }
+  }
+
+  @Test func `another version or a damaged file is refused`() throws {
+    let newer = try text(profile()) { $0["version"] = 2 }
+    expectFailure("p.json", "version 2", "update") { _ = try decode(newer) }
+    let damaged = try text(profile()) { $0["network"] = nil }
+    expectFailure("p.json", "is damaged") { _ = try decode(damaged) }
+  }
+
+  @Test(arguments: [[0, 1], [1, 0], [2, 1], [-1, -1], [1, -3]])
+  func `a part that is none is refused`(part: [Int]) throws {
+    let damaged = try text(profile((1, 1))) { $0["part"] = ["index": part[0], "count": part[1]] }
+    expectFailure("p.json", "is damaged") { _ = try decode(damaged) }
+  }
+
+  @Test func `parts that do not make a whole are refused`() throws {
+    let (a, b, c) = (try profile((1, 3)), try profile((2, 3)), try profile((3, 3)))
+    expectFailure("a.json", "part 2 is not given") { _ = try StageFile.merge([("a.json", a), ("c.json", c)]) }
+    expectFailure("b.json", "part 1 of 3 again") {
+      _ = try StageFile.merge([("a.json", a), ("b.json", a), ("c.json", c)])
+    }
+    expectFailure("d.json", "another division") {
+      _ = try StageFile.merge([("a.json", a), ("d.json", profile((2, 4)))])
+    }
+    let other = NetworkProfile(parameters: 1, tiedParameters: 0, layers: [])
+    expectFailure("o.json", "another model", "a.json") {
+      _ = try StageFile.merge([("a.json", a), ("o.json", profile((2, 3), other))])
+    }
+    expectFailure("a.json", "both profile") {
+      _ = try StageFile.merge([("a.json", a), ("b.json", b), ("c.json", c)])
+    }
+    expectFailure("again") { _ = try StageFile.merge([("a.json", profile()), ("b.json", profile())]) }
+  }
+
+  // MARK: - Plans
+
+  private func convert(_ plan: SqueezePlan) throws {
+    let temporary = try TemporaryFolder()
+    let checkpoint = try openDenseCheckpoint(at: fixtures + "/tiny-bert-sharded")
+    try Converter(jobs: 2, generator: "tests").convert(checkpoint, plan: plan, to: temporary.folder("a.mpo"))
+  }
+
+  @Test func `a plan for another model is refused with the tensor that does not fit`() throws {
+    let other = try openDenseCheckpoint(at: fixtures + "/tiny-bert")
+    let profile = try SourceNetwork(other, selection: TensorSelection()).profile(jobs: 2).profile
+    let plan = try SqueezePlan(profile, budget: .ratio(0.7))
+    expectFailure("tiny-bert-sharded", "encoder.layer.0.intermediate.dense.weight", "plan") { try convert(plan) }
+    var renamed = network
+    renamed.layers = network.layers.map {
+      LayerProfile(
+        name: $0.name == "embeddings.word_embeddings.weight" ? "other" : $0.name, rows: $0.rows, columns: $0.columns,
+        norm: $0.norm, shape: $0.shape, spectra: $0.spectra, singularValues: $0.singularValues)
+    }
+    expectFailure("'other'", "in the plan but not in the model") {
+      try convert(SqueezePlan(renamed, budget: .ratio(0.7)))
+    }
+  }
+
+  @Test func `a plan for the same name and size but other sides is refused`() throws {
+    let name = "encoder.layer.0.intermediate.dense.weight"
+    let plan = try changedPlan(name) {
+      $0["rows"] = 64
+      $0["columns"] = 128
+      $0["shape"] = ["row_factors": [8, 8], "column_factors": [8, 16]]
+      $0["bonds"] = [4]
+    }
+    expectFailure("'\(name)'", "128", "64") { try convert(plan) }
+  }
+
+  @Test(arguments: [[], [4], [4, 8, 8], [4, 8, 8, 4, 4]])
+  func `a plan with too few or too many bonds is refused`(bonds: [Int]) throws {
+    let name = "encoder.layer.0.attention.self.key.weight"
+    let plan = try changedPlan(name) { $0["bonds"] = bonds }
+    expectFailure("'\(name)'", "contradicts itself") { try convert(plan) }
+  }
+
+  @Test(arguments: [
+    [[8, 7], [8, 8]], [[8, 8], [8, 7]], [[1 << 20, 1 << 20], [8, 8]], [[8, 8], [1 << 30, 1 << 20]],
+  ])
+  func `a plan whose factors do not fit its matrix is refused`(factors: [[Int]]) throws {
+    let name = "encoder.layer.0.attention.self.key.weight"
+    let plan = try changedPlan(name) {
+      $0["shape"] = ["row_factors": factors[0], "column_factors": factors[1]]
+      $0["bonds"] = [4]
+    }
+    expectFailure("'\(name)'", "contradicts itself") { try convert(plan) }
+  }
+
+  @Test func `sides that overflow are refused`() throws {
+    let name = "encoder.layer.0.attention.self.key.weight"
+    let plan = try changedPlan(name) {
+      $0["rows"] = 1 << 40
+      $0["columns"] = 1 << 40
+    }
+    expectFailure("'\(name)'") { try convert(plan) }
+  }
+
+  /// The plan for half of the parameters with one layer changed.
+  private func changedPlan(_ name: String, _ change: (inout [String: Any]) -> Void) throws -> SqueezePlan {
+    let text = try text(StageFile.Plan(SqueezePlan(network, budget: .ratio(0.5)))) { object in
+      var plan = object["plan"] as? [String: Any] ?? [:]
+      var layers = plan["layers"] as? [[String: Any]] ?? []
+      for index in layers.indices where layers[index]["name"] as? String == name { change(&layers[index]) }
+      plan["layers"] = layers
+      object["plan"] = plan
+    }
+    return try StageFile.decode(
+      Array(text.utf8), as: StageFile.Plan.self, format: StageFile.Plan.formatName, path: "plan.json"
+    ).plan
+  }
+}

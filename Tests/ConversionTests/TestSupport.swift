@@ -1,0 +1,144 @@
+import Checkpoints
+import Foundation
+import MPOCheckpoints
+import Squeezing
+import TensorNetworks
+import Testing
+
+@testable import Conversion
+
+/// SplitMix64: the same numbers in every run.
+struct SeededGenerator: RandomNumberGenerator {
+  private var state: UInt64
+  init(seed: UInt64) { state = seed }
+  mutating func next() -> UInt64 {
+    state &+= 0x9E37_79B9_7F4A_7C15
+    var z = state
+    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+    return z ^ (z >> 31)
+  }
+}
+
+/// A folder that is removed when the test is over.
+final class TemporaryFolder {
+  let path: String
+
+  init() throws {
+    path = NSTemporaryDirectory() + "mpo-tests-" + UUID().uuidString
+    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+  }
+
+  deinit { try? FileManager.default.removeItem(atPath: path) }
+
+  /// A new empty folder in it.
+  func folder(_ name: String) throws -> String {
+    try FileManager.default.createDirectory(atPath: path + "/" + name, withIntermediateDirectories: true)
+    return path + "/" + name
+  }
+}
+
+/// The folder of the committed fixtures.
+let fixtures =
+  URL(fileURLWithPath: #filePath)
+  .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent().path + "/fixtures"
+
+/// A tensor to be written to a test's model.
+struct ModelTensor {
+  let info: TensorInfo
+  let values: [Double]
+
+  init(_ name: String, _ dtype: DType = .f32, _ shape: [Int], _ values: [Double]) {
+    info = TensorInfo(name: name, dtype: dtype, shape: shape)
+    self.values = values
+  }
+
+  /// Uniform in ±1, the columns falling off.
+  static func random(
+    _ name: String, _ shape: [Int], _ dtype: DType = .f32, decay: Double = 0.98, seed: UInt64
+  ) -> ModelTensor {
+    var generator = SeededGenerator(seed: seed)
+    let columns = shape.last ?? 1
+    return ModelTensor(
+      name, dtype, shape,
+      (0..<shape.reduce(1, *)).map { index in
+        Double.random(in: -1...1, using: &generator) * pow(decay, Double(index % columns))
+      })
+  }
+
+  func named(_ name: String) -> ModelTensor { ModelTensor(name, info.dtype, info.shape, values) }
+
+  var bytes: [UInt8] {
+    get throws {
+      guard info.dtype.isDecomposable else {
+        return values.flatMap { withUnsafeBytes(of: Int64($0).littleEndian) { Array($0) } }
+      }
+      var bytes = [UInt8](repeating: 0, count: info.byteCount)
+      try values.withUnsafeBufferPointer { values in
+        try bytes.withUnsafeMutableBytes { try TensorElements.encode(values, as: info.dtype, into: $0) }
+      }
+      return bytes
+    }
+  }
+}
+
+/// Writes a safetensors file and opens it.
+func writeModel(_ tensors: [ModelTensor], to path: String) throws -> any DenseCheckpoint {
+  let writer = try SafetensorsWriter(path: path, tensors: tensors.map(\.info), metadata: ["format": "pt"])
+  for tensor in tensors {
+    let bytes = try tensor.bytes
+    try bytes.withUnsafeBytes { try writer.write($0, to: tensor.info.name) }
+  }
+  try writer.finish()
+  return try openDenseCheckpoint(at: path)
+}
+
+extension DenseCheckpoint {
+  func bytes(of name: String) throws -> [UInt8] {
+    let found = tensor(named: name)
+    return try withBytes(of: try #require(found)) { Array($0) }
+  }
+
+  /// The elements of a floating-point tensor.
+  func values(of name: String) throws -> [Double] {
+    let found = tensor(named: name)
+    return try withDoubles(of: try #require(found)) { Array($0) }
+  }
+}
+
+extension Converter {
+  /// Profiles, plans and converts into a new folder, and opens the result.
+  static func run(
+    _ checkpoint: any DenseCheckpoint, _ budget: Budget, to folder: String,
+    selection: TensorSelection = TensorSelection(), dtype: DType? = nil, jobs: Int = 2
+  ) throws -> MPOCheckpoint {
+    let profile = try SourceNetwork(checkpoint, selection: selection).profile(jobs: jobs).profile
+    var converter = Converter(jobs: jobs, generator: "tests")
+    converter.coreDType = dtype
+    converter.isLossless = budget == .lossless
+    try converter.convert(checkpoint, plan: SqueezePlan(profile, budget: budget), to: folder)
+    return try MPOCheckpoint(path: folder)
+  }
+}
+
+/// `‖a − b‖ / ‖b‖`.
+func relativeDifference(_ a: [Double], _ b: [Double]) -> Double {
+  let difference = zip(a, b).reduce(0) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) }
+  return (difference / b.reduce(0) { $0 + $1 * $1 }).squareRoot()
+}
+
+/// Checks that `body` fails with one line that has all of `parts` in it.
+func expectFailure(
+  _ parts: String..., at location: SourceLocation = #_sourceLocation, _ body: () throws -> Void
+) {
+  do {
+    try body()
+    Issue.record("nothing was thrown", sourceLocation: location)
+  } catch {
+    let message = "\(error)"
+    #expect(!message.contains("\n"), sourceLocation: location)
+    for part in parts {
+      #expect(message.contains(part), "'\(part)' is not in: \(message)", sourceLocation: location)
+    }
+  }
+}
