@@ -96,6 +96,7 @@ public struct SqueezeLoop: Sendable {
       return result
     } catch {
       if let accepted = journal.lastAccepted {
+        folder.clean(keeping: accepted.round)
         events(.stopped(round: accepted, keptAt: folder.checkpoint(ofRound: accepted.round)))
       } else {
         folder.remove()
