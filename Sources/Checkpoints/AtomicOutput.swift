@@ -365,7 +365,7 @@ private func flush(_ descriptor: CInt, _ path: String) throws {
 }
 
 /// Flushes everything in a folder, and the folder.
-private func flushFolder(at path: String) throws {
+package func flushFolder(at path: String) throws {
   for name in try listFolder(at: path) {
     let inner = path + "/" + name
     switch try FileStatus(at: inner, followingLinks: false)?.kind {
@@ -385,7 +385,7 @@ private func flushOpening(_ path: String) throws {
 }
 
 /// Removes a file, or a folder with all that is in it; links are removed and not followed. What can't be removed stays.
-private func removeTree(at path: String) {
+package func removeTree(at path: String) {
   if unlink(path) == 0 || errno == ENOENT { return }
   let folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)
   if folder >= 0 { removeContents(of: folder, depth: 0) }

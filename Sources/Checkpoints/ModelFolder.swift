@@ -105,7 +105,7 @@ func realPath(of path: String) throws -> String {
 }
 
 /// The names in a folder, in the order of their bytes; those that are not UTF-8 are left out.
-func listFolder(at path: String) throws -> [String] {
+package func listFolder(at path: String) throws -> [String] {
   guard let stream = opendir(path) else { throw CheckpointError.system(path, "list the folder", errno) }
   defer { closedir(stream) }
   var names: [String] = []

@@ -7,11 +7,14 @@ import TensorNetworks
 /// A matrix whose MPO is not smaller than itself counts as dense. With the criterion error per parameter every group
 /// starts dense, and its first step is the one from dense to the point of its own path where the error per parameter
 /// saved is least; from there on each step lowers one bond by one. With the criterion error every group starts from full
-/// bonds, as published.
+/// bonds, as published. A group that starts as cores goes down from the bonds it has, and counts what its cores take.
 public struct DimensionSqueezing {
   let groups: [SqueezeGroup]
   let criterion: SqueezeCriterion
-  let minimumBond: Int
+  /// The floor of each group's bonds.
+  let minimumBonds: [Int]
+  /// For each group, whether it started as cores, which nobody can make dense again.
+  private let startedAsCores: [Bool]
   /// nil while the group is dense.
   private(set) var states: [SqueezeState?]
   /// Parameters of the matrices as they would be stored now.
@@ -32,13 +35,26 @@ public struct DimensionSqueezing {
   private var ages: [Int]
 
   init(groups: [SqueezeGroup], criterion: SqueezeCriterion, minimumBond: Int = 1) {
+    self.init(
+      groups: groups, criterion: criterion, minimumBonds: Array(repeating: minimumBond, count: groups.count),
+      starts: Array(repeating: nil, count: groups.count))
+  }
+
+  /// - Parameters:
+  ///   - minimumBonds: the floor of each group's bonds.
+  ///   - starts: the bonds each group has as cores; nil for a group that is dense. Their errors count from there.
+  init(groups: [SqueezeGroup], criterion: SqueezeCriterion, minimumBonds: [Int], starts: [[Int]?]) {
     self.groups = groups
     self.criterion = criterion
-    self.minimumBond = minimumBond
+    self.minimumBonds = minimumBonds
     ages = Array(repeating: 0, count: groups.count)
-    switch criterion {
-    case .errorPerParameter: states = Array(repeating: nil, count: groups.count)
-    case .error: states = groups.map(SqueezeState.init(full:))
+    startedAsCores = starts.map { $0 != nil }
+    states = zip(groups, starts).map { group, start in
+      switch (start, criterion) {
+      case (let bonds?, _): SqueezeState(group, bonds: bonds)
+      case (nil, .errorPerParameter): nil
+      case (nil, .error): SqueezeState(full: group)
+      }
     }
     parameters = 0
     for index in groups.indices {
@@ -47,9 +63,10 @@ public struct DimensionSqueezing {
     }
   }
 
-  /// What the group's members take together, dense where the MPO is not smaller.
+  /// What the group's members take together, dense where the MPO is not smaller and dense is to be had.
   private func storedParameters(of index: Int) -> Int {
     let group = groups[index]
+    if startedAsCores[index], let state = states[index] { return state.parameters * group.members.count }
     let one = states[index].map { min($0.parameters, group.denseParameterCount) } ?? group.denseParameterCount
     return one * group.members.count
   }
@@ -76,16 +93,15 @@ public struct DimensionSqueezing {
   }
 
   private mutating func pushCandidates(of index: Int) {
-    let group = groups[index]
     func push(_ cost: Double, bond: Int) {
       heap.insert(Candidate(cost: cost, group: index, bond: bond, age: ages[index]))
     }
     guard let state = states[index] else {
-      if let entry = entry(of: group) { push(entry.cost, bond: 0) }
+      if let entry = entry(of: index) { push(entry.cost, bond: 0) }
       return
     }
     for bond in state.bonds.indices {
-      if let step = state.step(at: bond, of: group, criterion: criterion, minimumBond: minimumBond) {
+      if let step = step(at: bond, of: index, from: state) {
         push(step.cost, bond: bond)
       }
     }
@@ -94,23 +110,24 @@ public struct DimensionSqueezing {
   private func state(after candidate: Candidate, excess: Int) -> SqueezeState? {
     let group = groups[candidate.group]
     guard var state = states[candidate.group] else {
-      guard let entry = entry(of: group) else { return nil }
+      guard let entry = entry(of: candidate.group) else { return nil }
       // The last step before the budget is met need not go further than that.
       let wanted = group.denseParameterCount - (excess + group.members.count - 1) / group.members.count
       return entry.state.parameters >= wanted
         ? entry.state
-        : path(of: group) { $0.parameters <= wanted } ?? entry.state
+        : path(of: candidate.group) { $0.parameters <= wanted } ?? entry.state
     }
-    if let step = state.step(at: candidate.bond, of: group, criterion: criterion, minimumBond: minimumBond) {
+    if let step = step(at: candidate.bond, of: candidate.group, from: state) {
       state.take(step)
     }
     return state
   }
 
   /// The point of the group's own path with the least squared error per parameter saved against dense.
-  private func entry(of group: SqueezeGroup) -> (state: SqueezeState, cost: Double)? {
+  private func entry(of index: Int) -> (state: SqueezeState, cost: Double)? {
+    let group = groups[index]
     var best: (state: SqueezeState, cost: Double)?
-    _ = path(of: group) { state in
+    _ = path(of: index) { state in
       let saved = group.denseParameterCount - state.parameters
       if saved > 0 {
         let cost = group.errorPerParameter(state.squaredError, saved: saved)
@@ -122,20 +139,28 @@ public struct DimensionSqueezing {
   }
 
   /// Walks the group down from full bonds by its own cheapest steps, to the first state that satisfies `isEnough`.
-  private func path(of group: SqueezeGroup, until isEnough: (SqueezeState) -> Bool) -> SqueezeState? {
-    var state = SqueezeState(full: group)
+  private func path(of index: Int, until isEnough: (SqueezeState) -> Bool) -> SqueezeState? {
+    var state = SqueezeState(full: groups[index])
     while !isEnough(state) {
-      guard let step = state.cheapestStep(of: group, criterion: criterion, minimumBond: minimumBond) else { return nil }
+      guard let step = cheapestStep(of: index, from: state) else { return nil }
       state.take(step)
     }
     return state
+  }
+
+  private func cheapestStep(of index: Int, from state: SqueezeState) -> SqueezeState.Step? {
+    state.cheapestStep(of: groups[index], criterion: criterion, minimumBond: minimumBonds[index])
+  }
+
+  private func step(at bond: Int, of index: Int, from state: SqueezeState) -> SqueezeState.Step? {
+    state.step(at: bond, of: groups[index], criterion: criterion, minimumBond: minimumBonds[index])
   }
 
   /// Lowers every group by itself as far as the relative error bound of each of its members stays within `error`.
   mutating func squeezeEach(toRelativeError error: Double, layers: [LayerProfile]) {
     for (index, group) in groups.enumerated() {
       var state = SqueezeState(full: group)
-      while let step = state.cheapestStep(of: group, criterion: criterion, minimumBond: minimumBond) {
+      while let step = cheapestStep(of: index, from: state) {
         var next = state
         next.take(step)
         if group.members.contains(where: { layers[$0].relativeErrorBound(bonds: next.bonds) > error }) { break }
@@ -147,6 +172,6 @@ public struct DimensionSqueezing {
 
   /// The bonds of the group's members, nil where they stay dense.
   func bonds(of index: Int) -> [Int]? {
-    states[index].flatMap { $0.parameters < groups[index].denseParameterCount ? $0.bonds : nil }
+    states[index].flatMap { startedAsCores[index] || $0.parameters < groups[index].denseParameterCount ? $0.bonds : nil }
   }
 }

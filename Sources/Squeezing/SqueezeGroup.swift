@@ -42,8 +42,11 @@ struct SqueezeState: Equatable {
   /// Parameters of one member.
   var parameters: Int
 
-  init(full group: SqueezeGroup) {
-    bonds = group.shape.fullBonds
+  init(full group: SqueezeGroup) { self.init(group, bonds: group.shape.fullBonds) }
+
+  /// Errors count from `bonds` on.
+  init(_ group: SqueezeGroup, bonds: [Int]) {
+    self.bonds = bonds
     parameters = group.shape.parameterCount(bonds: bonds)
   }
 

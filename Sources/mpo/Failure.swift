@@ -25,6 +25,7 @@ enum Failure: Error, CustomStringConvertible {
   static func status(of error: any Error) -> Int32 {
     if error is Failure { return 3 }
     if case ConversionError.errorAboveMaximum = error { return 3 }
+    if case SqueezeLoopError.baselineOutsideLimit = error { return 3 }
     return 1
   }
 }

@@ -1,4 +1,5 @@
 import Checkpoints
+import Conversion
 import Glibc
 
 /// Leaves nothing behind when the process is told to end.
@@ -26,6 +27,7 @@ enum Interruption {
   private static func waitAndCleanUp() -> UnsafeMutableRawPointer? {
     var byte: UInt8 = 0
     while read(signalPipe.read, &byte, 1) != 1 {}
+    ShellCommand.terminateRunning()
     AtomicOutput.discardAll()
     _exit(128 + Int32(byte))
   }

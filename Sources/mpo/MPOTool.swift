@@ -14,13 +14,13 @@ struct MPOTool: ParsableCommand {
     abstract: "Turn a neural network's checkpoint into matrix product operators, and back.",
     discussion: """
       A dense checkpoint (safetensors or HDF5) flows one way: read, profile, plan, decompose, write. 'convert' does all \
-      of it; 'profile' and 'plan' are its first stages alone.
+      of it; 'profile' and 'plan' are its first stages alone. 'squeeze' goes on as long as your own evaluation allows.
 
       Results go to stdout, everything else to stderr. Exit status: 0 done; 1 the work failed; 3 a check did not hold \
-      (verify, a maximum error that was not met); 64 the command line was wrong; 128 + n ended by signal n.
+      (verify, a maximum error that was not met, a model that is outside the limit of squeeze to begin with); 64 the command line was wrong; 128 + n ended by signal n.
       """,
     version: version,
-    subcommands: [Convert.self, Profile.self, Plan.self, Inspect.self, Restore.self, Verify.self])
+    subcommands: [Convert.self, Profile.self, Plan.self, Squeeze.self, Inspect.self, Restore.self, Verify.self])
 
   static func main() {
     Interruption.cleanUpOnSignals()

@@ -1,0 +1,167 @@
+import LinearAlgebra
+
+/// Canonical form, spectra and truncation of cores as they are (fine-tuned ones, say), without the matrix they stand
+/// for: every step is a decomposition of one core, so a bond costs what its neighbouring cores cost.
+///
+/// All of it is computed in double precision. The gauge is moved by QR decompositions, so that canonical form is exact to
+/// about 1e-13 of the norm; singular vectors come from small Gram matrices, so that singular values below about 1e-8 of
+/// the largest are rounding noise, and a truncation is the best one to that precision.
+extension MPO where Scalar == Double {
+  /// The same operator with all cores but the central one isometries: those left of it satisfy `AᵀA = 1`, those right of
+  /// it `BBᵀ = 1`; the central one carries the weight. The bonds stay.
+  ///
+  /// - Precondition: no bond is above what its neighbours allow.
+  /// - Throws: `LinearAlgebraError`.
+  public func canonicalized() throws -> MPO {
+    var chain = CoreChain(self)
+    try chain.canonicalizeLeft()
+    chain.mirror()
+    try chain.canonicalizeLeft()
+    chain.mirror()
+    return MPO(shape: shape, cores: chain.cores)
+  }
+
+  /// The singular spectra of the operator at every bond: `bonds[k]` values at bond k + 1. What a bond could hold beyond
+  /// them is zero.
+  ///
+  /// - Precondition: no bond is above what its neighbours allow.
+  /// - Throws: `LinearAlgebraError`.
+  public func spectra() throws -> SingularSpectra {
+    var chain = CoreChain(try canonicalized())
+    let left = try chain.gauges().map(singularValues)
+    chain.mirror()
+    let right = try chain.gauges().map(singularValues)
+    return SingularSpectra(left + right.reversed())
+  }
+
+  /// The operator truncated to `bonds` (each lowered to the present bond and to what the shape allows), in canonical
+  /// form: left of the centre from the end inwards, then right of it on what is left, each bond keeping the leading
+  /// singular vectors. With one bond lowered this is the closest operator of that bond, and its error is the tail of the
+  /// bond's spectrum; with several the squared error is at most the sum of the tails.
+  ///
+  /// - Precondition: no bond of the operator is above what its neighbours allow.
+  /// - Throws: `LinearAlgebraError`.
+  public func truncated(to bonds: [Int]) throws -> MPO {
+    let bonds = shape.limitedBonds(zip(bonds, self.bonds).map { min($0, $1) })
+    let centre = shape.centralIndex
+    var chain = CoreChain(try canonicalized())
+    try chain.truncateLeft(to: Array(bonds[..<centre]))
+    chain.mirror()
+    try chain.truncateLeft(to: bonds[centre...].reversed())
+    chain.mirror()
+    return MPO(shape: shape, cores: chain.cores)
+  }
+}
+
+extension MPO {
+  /// The operator with its cores in another precision.
+  public func converted<Other: LinearAlgebraScalar>(to type: Other.Type) -> MPO<Other> {
+    if let same = self as? MPO<Other> { return same }
+    return MPO<Other>(
+      shape: shape, cores: cores.map { Core(shape: $0.shape, elements: $0.elements.map { Other($0) }) })
+  }
+}
+
+/// Cores being worked on from the left end to the central one; `mirror` turns the chain round, so that the same work
+/// serves for both sides.
+private struct CoreChain {
+  private(set) var cores: [Core<Double>]
+  /// Index of the central core.
+  private var centre: Int
+
+  init(_ mpo: MPO<Double>) {
+    cores = mpo.cores
+    centre = mpo.shape.centralIndex
+  }
+
+  mutating func mirror() {
+    cores = cores.reversed().map(\.mirrored)
+    centre = cores.count - 1 - centre
+  }
+
+  /// Makes isometries of the cores left of the centre, one QR decomposition after the other.
+  mutating func canonicalizeLeft() throws {
+    for index in 0..<centre {
+      let decomposition = try QRDecomposition(of: cores[index].leftUnfolding)
+      cores[index] = Core(shape: cores[index].shape, elements: decomposition.q.elements)
+      cores[index + 1] = cores[index + 1].multipliedFromLeft(by: decomposition.r)
+    }
+  }
+
+  /// For each bond left of the centre: the `[d, d]` matrix G such that everything right of the bond is `G` times an
+  /// isometry. Its singular values are those of the bond, as everything left of the bond is an isometry too.
+  ///
+  /// - Precondition: the chain is in canonical form.
+  func gauges() throws -> [Matrix<Double>] {
+    var gauges: [Matrix<Double>] = []
+    var right = cores[centre]
+    for index in (0..<centre).reversed() {
+      // The rows of the unfolding are no more than its columns, so R is square.
+      let gauge = try QRDecomposition.triangle(of: right.rightUnfolding.transposed()).transposed()
+      gauges.append(gauge)
+      right = cores[index].multipliedFromRight(by: gauge)
+    }
+    return gauges.reversed()
+  }
+
+  /// Lowers the bonds left of the centre, outermost first, each on what the ones before have left.
+  ///
+  /// - Precondition: the chain is in canonical form.
+  mutating func truncateLeft(to bonds: [Int]) throws {
+    guard zip(bonds, cores).contains(where: { $0 < $1.rightBond }) else { return }
+    for (index, gauge) in try gauges().enumerated() {
+      let core = cores[index].leftUnfolding
+      let kept = bonds[index]
+      let isometry =
+        kept < core.columns
+        ? try leadingSingularVectors(kept, of: core * gauge) : try QRDecomposition(of: core).q
+      let shape = cores[index].shape
+      cores[index] = Core(shape: [shape[0], shape[1], shape[2], kept], elements: isometry.elements)
+      cores[index + 1] = cores[index + 1].multipliedFromLeft(by: isometry.transposed() * core)
+    }
+  }
+}
+
+extension Core<Double> {
+  /// Left and right bond exchanged.
+  fileprivate var mirrored: Core {
+    let site = rowFactor * columnFactor
+    var result = Array(repeating: 0.0, count: elements.count)
+    for left in 0..<leftBond {
+      for s in 0..<site {
+        let start = (left * site + s) * rightBond
+        for right in 0..<rightBond { result[(right * site + s) * leftBond + left] = elements[start + right] }
+      }
+    }
+    return Core(shape: [rightBond, rowFactor, columnFactor, leftBond], elements: result)
+  }
+
+  /// `matrix = [d, leftBond]`.
+  fileprivate func multipliedFromLeft(by matrix: Matrix<Double>) -> Core {
+    Core(
+      shape: [matrix.rows, rowFactor, columnFactor, rightBond], elements: (matrix * rightUnfolding).elements)
+  }
+
+  /// `matrix = [rightBond, d]`.
+  fileprivate func multipliedFromRight(by matrix: Matrix<Double>) -> Core {
+    Core(
+      shape: [leftBond, rowFactor, columnFactor, matrix.columns], elements: (leftUnfolding * matrix).elements)
+  }
+}
+
+/// `M Mᵀ`.
+private func density(of matrix: Matrix<Double>) -> Matrix<Double> {
+  var gram = GramMatrix(size: matrix.rows)
+  matrix.elements.withUnsafeBufferPointer { gram.addColumns($0.baseAddress!, columns: matrix.columns) }
+  return gram.matrix()
+}
+
+/// As many as the matrix has rows, largest first.
+private func singularValues(of matrix: Matrix<Double>) throws -> [Double] {
+  try SymmetricEigendecomposition.values(of: density(of: matrix)).map { max(0, $0).squareRoot() }
+}
+
+/// `[matrix.rows, count]`: the leading left singular vectors in columns.
+private func leadingSingularVectors(_ count: Int, of matrix: Matrix<Double>) throws -> Matrix<Double> {
+  try SymmetricEigendecomposition(of: density(of: matrix)).vectors.firstRows(count).transposed()
+}

@@ -1,0 +1,211 @@
+import ArgumentParser
+import Checkpoints
+import Conversion
+import MPOCheckpoints
+import Squeezing
+
+struct Squeeze: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Lower bonds as far as your own evaluation of the network allows.",
+    discussion: """
+      Round after round lowers the bonds that cost least, by --step parameters, runs --finetune on the result (where it \
+      is given) and --evaluate on that, and keeps the round if the score is within the limit. A rejected round is rolled \
+      back and half the step tried, until --min-step. OUT is the smallest model that was accepted.
+
+      IN is an MPO checkpoint, whose matrices in cores are squeezed, or a dense model, whose matrices stay dense until \
+      their cores are smaller. The limit of --max-drop counts from the score of IN itself.
+
+      Commands run in /bin/sh with the path of the checkpoint in $MPO_CHECKPOINT and in place of each {} (quoted \
+      already). --evaluate prints one number as its last line of stdout. --finetune reads $MPO_CHECKPOINT and writes a \
+      whole MPO checkpoint at $MPO_OUTPUT, which is not there yet: the same tensors with new values, bonds no higher. \
+      Neither may change what it is given. What they write is shown only when they fail.
+
+      While it runs, OUT.squeeze/ beside OUT holds the accepted model; the journal, OUT.squeeze.jsonl, has a line for \
+      every finished round and stays. After an interruption of any kind the same command with --resume goes on, to the \
+      same result.
+      """)
+
+  @Argument(help: "An MPO checkpoint or a dense model.")
+  var input: String
+
+  @Option(name: .shortAndLong, help: ArgumentHelp("The MPO checkpoint to write.", valueName: "out.mpo"))
+  var output: String
+
+  @Option(help: ArgumentHelp("Prints the score of the checkpoint, a number, as its last line.", valueName: "command"))
+  var evaluate: String
+
+  @Option(help: ArgumentHelp("Trains the checkpoint, e.g. its auxiliary cores only.", valueName: "command"))
+  var finetune: String?
+
+  @Option(help: ArgumentHelp("Accept scores worse than that of IN by at most this.", valueName: "d"))
+  var maxDrop: Double?
+
+  @Option(
+    help: ArgumentHelp("Accept scores down to this (with --lower-is-better: up to this).", valueName: "s"))
+  var minScore: Double?
+
+  @Flag(help: "The score is a loss.")
+  var lowerIsBetter = false
+
+  @Option(help: ArgumentHelp("Rounds at most, accepted or not.", valueName: "n"))
+  var maxSteps: Int?
+
+  @Option(help: ArgumentHelp("Parameters to save in a round, or a part of those of IN: 20000 or 2%.", valueName: "p"))
+  var step: SqueezeOptions.Step = .fraction(0.02)
+
+  @Option(
+    help: ArgumentHelp("Where halving the step ends. Default: a sixteenth of --step.", valueName: "p"))
+  var minStep: SqueezeOptions.Step?
+
+  @Option(
+    help:
+      "Which bond is lowered first: by the growth of the squared error per parameter saved, or by that of the error as in arXiv 2106.02205."
+  )
+  var criterion = SqueezeCriterion.errorPerParameter
+
+  @Option(
+    help: ArgumentHelp("Give all matrices that the glob matches the same bonds; repeatable.", valueName: "glob"))
+  var tie: [String] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "Lower no bond below this; GLOB=D for the matrices that the glob matches; repeatable, the last match wins.",
+      valueName: "d|glob=d"))
+  var minBond: [SqueezeOptions.MinimumBond] = []
+
+  @Option(
+    help: ArgumentHelp("End a command that runs longer: seconds, or 30m, 2h.", valueName: "time"))
+  var timeout: Seconds?
+
+  @Option(
+    help: ArgumentHelp(
+      "Type of the cores that dense matrices become: f64, f32, f16 or bf16. Default: that of the matrix.",
+      valueName: "type"))
+  var dtype: DType?
+
+  @OptionGroup(title: "Matrices") var selection: SelectionOptions
+
+  @Option(help: ArgumentHelp("The journal, instead of OUT.squeeze.jsonl.", valueName: "file"))
+  var journal: String?
+
+  @Flag(help: "Go on with the squeeze that the journal holds; begin where there is none.")
+  var resume = false
+
+  @Flag(help: "Print a JSON object instead of a table.")
+  var json = false
+
+  @OptionGroup var work: WorkOptions
+  @OptionGroup var outputOptions: OutputOptions
+
+  func validate() throws {
+    switch (maxDrop, minScore) {
+    case (nil, nil): throw ValidationError("Say how far to go: --max-drop D or --min-score S.")
+    case (_?, _?): throw ValidationError("Give only one of --max-drop and --min-score.")
+    case (let drop?, nil) where !(drop >= 0 && drop.isFinite):
+      throw ValidationError("--max-drop must be a number of at least 0, not \(drop).")
+    case (nil, let score?) where !score.isFinite: throw ValidationError("--min-score must be a number, not \(score).")
+    default: break
+    }
+    for (option, command) in [("--evaluate", evaluate), ("--finetune", finetune ?? "-")]
+    where command.allSatisfy(\.isWhitespace) {
+      throw ValidationError("\(option) must be a command.")
+    }
+    if let maxSteps, maxSteps < 1 { throw ValidationError("--max-steps must be at least 1, not \(maxSteps).") }
+    if let dtype, !dtype.isDecomposable {
+      throw ValidationError("--dtype must be f64, f32, f16 or bf16, not \(dtype.rawValue.lowercased()).")
+    }
+  }
+
+  private var options: SqueezeOptions {
+    var options = SqueezeOptions(
+      evaluate: evaluate, limit: maxDrop.map(SqueezeOptions.Limit.maximumDrop) ?? .worstScore(minScore ?? 0))
+    options.finetune = finetune
+    options.lowerIsBetter = lowerIsBetter
+    options.maximumRounds = maxSteps
+    options.step = step
+    options.minimumStep = minStep
+    options.criterion = criterion
+    options.ties = tie
+    options.minimumBonds = minBond
+    options.coreDType = dtype
+    return options
+  }
+
+  func run() throws {
+    var loop = SqueezeLoop(options: options, jobs: work.jobs, generator: MPOTool.generator)
+    loop.selection = try selection.selection()
+    loop.timeout = timeout.map { .seconds($0.value) }
+    let display = SqueezeDisplay(work.progress)
+    let result: SqueezeLoop.Result
+    do {
+      result = try loop.run(
+        input, to: output, journal: journal, resuming: resume, replacing: outputOptions.force, events: display.show)
+    } catch let error as SqueezeLoopError {
+      if case .commandFailed(_, _, _, let errors) = error { StandardError.write(Self.lastLines(of: errors)) }
+      throw error
+    }
+    if json {
+      try StandardOutput.writeJSON(
+        Report(path: output, reason: result.reason, accepted: result.accepted.round, rounds: result.rounds))
+    } else {
+      try StandardOutput.write(SqueezeDisplay.text(of: result, path: output))
+    }
+  }
+
+  /// The end of what a failed command wrote to its stderr.
+  private static func lastLines(of errors: String) -> String {
+    errors.split(whereSeparator: \.isNewline).suffix(20).map { "  | \(escaped(String($0), limit: 400))\n" }.joined()
+  }
+
+  /// What `--json` prints.
+  private struct Report: Encodable {
+    let path: String
+    let reason: String
+    /// The round whose model is the output.
+    let accepted: Int
+    let rounds: [SqueezeJournal.Round]
+  }
+}
+
+/// A length of time on the command line.
+struct Seconds: ExpressibleByArgument {
+  let value: Double
+
+  init?(argument: String) {
+    let units: [Character: Double] = ["s": 1, "m": 60, "h": 3600]
+    let unit = argument.last.flatMap { units[$0] }
+    guard let number = Double(unit == nil ? argument : String(argument.dropLast())),
+      number > 0, number * (unit ?? 1) < 1e9
+    else { return nil }
+    value = number * (unit ?? 1)
+  }
+}
+
+extension SqueezeOptions.Step: ExpressibleByArgument {
+  public init?(argument: String) {
+    if argument.hasSuffix("%") {
+      guard let percent = Double(argument.dropLast()), percent > 0, percent <= 100 else { return nil }
+      self = .fraction(percent / 100)
+    } else {
+      guard let count = Int(argument), count > 0 else { return nil }
+      self = .parameters(count)
+    }
+  }
+
+  public var defaultValueDescription: String {
+    switch self {
+    case .parameters(let count): "\(count)"
+    case .fraction(let fraction): "\(Int((fraction * 100).rounded()))%"
+    }
+  }
+}
+
+extension SqueezeOptions.MinimumBond: ExpressibleByArgument {
+  public init?(argument: String) {
+    let separator = argument.lastIndex(of: "=")
+    let glob = separator.map { String(argument[..<$0]) } ?? "*"
+    let number = separator.map { argument[argument.index(after: $0)...] } ?? argument[...]
+    guard let bond = Int(number), bond >= 1, !glob.isEmpty else { return nil }
+    self.init(glob: glob, bond: bond)
+  }
+}
