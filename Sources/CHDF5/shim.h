@@ -11,15 +11,15 @@
 static inline hid_t mpo_h5p_default(void) { return H5P_DEFAULT; }
 static inline hid_t mpo_h5p_file_access(void) { return H5P_FILE_ACCESS; }
 static inline hid_t mpo_h5p_file_create(void) { return H5P_FILE_CREATE; }
-static inline hid_t mpo_h5p_dataset_create(void) { return H5P_DATASET_CREATE; }
 static inline hid_t mpo_h5p_link_create(void) { return H5P_LINK_CREATE; }
-static inline hid_t mpo_h5p_object_copy(void) { return H5P_OBJECT_COPY; }
 static inline hid_t mpo_h5s_all(void) { return H5S_ALL; }
 static inline haddr_t mpo_haddr_undefined(void) { return HADDR_UNDEF; }
 static inline unsigned mpo_h5f_read_only(void) { return H5F_ACC_RDONLY; }
 static inline unsigned mpo_h5f_truncate(void) { return H5F_ACC_TRUNC; }
 static inline unsigned mpo_h5p_creation_order_tracked(void) { return H5P_CRT_ORDER_TRACKED; }
-static inline hsize_t mpo_h5s_unlimited(void) { return H5S_UNLIMITED; }
+static inline unsigned mpo_h5p_creation_order_indexed(void) { return H5P_CRT_ORDER_INDEXED; }
+static inline hid_t mpo_h5p_group_create(void) { return H5P_GROUP_CREATE; }
+static inline size_t mpo_h5t_variable(void) { return H5T_VARIABLE; }
 
 static inline hid_t mpo_h5t_i8(void) { return H5T_STD_I8LE; }
 static inline hid_t mpo_h5t_i16(void) { return H5T_STD_I16LE; }
@@ -86,7 +86,6 @@ static inline int mpo_h5_attribute_count(hid_t object) {
   return info.num_attrs > 0x7FFFFFFF ? -1 : (int)info.num_attrs;
 }
 
-// Whether the object header tracks the creation order of attributes.
 static inline herr_t mpo_h5_superblock_version(hid_t file, unsigned *version) {
   H5F_info2_t info;
   if (H5Fget_info2(file, &info) < 0) return -1;

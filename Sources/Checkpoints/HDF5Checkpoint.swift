@@ -27,12 +27,12 @@ public struct HDF5Checkpoint: DenseCheckpoint {
 
   /// Opens the HDF5 file at `path` and looks at all its objects.
   public init(path: String) throws {
-    try self.init(file: HDF5File(path: path), path: path, folder: nil, companions: [])
+    try self.init(file: HDF5File(path: path))
   }
 
   /// - Parameter isSkeleton: Whether tensors may have no storage: there is nothing to read then.
   init(
-    file: HDF5File, path: String, folder: String? = nil, companions: [String] = [], isSkeleton: Bool = false
+    file: HDF5File, folder: String? = nil, companions: [String] = [], isSkeleton: Bool = false
   ) throws {
     let contents = try HDF5Contents(of: file, isSkeleton: isSkeleton)
     self.file = file
@@ -138,5 +138,5 @@ extension HDF5File {
 ///   - folder: The model folder, when that is what the user gave.
 ///   - companions: The files beside the weights.
 func openHDF5(at file: String, path: String, folder: String?, companions: [String]) throws -> any DenseCheckpoint {
-  try HDF5Checkpoint(file: HDF5File(path: file), path: path, folder: folder, companions: companions)
+  try HDF5Checkpoint(file: HDF5File(path: file), folder: folder, companions: companions)
 }
