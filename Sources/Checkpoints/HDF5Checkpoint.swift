@@ -25,9 +25,9 @@ public struct HDF5Checkpoint: DenseCheckpoint {
 
   public var format: CheckpointFormat { .hdf5 }
 
-  /// Opens the HDF5 file at `path` and looks at all its objects.
+  /// Opens the HDF5 file or Keras archive at `path` and looks at all its objects.
   public init(path: String) throws {
-    try self.init(file: HDF5File(path: path))
+    try self.init(file: HDF5File(fileOrArchive: path))
   }
 
   /// - Parameter isSkeleton: Whether tensors may have no storage: there is nothing to read then.
@@ -138,5 +138,5 @@ extension HDF5File {
 ///   - folder: The model folder, when that is what the user gave.
 ///   - companions: The files beside the weights.
 func openHDF5(at file: String, path: String, folder: String?, companions: [String]) throws -> any DenseCheckpoint {
-  try HDF5Checkpoint(file: HDF5File(path: file), folder: folder, companions: companions)
+  try HDF5Checkpoint(file: HDF5File(fileOrArchive: file), folder: folder, companions: companions)
 }

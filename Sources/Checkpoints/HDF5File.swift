@@ -8,21 +8,35 @@ final class HDF5File: @unchecked Sendable {
   let map: MappedFile
   private let identifier: hid_t
 
-  /// Opens the file that is mapped.
-  ///
-  /// It is opened by its descriptor, so what was checked about it holds for what libhdf5 reads. It is not locked.
-  convenience init(path: String) throws { try self.init(map: MappedFile(path: path)) }
+  /// Whether it was taken out of the Keras archive at `path`.
+  let isFromArchive: Bool
 
-  init(map: MappedFile) throws {
-    path = map.path
-    self.map = map
-    identifier = try HDF5Library.withLock {
+  /// Opens an HDF5 file, or the weights of a Keras archive.
+  ///
+  /// A file is opened by the descriptor that it is mapped by, so what was checked about it holds for what libhdf5 reads.
+  /// It is not locked.
+  init(fileOrArchive path: String) throws {
+    let map = try MappedFile(path: path)
+    self.path = path
+    isFromArchive = try map.byteCount >= 4 && map.withBytes(in: 0..<4) { $0.elementsEqual(Array("PK\u{3}\u{4}".utf8)) }
+    if isFromArchive {
+      let (weights, file) = try KerasArchive.weights(of: path)
+      self.map = weights
+      identifier = try file.withPath { try HDF5File.open($0, path: path) }
+    } else {
+      self.map = map
+      identifier = try HDF5File.open("/proc/self/fd/\(map.descriptor)", path: path)
+    }
+  }
+
+  private static func open(_ name: String, path: String) throws -> hid_t {
+    try HDF5Library.withLock {
       func malformed(_ reason: String) -> CheckpointError {
-        .malformed(file: map.path, tensor: nil, reason: "is no valid HDF5 file: \(reason)")
+        .malformed(file: path, tensor: nil, reason: "is no valid HDF5 file: \(reason)")
       }
       let access = try HDF5Identifier(H5Pcreate(mpo_h5p_file_access()), orThrow: malformed)
       try checkHDF5(H5Pset_file_locking(access.id, false, true), orThrow: malformed)
-      let file = H5Fopen("/proc/self/fd/\(map.descriptor)", mpo_h5f_read_only(), access.id)
+      let file = H5Fopen(name, mpo_h5f_read_only(), access.id)
       try checkHDF5(file, orThrow: malformed)
       return file
     }

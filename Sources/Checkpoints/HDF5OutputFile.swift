@@ -4,15 +4,28 @@ import Synchronization
 
 /// An HDF5 file being written through libhdf5.
 final class HDF5OutputFile: Sendable {
+  /// What messages call it.
   let path: String
+  /// Opens the file again.
+  private let openPath: String
   /// `nil` once it is closed.
   private let identifier: Mutex<hid_t?>
 
   /// Creates the file at `path`, or empties the one that is there, which may be locked.
   ///
   /// - Parameter model: The file whose user block, sizes, order of links and format version the new one has.
-  init(path: String, like model: HDF5File? = nil) throws {
+  convenience init(path: String, like model: HDF5File? = nil) throws {
+    try self.init(path: path, creating: path, openedAgainBy: path, like: model)
+  }
+
+  /// Creates the file `name`, which a descriptor is open for and which may lose its name.
+  convenience init(path: String, creating name: String, writtenThrough descriptor: CInt, like model: HDF5File) throws {
+    try self.init(path: path, creating: name, openedAgainBy: "/proc/self/fd/\(descriptor)", like: model)
+  }
+
+  private init(path: String, creating name: String, openedAgainBy openPath: String, like model: HDF5File?) throws {
     self.path = path
+    self.openPath = openPath
     func failed(_ reason: String) -> CheckpointError { .io(file: path, operation: "create it", reason: reason) }
     func create(_ creation: hid_t, _ superblockVersion: UInt32) throws -> hid_t {
       let access = try HDF5Identifier(H5Pcreate(mpo_h5p_file_access()), orThrow: failed)
@@ -24,7 +37,7 @@ final class HDF5OutputFile: Sendable {
         default: H5F_LIBVER_V110
         }
       try checkHDF5(H5Pset_libver_bounds(access.id, oldest, H5F_LIBVER_V110), orThrow: failed)
-      let file = H5Fcreate(path, mpo_h5f_truncate(), creation, access.id)
+      let file = H5Fcreate(name, mpo_h5f_truncate(), creation, access.id)
       try checkHDF5(file, orThrow: failed)
       return file
     }
@@ -35,6 +48,14 @@ final class HDF5OutputFile: Sendable {
         func failed(_ reason: String) -> CheckpointError { model.malformed(nil, "its superblock: \(reason)") }
         try checkHDF5(mpo_h5_superblock_version(other, &version), orThrow: failed)
         let creation = try HDF5Identifier(H5Fget_create_plist(other), orThrow: failed)
+        // What the root group keeps in order is not among the properties of the file.
+        let root = try HDF5Identifier(H5Gopen2(other, "/", mpo_h5p_default()), orThrow: failed)
+        let rootCreation = try HDF5Identifier(H5Gget_create_plist(root.id), orThrow: failed)
+        var order: UInt32 = 0
+        try checkHDF5(H5Pget_link_creation_order(rootCreation.id, &order), orThrow: failed)
+        try checkHDF5(H5Pset_link_creation_order(creation.id, order), orThrow: failed)
+        try checkHDF5(H5Pget_attr_creation_order(rootCreation.id, &order), orThrow: failed)
+        try checkHDF5(H5Pset_attr_creation_order(creation.id, order), orThrow: failed)
         return try create(creation.id, version)
       }
     } else {
@@ -69,7 +90,7 @@ final class HDF5OutputFile: Sendable {
 
   /// Writes the first bytes of the file, which libhdf5 has set aside.
   func overwriteStart(with bytes: UnsafeRawBufferPointer) throws {
-    let descriptor = open(path, O_WRONLY | O_CLOEXEC)
+    let descriptor = open(openPath, O_WRONLY | O_CLOEXEC)
     guard descriptor >= 0 else { throw CheckpointError.system(path, "open it", errno) }
     defer { Glibc.close(descriptor) }
     var done = 0
@@ -91,7 +112,7 @@ final class HDF5OutputFile: Sendable {
       identifier.withLock { $0 = nil }
       try checkHDF5(H5Idec_ref(file), orThrow: { failed("close it", $0) })
     }
-    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    let descriptor = open(openPath, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { throw CheckpointError.system(path, "open it", errno) }
     defer { Glibc.close(descriptor) }
     while fsync(descriptor) != 0 {

@@ -1,4 +1,5 @@
 import CHDF5
+import Glibc
 import Synchronization
 
 /// An HDF5 file being written: the tensors are there from the start, their elements come in any order and from any
@@ -17,6 +18,8 @@ public final class HDF5Writer: DenseCheckpointWriter {
   }
 
   private let file: HDF5OutputFile
+  /// The archive that the file goes into, when there is one.
+  private let archived: ArchivedWeights?
   private let places: [String: Place]
   private let state: Mutex<State>
 
@@ -27,11 +30,11 @@ public final class HDF5Writer: DenseCheckpointWriter {
   ///   - output: The file to write, which is emptied if it is there.
   ///   - tensors: The tensors that will be written, which must be those of the skeleton; not checked when `nil`.
   /// - Throws: `CheckpointError` where the skeleton can't be read, has other tensors, or the file can't be written.
-  public convenience init(skeleton: String, output: String, tensors: [TensorInfo]? = nil) throws {
-    try self.init(skeleton: HDF5File(path: skeleton), output: output, tensors: tensors)
-  }
-
-  init(skeleton: HDF5File, output: String, tensors: [TensorInfo]?) throws {
+  ///   - asKerasArchive: Whether to write a Keras archive; the skeleton must be one too.
+  public init(
+    skeleton: String, output: String, tensors: [TensorInfo]? = nil, asKerasArchive: Bool = false
+  ) throws {
+    let skeleton = try HDF5File(fileOrArchive: skeleton)
     let checkpoint = try HDF5Checkpoint(file: skeleton, isSkeleton: true)
     if let tensors {
       func layout(_ tensor: TensorInfo) -> TensorInfo {
@@ -45,7 +48,12 @@ public final class HDF5Writer: DenseCheckpointWriter {
       }
     }
     path = output
-    file = try HDF5OutputFile(path: output, like: skeleton)
+    if asKerasArchive, !skeleton.isFromArchive {
+      throw CheckpointError.unsupported(
+        file: skeleton.path, tensor: nil, reason: "is no Keras archive, so none can be made of it; write an .h5 file")
+    }
+    archived = asKerasArchive ? try ArchivedWeights(for: output, like: skeleton.path) : nil
+    file = try archived?.createWeights(like: skeleton) ?? HDF5OutputFile(path: output, like: skeleton)
     places = Dictionary(
       zip(checkpoint.tensors, checkpoint.datasets).map { ($0.name, Place(tensor: $0, type: $1.type)) },
       uniquingKeysWith: { first, _ in first })
@@ -64,6 +72,7 @@ public final class HDF5Writer: DenseCheckpointWriter {
     let file = try HDF5OutputFile(path: path)
     self.path = path
     self.file = file
+    archived = nil
     var places: [String: Place] = [:]
     try file.withIdentifier { identifier in
       for (name, text) in metadata.sorted(by: { $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) }) {
@@ -112,6 +121,7 @@ public final class HDF5Writer: DenseCheckpointWriter {
       throw CheckpointError.malformed(file: path, tensor: missing, reason: "it was declared but not written")
     }
     try file.close()
+    try archived?.finish()
   }
 }
 
@@ -205,18 +215,43 @@ extension HDF5OutputFile {
 }
 
 extension HDF5Checkpoint {
-  /// Writes everything of this file but the elements of its tensors to a new HDF5 file, from which `HDF5Writer`
-  /// recreates it.
+  /// The name that the skeleton of this checkpoint has in a folder; its ending says what it is.
+  public var skeletonName: String { file.isFromArchive ? "skeleton.keras" : "skeleton.h5" }
+
+  /// Writes everything of this file but the elements of its tensors, from which `HDF5Writer` recreates it: an HDF5 file,
+  /// or a Keras archive where this is one.
   ///
   /// - Parameter path: The file to write, which is emptied if it is there.
   public func writeSkeleton(to path: String) throws {
-    try writeHDF5Skeleton(to: path)
-  }
-
-  func writeHDF5Skeleton(to path: String) throws {
-    let output = try HDF5OutputFile(path: path, like: file)
+    let archived = file.isFromArchive ? try ArchivedWeights(for: path, like: file.path) : nil
+    let output = try archived?.createWeights(like: file) ?? HDF5OutputFile(path: path, like: file)
     try HDF5StructureCopy.copy(file, leavingOut: Set(tensors.map(\.name)), to: output)
     try output.copyUserBlock(of: file)
     try output.close()
+    try archived?.finish()
   }
+}
+
+/// The weights of a Keras archive while they are being written: a file without a name beside the archive.
+private final class ArchivedWeights: Sendable {
+  private let file: TemporaryFile
+  private let archive: String
+  private let model: String
+
+  /// - Parameter model: The archive whose other entries are taken over.
+  init(for archive: String, like model: String) throws {
+    let folder = archive.lastIndex(of: "/").map { $0 == archive.startIndex ? "/" : String(archive[..<$0]) } ?? "."
+    file = try TemporaryFile(in: folder)
+    self.archive = archive
+    self.model = model
+  }
+
+  deinit { close(file.descriptor) }
+
+  /// Begins to write the weights; to be called once.
+  func createWeights(like model: HDF5File) throws -> HDF5OutputFile {
+    try file.withPath { try HDF5OutputFile(path: archive, creating: $0, writtenThrough: file.descriptor, like: model) }
+  }
+
+  func finish() throws { try KerasArchive.write(to: archive, like: model, weights: file.descriptor) }
 }
