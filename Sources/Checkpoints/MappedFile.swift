@@ -15,12 +15,13 @@ public final class MappedFile: @unchecked Sendable {
   /// The size of the file when it was opened, in bytes.
   public let byteCount: Int
 
-  private let descriptor: CInt
+  /// Open for reading as long as the map is there.
+  let descriptor: CInt
   /// `nil` when the file is empty.
   private let base: UnsafeMutableRawPointer?
 
   /// Opens the regular file at `path`; folders, pipes and devices are refused.
-  public init(path: String) throws {
+  public convenience init(path: String) throws {
     guard let before = try FileStatus(at: path) else {
       throw CheckpointError.notACheckpoint(path: path, reason: "no such file or folder")
     }
@@ -28,6 +29,13 @@ public final class MappedFile: @unchecked Sendable {
     try MappedFile.requireRegular(before, path)
     let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
     guard descriptor >= 0 else { throw CheckpointError.system(path, "open it", errno) }
+    try self.init(adopting: descriptor, path: path)
+  }
+
+  /// Maps a regular file that is open for reading already, and closes it in the end, after an error too.
+  ///
+  /// - Parameter path: What messages call it.
+  init(adopting descriptor: CInt, path: String) throws {
     do {
       let status = try FileStatus(of: descriptor, path: path)
       try MappedFile.requireRegular(status, path)

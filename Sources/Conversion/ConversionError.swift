@@ -14,6 +14,8 @@ public enum ConversionError: Error, Sendable, Equatable {
   case stageFile(path: String, reason: String)
   /// The measured errors of some tensors are above the maximum.
   case errorAboveMaximum(maximum: Double, tensors: [(name: String, error: Double)])
+  /// A Keras archive is asked for but the source was none.
+  case noKerasArchive(path: String)
   case notRestorable(path: String, tensor: String, reason: String)
 
   public static func == (a: ConversionError, b: ConversionError) -> Bool { a.description == b.description }
@@ -41,6 +43,9 @@ extension ConversionError: CustomStringConvertible {
         + tensors.prefix(3).map { "'\(escaped($0.name))' (\($0.error))" }.joined(separator: ", ")
         + (tensors.count > 3 ? " and \(tensors.count - 3) more" : "")
         + "; store the cores in a wider --dtype or ask for less"
+    case .noKerasArchive(let path):
+      "\(escaped(path, limit: 4096)): its source was no Keras archive, so there is no model to put the weights into; "
+        + "restore to an .h5 or a .safetensors file"
     case .notRestorable(let path, let tensor, let reason):
       "\(escaped(path, limit: 4096)): tensor '\(escaped(tensor))': \(reason)"
     }

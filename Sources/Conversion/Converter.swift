@@ -42,6 +42,10 @@ public struct Converter: Sendable {
     let ties = try TiedTensors.find(in: checkpoint)
     let records = try self.records(of: checkpoint, plan: plan, ties: ties)
     let writer = try MPOCheckpointWriter(folder: folder, records: records)
+    let skeleton = (checkpoint as? HDF5Checkpoint)?.skeletonName
+    if let skeleton, let source = checkpoint as? HDF5Checkpoint {
+      try source.writeSkeleton(to: folder + "/" + skeleton)
+    }
     let finished = ParallelResults<TensorRecord>(count: records.count)
     let fingerprints = ParallelResults<FileFingerprint>(count: checkpoint.files.count)
     let counter = ProgressCounter(.convert, total: records.reduce(0) { $0 + $1.info.elementCount }, progress)
@@ -70,7 +74,7 @@ public struct Converter: Sendable {
       records: results, generator: generator,
       source: Manifest.Source(
         format: checkpoint.format, files: checkpoint.files.indices.compactMap { fingerprints[$0] },
-        metadata: checkpoint.metadata),
+        metadata: checkpoint.metadata, skeleton: skeleton),
       options: options, companions: checkpoint.companions, from: checkpoint.folder)
     return results
   }

@@ -9,13 +9,48 @@ public struct Restorer: Sendable {
 
   public init(jobs: Int) { self.jobs = jobs }
 
-  /// Restores to one safetensors file.
+  /// What a restored file is.
+  public enum FileFormat: String, Sendable {
+    case safetensors
+    case hdf5
+    /// A Keras archive, from a source that was one.
+    case keras
+
+    /// The format that a path's ending asks for; nil for a folder.
+    public init?(path: String) {
+      if path.hasSuffix(".safetensors") {
+        self = .safetensors
+      } else if path.hasSuffix(".h5") || path.hasSuffix(".hdf5") {
+        self = .hdf5
+      } else if path.hasSuffix(".keras") {
+        self = .keras
+      } else {
+        return nil
+      }
+    }
+  }
+
+  /// Restores to one file; an HDF5 file has the structure of the source when that was one.
+  /// - Throws: `ConversionError.notRestorable` for a Keras archive when the source was none.
   public func restoreFile(
-    _ source: MPOCheckpoint, to path: String, progress: @escaping ProgressHandler = { _ in }
+    _ source: MPOCheckpoint, to path: String, as format: FileFormat = .safetensors,
+    progress: @escaping ProgressHandler = { _ in }
   ) throws {
     let manifest = source.manifest
-    let writer = try SafetensorsWriter(
-      path: path, tensors: manifest.tensors.map(\.info), metadata: manifest.source?.metadata ?? [:])
+    let tensors = manifest.tensors.map(\.info)
+    let metadata = manifest.source?.metadata ?? [:]
+    let skeleton = manifest.source?.skeleton
+    let writer: any DenseCheckpointWriter
+    switch (format, skeleton) {
+    case (.safetensors, _): writer = try SafetensorsWriter(path: path, tensors: tensors, metadata: metadata)
+    case (.hdf5, nil): writer = try HDF5Writer(creating: path, tensors: tensors, metadata: metadata)
+    case (.keras, let skeleton) where skeleton?.hasSuffix(".keras") != true:
+      throw ConversionError.noKerasArchive(path: source.path)
+    case (_, let skeleton?):
+      writer = try HDF5Writer(
+        skeleton: source.path + "/" + skeleton, output: path, tensors: tensors, asKerasArchive: format == .keras)
+    case (.keras, nil): throw ConversionError.noKerasArchive(path: source.path)
+    }
     try restore(source, to: writer, progress: progress)
   }
 
@@ -27,7 +62,8 @@ public struct Restorer: Sendable {
     let writer = try ShardedSafetensorsWriter(
       folder: folder, tensors: manifest.tensors.map(\.info), metadata: manifest.source?.metadata ?? [:])
     try restore(source, to: writer, progress: progress)
-    for companion in manifest.companions where companion.file != MPOCheckpointWriter.indexName {
+    for companion in manifest.companions
+    where companion.file != MPOCheckpointWriter.indexName && companion.file != manifest.source?.skeleton {
       try copyCompanion(companion.file, from: source.path, to: folder)
     }
   }

@@ -39,6 +39,10 @@ public struct MPOCheckpoint: Sendable {
     self.records = records
     try Self.checkTies(of: manifest, records, path)
 
+    if let skeleton = manifest.source?.skeleton, !manifest.companions.contains(where: { $0.file == skeleton }) {
+      throw MPOCheckpointError.manifest(
+        path: path + "/" + Manifest.fileName, reason: "does not list its skeleton '\(escaped(skeleton))'")
+    }
     guard let first = manifest.shards.first else {
       throw MPOCheckpointError.manifest(path: path + "/" + Manifest.fileName, reason: "lists no shards")
     }

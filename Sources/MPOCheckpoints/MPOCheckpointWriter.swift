@@ -68,6 +68,9 @@ public struct MPOCheckpointWriter: Sendable {
   ) throws {
     try shards.finish()
     var carried: [FileFingerprint] = []
+    if let skeleton = source?.skeleton {
+      carried.append(try FileFingerprint(ofFileAt: folder + "/" + skeleton, named: skeleton))
+    }
     if let sourceFolder {
       for companion in companions where !shards.files.contains(companion) && companion != Manifest.fileName {
         try copyCompanion(companion, from: sourceFolder, to: folder)

@@ -25,11 +25,16 @@ public struct Manifest: Sendable, Equatable, Codable {
     public let format: CheckpointFormat
     public let files: [FileFingerprint]
     public let metadata: [String: String]
+    /// The companion that holds everything of an HDF5 source but the elements of its tensors.
+    public let skeleton: String?
 
-    public init(format: CheckpointFormat, files: [FileFingerprint], metadata: [String: String]) {
+    public init(
+      format: CheckpointFormat, files: [FileFingerprint], metadata: [String: String], skeleton: String? = nil
+    ) {
       self.format = format
       self.files = files
       self.metadata = metadata
+      self.skeleton = skeleton
     }
   }
 

@@ -7,8 +7,9 @@ struct Restore: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Turn an MPO checkpoint back into a dense one that any framework loads.",
     discussion: """
-      OUT ending in .safetensors is one file; anything else is a model folder with model.safetensors (several shards \
-      when it is large) and the companions of the source.
+      OUT ending in .safetensors is one file; so is OUT ending in .h5 or .hdf5, with the structure of the source where \
+      that was HDF5, or in .keras where the source was a Keras archive; anything else is a model folder with \
+      model.safetensors (several shards when it is large) and the companions of the source.
       """)
 
   @Argument(help: "The MPO checkpoint.")
@@ -23,13 +24,14 @@ struct Restore: ParsableCommand {
   func run() throws {
     Relaunch.withBetterKernels()
     let source = try MPOCheckpoint(path: checkpoint)
-    let kind: AtomicOutput.Kind = output.hasSuffix(".safetensors") ? .file : .folder
-    let output = try outputOptions.begin(output, kind: kind, inputs: [checkpoint])
+    let format = Restorer.FileFormat(path: output)
+    let output = try outputOptions.begin(output, kind: format == nil ? .folder : .file, inputs: [checkpoint])
     let display = ProgressDisplay(work.progress)
     let restorer = Restorer(jobs: work.jobs)
-    switch kind {
-    case .file: try restorer.restoreFile(source, to: output.temporaryPath, progress: display.handler)
-    case .folder: try restorer.restoreFolder(source, to: output.temporaryPath, progress: display.handler)
+    if let format {
+      try restorer.restoreFile(source, to: output.temporaryPath, as: format, progress: display.handler)
+    } else {
+      try restorer.restoreFolder(source, to: output.temporaryPath, progress: display.handler)
     }
     display.clear()
     try output.commit()
