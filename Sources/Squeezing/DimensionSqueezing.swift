@@ -172,6 +172,8 @@ public struct DimensionSqueezing {
 
   /// The bonds of the group's members, nil where they stay dense.
   func bonds(of index: Int) -> [Int]? {
-    states[index].flatMap { startedAsCores[index] || $0.parameters < groups[index].denseParameterCount ? $0.bonds : nil }
+    states[index].flatMap {
+      startedAsCores[index] || $0.parameters < groups[index].denseParameterCount ? $0.bonds : nil
+    }
   }
 }
