@@ -20,8 +20,16 @@ enum Interruption {
         _ = Glibc.write(signalPipe.write, &byte, 1)
       }
       action.sa_flags = SA_RESTART
-      sigaction(number, &action, nil)
+      // What whoever started the tool has it ignore (nohup, a shell's background job) stays ignored.
+      var old = sigaction()
+      sigaction(number, nil, &old)
+      if !isIgnored(old) { sigaction(number, &action, nil) }
     }
+  }
+
+  private static func isIgnored(_ action: sigaction) -> Bool {
+    unsafeBitCast(action.__sigaction_handler.sa_handler, to: Int.self)
+      == unsafeBitCast(SIG_IGN, to: Int.self)
   }
 
   private static func waitAndCleanUp() -> UnsafeMutableRawPointer? {

@@ -1,0 +1,95 @@
+import Foundation
+import Testing
+
+@Suite struct InspectTests {
+  private let temporary: TemporaryFolder
+  private let bert = fixtures + "/tiny-bert"
+  private let output: String
+
+  init() throws {
+    temporary = try TemporaryFolder()
+    output = temporary.path + "/out.mpo"
+    let result = try Tool.run("convert", bert, "-o", output, "--ratio", "0.6")
+    try #require(result.status == 0)
+  }
+
+  @Test func `a dense checkpoint as JSON`() throws {
+    let object = try Tool.run("inspect", bert, "--json").json
+    #expect(
+      Set(object.keys) == ["format", "files", "companions", "metadata", "parameters", "bytes", "tensors"])
+    #expect(object["format"] as? String == "safetensors")
+    #expect(object["parameters"] as? Int == 529_957)
+    #expect(object["metadata"] as? [String: String] == ["format": "pt"])
+    #expect((object["companions"] as? [String])?.contains("1_Pooling/config.json") == true)
+    let tensors = try #require(object["tensors"] as? [[String: Any]])
+    #expect(tensors.count == 40)
+    #expect(tensors.allSatisfy { Set($0.keys) == ["name", "dtype", "shape", "orientation", "parameters"] })
+    #expect(tensors[0]["name"] as? String == "embeddings.position_ids")
+    #expect(tensors[0]["dtype"] as? String == "I64" && tensors[0]["shape"] as? [Int] == [1, 64])
+  }
+
+  @Test func `an MPO checkpoint as JSON is its manifest`() throws {
+    let object = try Tool.run("inspect", output, "--json").json
+    let data = try Data(contentsOf: URL(filePath: output + "/manifest.json"))
+    let manifest = try #require(JSONSerialization.jsonObject(with: data) as? [String: Any])
+    #expect(NSDictionary(dictionary: object) == NSDictionary(dictionary: manifest))
+  }
+
+  @Test func `one tensor, with its spectra`() throws {
+    let name = "encoder.layer.0.output.dense.weight"
+    for path in [bert, output] {
+      let object = try Tool.run("inspect", path, "--tensor", name, "--spectrum", "--json").json
+      #expect(object["name"] as? String == name && object["shape"] as? [Int] == [128, 256])
+      let spectra = try #require(object["spectra"] as? [[Double]])
+      #expect(spectra.map(\.count) == [8, 64, 32, 4])
+      if path == output {
+        #expect(object["kind"] as? String == "mpo")
+        #expect((object["bonds"] as? [Int])?.count == 4)
+      } else {
+        #expect(Set(object.keys) == ["name", "dtype", "shape", "orientation", "parameters", "spectra"])
+      }
+      let text = try Tool.run("inspect", path, "--tensor", name, "--spectrum")
+      #expect(text.status == 0 && text.messages.isEmpty)
+      #expect(text.output.contains("bond 4, 4 singular values"))
+    }
+    let plain = try Tool.run("inspect", output, "--tensor", name)
+    for part in ["kind", "mpo", "factors", "bonds", "central", "auxiliary", "SVD error", "entropies"] {
+      #expect(plain.output.contains(part))
+    }
+  }
+
+  @Test func `the table has a line for every matrix with its error and that of SVD`() throws {
+    let text = try Tool.run("inspect", output).output
+    let object = try Tool.run("inspect", output, "--json").json
+    let records = try #require(object["tensors"] as? [[String: Any]])
+    for record in records where record["kind"] as? String == "mpo" {
+      let name = try #require(record["name"] as? String)
+      let line = try #require(text.split(separator: "\n").first { $0.hasPrefix(name) })
+      let error = try #require(record["relative_error"] as? Double)
+      #expect(line.contains(String(format: error < 1e-3 ? "%.1e" : "%.4f", error)))
+      let bonds = try #require(record["bonds"] as? [Int])
+      #expect(line.contains(bonds.map(String.init).joined(separator: ",")))
+    }
+    for part in ["tensors ", "parameters ", "trainable ", "bytes ", "error ", "the same as"] {
+      #expect(text.contains(part))
+    }
+  }
+
+  @Test func `verification as JSON`() throws {
+    let alone = try Tool.run("verify", output, "--json").json
+    #expect(Set(alone.keys) == ["path", "holds", "problems", "relative_errors"])
+    #expect(alone["path"] as? String == output && alone["holds"] as? Bool == true)
+    #expect((alone["problems"] as? [String])?.isEmpty == true)
+    let compared = try Tool.run("verify", output, "--against", bert, "--json").json
+    #expect(compared["holds"] as? Bool == true)
+    let errors = try #require(compared["relative_errors"] as? [String: Double])
+    let records = try #require(Tool.run("inspect", output, "--json").json["tensors"] as? [[String: Any]])
+    let matrices = records.filter { $0["kind"] as? String == "mpo" }
+    #expect(!matrices.isEmpty)
+    for matrix in matrices {
+      let name = try #require(matrix["name"] as? String)
+      let error = try #require(errors[name])
+      #expect(abs(error - (try #require(matrix["relative_error"] as? Double))) < 1e-9)
+    }
+  }
+}
