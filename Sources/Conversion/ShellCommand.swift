@@ -69,7 +69,7 @@ public struct ShellCommand: Sendable {
     output.read()
     errors.read()
     if hasTimedOut { kill(-process, SIGKILL) }
-    Self.running.ended()
+    Self.running.ended(process)
     guard let status else { throw SqueezeLoopError.notStarted(reason: "its end was missed") }
     let signal = status & 0x7F
     let ending: Outcome.Ending =
@@ -128,16 +128,16 @@ public struct ShellCommand: Sendable {
 
   // MARK: - Interruption
 
-  /// Ends the command that is running, with all of its process group, and lets no new one begin: for the thread that
+  /// Ends the commands that are running, with all of their process groups, and lets no new one begin: for the thread that
   /// handles signals, just before the process ends. A thread inside `run` does not come back.
   public static func terminateRunning() { running.close() }
 
   private static let running = Running()
 
-  /// The process group that runs now; there is one at most.
+  /// The process groups that run now.
   private final class Running: Sendable {
     private struct State {
-      var group: pid_t?
+      var groups: Set<pid_t> = []
       var isClosed = false
     }
     private let state = Mutex(State())
@@ -146,31 +146,30 @@ public struct ShellCommand: Sendable {
       let group = try state.withLock { state -> pid_t? in
         if state.isClosed { return nil }
         let group = try spawn()
-        state.group = group
+        state.groups.insert(group)
         return group
       }
       guard let group else { waitForTheEnd() }
       return group
     }
 
-    func ended() {
+    func ended(_ group: pid_t) {
       let isClosed = state.withLock { state in
-        state.group = nil
+        state.groups.remove(group)
         return state.isClosed
       }
       if isClosed { waitForTheEnd() }
     }
 
     func close() {
-      let group = state.withLock { state in
+      let groups = state.withLock { state in
         state.isClosed = true
-        return state.group
+        return state.groups
       }
-      guard let group else { return }
-      kill(-group, SIGTERM)
+      for group in groups { kill(-group, SIGTERM) }
       // The thread inside `run` takes the status; until then the group exists.
-      for _ in 0..<100 where kill(-group, 0) == 0 { usleep(20_000) }
-      kill(-group, SIGKILL)
+      for _ in 0..<100 where groups.contains(where: { kill(-$0, 0) == 0 }) { usleep(20_000) }
+      for group in groups { kill(-group, SIGKILL) }
     }
 
     private func waitForTheEnd() -> Never {

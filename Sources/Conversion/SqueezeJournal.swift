@@ -126,7 +126,12 @@ public final class SqueezeJournal {
     try read()
   }
 
-  deinit { if descriptor >= 0 { close(descriptor) } }
+  deinit {
+    guard descriptor >= 0 else { return }
+    // A process that is being started may have a copy of the descriptor, which would keep the lock.
+    flock(descriptor, LOCK_UN)
+    close(descriptor)
+  }
 
   /// The last round that was accepted.
   var lastAccepted: Round? { rounds.last { $0.accepted } }

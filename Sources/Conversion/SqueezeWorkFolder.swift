@@ -26,7 +26,12 @@ final class SqueezeWorkFolder {
     }
   }
 
-  deinit { close(descriptor) }
+  deinit {
+    guard descriptor >= 0 else { return }
+    // A process that is being started may have a copy of the descriptor, which would keep the lock.
+    flock(descriptor, LOCK_UN)
+    close(descriptor)
+  }
 
   private static func absolute(_ path: String) throws -> String {
     guard let real = realpath(path, nil) else { throw CheckpointError.system(path, "look it up", errno) }
