@@ -98,7 +98,14 @@ struct HDF5ChunkReader {
     var mask: UInt32 = 0
     let byteCount: Int = try HDF5Library.withLock {
       var size: hsize_t = 0
-      try checkHDF5(H5Dget_chunk_storage_size(id, place, &size), orThrow: failed)
+      if H5Dget_chunk_storage_size(id, place, &size) < 0 {
+        let reason = HDF5Library.takeReason()
+        // That it was never written is no error of the file.
+        var address = mpo_haddr_undefined()
+        try checkHDF5(H5Dget_chunk_info_by_coord(id, place, nil, &address, &size), orThrow: failed)
+        guard address == mpo_haddr_undefined() else { throw failed(reason) }
+        return 0
+      }
       guard let byteCount = Int(exactly: size), byteCount <= file.map.byteCount else {
         throw failed("a chunk claims \(size) bytes, more than the file has")
       }

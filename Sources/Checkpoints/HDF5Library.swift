@@ -10,11 +10,12 @@ enum HDF5Library {
     try lock.withLock { isSetUp in
       if !isSetUp {
         H5open()
-        // Its error stack becomes part of our errors and is not printed; no filter is loaded from a file.
-        mpo_h5_silence_errors()
+        // No filter is loaded from a file.
         H5PLset_loading_state(0)
         isSetUp = true
       }
+      // Its error stack (there may be one for each thread) becomes part of our errors and is not printed.
+      mpo_h5_silence_errors()
       return try body()
     }
   }
