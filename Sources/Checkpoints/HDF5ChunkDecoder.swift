@@ -40,7 +40,8 @@ struct HDF5ChunkDecoder: ~Copyable {
   ///   - target: Where the chunk may be decoded to at once; `nil` to have it in a buffer of the decoder's.
   /// - Returns: the chunk, in `target` or in a buffer that is valid until the next call.
   mutating func decode(
-    byteCount: Int, mask: UInt32, into target: UnsafeMutableRawBufferPointer?, orThrow failure: (String) -> CheckpointError
+    byteCount: Int, mask: UInt32, into target: UnsafeMutableRawBufferPointer?,
+    orThrow failure: (String) -> CheckpointError
   ) throws -> UnsafeRawBufferPointer {
     var current = UnsafeRawBufferPointer(rebasing: stored[..<byteCount])
     let steps = filters.indices.reversed().filter { mask & (1 << UInt32($0)) == 0 }

@@ -63,7 +63,8 @@ struct HDF5Dataset: Sendable {
         if !isSkeleton { try HDF5Dataset.checkFits(byteCount, stored: 0, ratio: 1, malformed) }
         self.layout = .other
       } else {
-        guard let offset = Int(exactly: offset), stored <= file.map.byteCount, offset <= file.map.byteCount - stored else {
+        guard let offset = Int(exactly: offset), stored <= file.map.byteCount, offset <= file.map.byteCount - stored
+        else {
           throw malformed("its data reach beyond the file of \(file.map.byteCount) bytes; it is cut short or damaged")
         }
         try HDF5Dataset.checkFits(byteCount, stored: stored, ratio: 1, malformed)
@@ -73,7 +74,8 @@ struct HDF5Dataset: Sendable {
       let canCompress = filters.contains { $0.kind != .shuffle && $0.kind != .fletcher32 }
       if !isSkeleton {
         try HDF5Dataset.checkFits(
-          byteCount, stored: min(stored, file.map.byteCount), ratio: canCompress ? HDF5Dataset.maximumRatio : 1, malformed)
+          byteCount, stored: min(stored, file.map.byteCount), ratio: canCompress ? HDF5Dataset.maximumRatio : 1,
+          malformed)
       }
       let grid = try HDF5ChunkGrid(creation.id, filters, info, orThrow: malformed)
       self.layout = type.isNative && filters.allSatisfy { $0.kind != .other } ? .chunks(grid) : .other

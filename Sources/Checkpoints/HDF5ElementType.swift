@@ -51,7 +51,8 @@ struct HDF5ElementType: Sendable, Hashable {
     guard
       H5Tget_fields(type, &sign, &exponentPosition, &exponentSize, &mantissaPosition, &mantissaSize) >= 0,
       H5Tget_norm(type) == H5T_NORM_IMPLIED, mantissaPosition == 0, exponentPosition == mantissaSize,
-      sign == mantissaSize + exponentSize, sign == size * 8 - 1, [H5T_ORDER_LE, H5T_ORDER_BE].contains(H5Tget_order(type)),
+      sign == mantissaSize + exponentSize, sign == size * 8 - 1,
+      [H5T_ORDER_LE, H5T_ORDER_BE].contains(H5Tget_order(type)),
       H5Tget_ebias(type) == 1 << (exponentSize - 1) - 1
     else { return nil }
     switch (size, exponentSize) {

@@ -46,7 +46,8 @@ struct HDF5StructureCopy {
     let source = source
     let target = target
     let sourceGroup = try HDF5Identifier(
-      H5Gopen2(from, place, mpo_h5p_default()), orThrow: { source.malformed(nil, "the group '\(escaped(place))': \($0)") })
+      H5Gopen2(from, place, mpo_h5p_default()),
+      orThrow: { source.malformed(nil, "the group '\(escaped(place))': \($0)") })
     for link in try HDF5Link.links(of: sourceGroup.id, path: path, in: source) {
       let name = path.isEmpty ? link.name : path + "/" + link.name
       let place = "/" + name

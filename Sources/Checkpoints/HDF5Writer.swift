@@ -44,7 +44,8 @@ public final class HDF5Writer: DenseCheckpointWriter {
       let found = Set(checkpoint.tensors.map(layout))
       if let other = expected.symmetricDifference(found).map(\.name).min() {
         throw CheckpointError.malformed(
-          file: skeleton.path, tensor: other, reason: "this skeleton is of another model: it has another such tensor or none")
+          file: skeleton.path, tensor: other,
+          reason: "this skeleton is of another model: it has another such tensor or none")
       }
     }
     path = output

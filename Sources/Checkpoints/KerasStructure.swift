@@ -18,10 +18,11 @@ enum KerasStructure {
 
   /// Whether all paths are those of variables of Keras 3.
   static func isPresent(paths: some Collection<String>) -> Bool {
-    !paths.isEmpty && paths.allSatisfy { path in
-      let parts = path.split(separator: "/")
-      return parts.count >= 2 && parts[parts.count - 2] == "vars" && Int(parts[parts.count - 1]) != nil
-    }
+    !paths.isEmpty
+      && paths.allSatisfy { path in
+        let parts = path.split(separator: "/")
+        return parts.count >= 2 && parts[parts.count - 2] == "vars" && Int(parts[parts.count - 1]) != nil
+      }
   }
 
   /// Whether a dataset's name is that of a Keras weight.

@@ -11,7 +11,8 @@ struct TemporaryFile {
   /// - Parameter folder: Where it takes its room; the system's folder for large temporary files when `nil`, or what
   ///   `TMPDIR` says.
   init(in folder: String? = nil) throws {
-    let folders = folder.map { [$0] } ?? [getenv("TMPDIR").map { String(cString: $0) }, "/var/tmp", "/tmp"].compactMap(\.self)
+    let folders =
+      folder.map { [$0] } ?? [getenv("TMPDIR").map { String(cString: $0) }, "/var/tmp", "/tmp"].compactMap(\.self)
     var code = ENOENT
     for folder in folders where !folder.isEmpty {
       var template = Array((folder + "/.mpo.XXXXXX").utf8CString)
