@@ -43,7 +43,6 @@ import Testing
     try copy(source, to: HDF5Writer(skeleton: skeleton, output: output, tensors: source.tensors))
 
     #expect(try run("h5diff", ["-v", original, output]) != nil, "h5diff finds differences")
-    #expect(try run("h5diff", [original, skeleton]) == nil, "the skeleton has the tensors in it")
     // Everything that h5dump knows, the order too: types, attributes, links, creation properties.
     func description(_ path: String) throws -> [Substring]? {
       try run("h5dump", ["-p", path])?.split(separator: "\n").filter {
@@ -132,7 +131,8 @@ import Testing
       message { try HDF5Writer(creating: folder.path + "/x.h5", tensors: tensors) }
     }
     for name in ["", "/a", "a//b", "a/", ".", "a/./b", "a\0b"] {
-      #expect(reason([TensorInfo(name: name, dtype: .f32, shape: [1])])?.contains("can't be the path") == true, "\(name)")
+      #expect(
+        reason([TensorInfo(name: name, dtype: .f32, shape: [1])])?.contains("can't be the path") == true, "\(name)")
     }
     #expect(
       reason([TensorInfo(name: "a", dtype: .f8E4M3, shape: [1])])?.contains("no element type for F8_E4M3") == true)
