@@ -405,7 +405,7 @@ private final class SqueezeRun {
     case .exited(let status): reason = "exited with status \(status)"
     case .killed(let signal): reason = "was killed by signal \(signal)"
     case .timedOut:
-      reason = "did not end within \((loop.timeout ?? .zero).components.seconds) s (--timeout) and was killed"
+      reason = "did not end within \((loop.timeout ?? .zero).description) (--timeout) and was killed"
     }
     throw SqueezeLoopError.commandFailed(command, round: round, reason: reason, errors: outcome.errors)
   }
