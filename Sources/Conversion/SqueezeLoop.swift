@@ -143,6 +143,7 @@ private final class SqueezeRun {
   /// Profiles that still hold: without fine-tuning a matrix changes with its bonds only.
   private var profiles: [String: (bonds: [Int]?, profile: LayerProfile)] = [:]
   private var warned: Set<String> = []
+  private var roundBegin = ContinuousClock.now
 
   private var options: SqueezeOptions { loop.options }
 
@@ -276,7 +277,6 @@ private final class SqueezeRun {
   // MARK: - Rounds
 
   private func measureBaseline() throws -> SqueezeJournal.Round {
-    let begin = ContinuousClock.now
     let path = folder.checkpoint(ofRound: 0)
     let output = try AtomicOutput(at: path, kind: .folder, replacing: false)
     try source.write(to: output.temporaryPath, generator: loop.generator, jobs: loop.jobs)
@@ -288,13 +288,12 @@ private final class SqueezeRun {
       throw SqueezeLoopError.baselineOutsideLimit(score: score, limit: worst)
     }
     return try record(
-      0, of: checkpoint, step: nil, predictedError: nil, score: score, accepted: true, bonds: [:], since: begin)
+      0, of: checkpoint, step: nil, predictedError: nil, score: score, accepted: true, bonds: [:])
   }
 
   private func round(
     from current: MPOCheckpoint, step: Int, _ plan: SqueezeRound.Plan, _ changes: [String: [Int]], worst: Double
   ) throws -> SqueezeJournal.Round {
-    let begin = ContinuousClock.now
     let number = journal.rounds.count
     let previous = journal.lastAccepted?.round
     let path = folder.checkpoint(ofRound: number)
@@ -317,7 +316,7 @@ private final class SqueezeRun {
     let score = try score(of: checkpoint, round: number)
     let round = try record(
       number, of: checkpoint, step: step, predictedError: plan.relativeErrorBound, score: score,
-      accepted: options.accepts(score, worst: worst), bonds: changes, since: begin)
+      accepted: options.accepts(score, worst: worst), bonds: changes)
     if !round.accepted {
       removeTree(at: path)
     } else if let previous {
@@ -329,10 +328,12 @@ private final class SqueezeRun {
   /// Appends a finished round to the journal.
   private func record(
     _ number: Int, of checkpoint: MPOCheckpoint, step: Int?, predictedError: Double?, score: Double, accepted: Bool,
-    bonds: [String: [Int]], since begin: ContinuousClock.Instant
+    bonds: [String: [Int]]
   ) throws -> SqueezeJournal.Round {
     try folder.synchronize()
-    let duration = (ContinuousClock.now - begin).components
+    let now = ContinuousClock.now
+    let duration = (now - roundBegin).components
+    roundBegin = now
     let seconds = Double(duration.seconds) + Double(duration.attoseconds) * 1e-18
     let totals = checkpoint.manifest.totals
     let round = SqueezeJournal.Round(
@@ -405,7 +406,7 @@ private final class SqueezeRun {
     case .exited(let status): reason = "exited with status \(status)"
     case .killed(let signal): reason = "was killed by signal \(signal)"
     case .timedOut:
-      reason = "did not end within \((loop.timeout ?? .zero).components.seconds) s (--timeout) and was killed"
+      reason = "did not end within \((loop.timeout ?? .zero).description) (--timeout) and was killed"
     }
     throw SqueezeLoopError.commandFailed(command, round: round, reason: reason, errors: outcome.errors)
   }

@@ -18,11 +18,6 @@ public struct QRDecomposition: Sendable {
     r = reflections.triangle()
     q = try reflections.orthonormalColumns(rows: rows, columns: columns)
   }
-
-  /// `R` alone, `[min(m, n), n]`; about half of the work.
-  public static func triangle(of matrix: consuming Matrix<Double>) throws -> Matrix<Double> {
-    try Reflections(matrix).triangle()
-  }
 }
 
 /// What LAPACK leaves of a matrix: the triangle, and the reflections that make it.

@@ -4,7 +4,7 @@ import LinearAlgebra
 /// for: every step is a decomposition of one core, so a bond costs what its neighbouring cores cost.
 ///
 /// All of it is computed in double precision. The gauge is moved by QR decompositions, so that canonical form is exact to
-/// about 1e-13 of the norm; singular vectors come from small Gram matrices, so that singular values below about 1e-8 of
+/// about 1e-13 of the norm; singular values and vectors come from density matrices, so that singular values below about 1e-8 of
 /// the largest are rounding noise, and a truncation is the best one to that precision.
 extension MPO where Scalar == Double {
   /// The same operator with all cores but the central one isometries: those left of it satisfy `AᵀA = 1`, those right of
@@ -28,9 +28,9 @@ extension MPO where Scalar == Double {
   /// - Throws: `LinearAlgebraError`.
   public func spectra() throws -> SingularSpectra {
     var chain = CoreChain(try canonicalized())
-    let left = try chain.gauges().map(singularValues)
+    let left = try chain.densities().map(singularValues)
     chain.mirror()
-    let right = try chain.gauges().map(singularValues)
+    let right = try chain.densities().map(singularValues)
     return SingularSpectra(left + right.reversed())
   }
 
@@ -88,20 +88,21 @@ private struct CoreChain {
     }
   }
 
-  /// For each bond left of the centre: the `[d, d]` matrix G such that everything right of the bond is `G` times an
-  /// isometry. Its singular values are those of the bond, as everything left of the bond is an isometry too.
+  /// For each bond left of the centre: `R Rᵀ = [d, d]` for everything right of the bond, `R = [d, …]`. Its eigenvalues are
+  /// the squared singular values of the bond, as everything left of the bond is an isometry.
   ///
   /// - Precondition: the chain is in canonical form.
-  func gauges() throws -> [Matrix<Double>] {
-    var gauges: [Matrix<Double>] = []
-    var right = cores[centre]
-    for index in (0..<centre).reversed() {
-      // The rows of the unfolding are no more than its columns, so R is square.
-      let gauge = try QRDecomposition.triangle(of: right.rightUnfolding.transposed()).transposed()
-      gauges.append(gauge)
-      right = cores[index].multipliedFromRight(by: gauge)
+  func densities() -> [Matrix<Double>] {
+    guard centre > 0 else { return [] }
+    let central = cores[centre].rightUnfolding
+    var gram = GramMatrix(size: central.rows)
+    central.elements.withUnsafeBufferPointer { gram.addColumns($0.baseAddress!, columns: central.columns) }
+    var densities = [gram.matrix()]
+    for core in cores[1..<centre].reversed() {
+      let right = core.multipliedFromRight(by: densities[densities.count - 1])
+      densities.append(right.rightUnfolding * core.rightUnfolding.transposed())
     }
-    return gauges.reversed()
+    return densities.reversed()
   }
 
   /// Lowers the bonds left of the centre, outermost first, each on what the ones before have left.
@@ -109,12 +110,12 @@ private struct CoreChain {
   /// - Precondition: the chain is in canonical form.
   mutating func truncateLeft(to bonds: [Int]) throws {
     guard zip(bonds, cores).contains(where: { $0 < $1.rightBond }) else { return }
-    for (index, gauge) in try gauges().enumerated() {
+    for (index, density) in densities().enumerated() {
       let core = cores[index].leftUnfolding
       let kept = bonds[index]
       let isometry =
         kept < core.columns
-        ? try leadingSingularVectors(kept, of: core * gauge) : try QRDecomposition(of: core).q
+        ? try leadingVectors(kept, of: core * density * core.transposed()) : try QRDecomposition(of: core).q
       let shape = cores[index].shape
       cores[index] = Core(shape: [shape[0], shape[1], shape[2], kept], elements: isometry.elements)
       cores[index + 1] = cores[index + 1].multipliedFromLeft(by: isometry.transposed() * core)
@@ -126,12 +127,22 @@ extension Core<Double> {
   /// Left and right bond exchanged.
   fileprivate var mirrored: Core {
     let site = rowFactor * columnFactor
-    var result = Array(repeating: 0.0, count: elements.count)
-    for left in 0..<leftBond {
-      for s in 0..<site {
-        let start = (left * site + s) * rightBond
-        for right in 0..<rightBond { result[(right * site + s) * leftBond + left] = elements[start + right] }
+    let block = 16
+    let result = [Double](unsafeUninitializedCapacity: elements.count) { target, count in
+      elements.withUnsafeBufferPointer { source in
+        for s in 0..<site {
+          for firstLeft in stride(from: 0, to: leftBond, by: block) {
+            for firstRight in stride(from: 0, to: rightBond, by: block) {
+              for left in firstLeft..<min(firstLeft + block, leftBond) {
+                for right in firstRight..<min(firstRight + block, rightBond) {
+                  target[(right * site + s) * leftBond + left] = source[(left * site + s) * rightBond + right]
+                }
+              }
+            }
+          }
+        }
       }
+      count = elements.count
     }
     return Core(shape: [rightBond, rowFactor, columnFactor, leftBond], elements: result)
   }
@@ -149,19 +160,12 @@ extension Core<Double> {
   }
 }
 
-/// `M Mᵀ`.
-private func density(of matrix: Matrix<Double>) -> Matrix<Double> {
-  var gram = GramMatrix(size: matrix.rows)
-  matrix.elements.withUnsafeBufferPointer { gram.addColumns($0.baseAddress!, columns: matrix.columns) }
-  return gram.matrix()
+/// As many as the density matrix has rows, largest first.
+private func singularValues(of density: Matrix<Double>) throws -> [Double] {
+  try SymmetricEigendecomposition.values(of: density).map { max(0, $0).squareRoot() }
 }
 
-/// As many as the matrix has rows, largest first.
-private func singularValues(of matrix: Matrix<Double>) throws -> [Double] {
-  try SymmetricEigendecomposition.values(of: density(of: matrix)).map { max(0, $0).squareRoot() }
-}
-
-/// `[matrix.rows, count]`: the leading left singular vectors in columns.
-private func leadingSingularVectors(_ count: Int, of matrix: Matrix<Double>) throws -> Matrix<Double> {
-  try SymmetricEigendecomposition(of: density(of: matrix)).vectors.firstRows(count).transposed()
+/// `[density.rows, count]`: the leading eigenvectors in columns.
+private func leadingVectors(_ count: Int, of density: Matrix<Double>) throws -> Matrix<Double> {
+  try SymmetricEigendecomposition(of: density).vectors.firstRows(count).transposed()
 }

@@ -10,6 +10,11 @@ enum Interruption {
   static func cleanUpOnSignals() {
     signal(SIGPIPE, SIG_IGN)
     guard signalPipe.read >= 0 else { return }
+    // A parent may have started the tool from a thread that blocks them.
+    var handled = sigset_t()
+    sigemptyset(&handled)
+    for number in [SIGINT, SIGTERM, SIGHUP] { sigaddset(&handled, number) }
+    pthread_sigmask(SIG_UNBLOCK, &handled, nil)
     var thread = pthread_t()
     pthread_create(&thread, nil, { _ in Interruption.waitAndCleanUp() }, nil)
     for number in [SIGINT, SIGTERM, SIGHUP] {

@@ -68,8 +68,11 @@ import Testing
 
   @Test func `commands find the signals as a shell would`() throws {
     let place = try SqueezeToolPlace()
-    // Whether SIGPIPE is ignored: bit 12 of the mask.
-    let ignored = "awk '/SigIgn/ { print index(\"13579bdf\", substr($2, 13, 1)) > 0 }' /proc/self/status"
+    // 0 when SIGPIPE (bit 12) is not ignored and nothing is blocked.
+    let ignored = """
+      awk '/SigIgn/ { n += index("13579bdf", substr($2, 13, 1)) } /SigBlk/ { n += ($2 !~ /^0*$/) } END { print n }' \
+      /proc/self/status
+      """
     let run = try place.start(
       [
         "squeeze", place.model, "-o", "out.mpo", "--evaluate", ignored, "--min-score", "0", "--lower-is-better",
@@ -229,7 +232,7 @@ private final class SqueezeToolPlace {
       process.executableURL = URL(fileURLWithPath: tool)
       process.arguments = arguments
       process.currentDirectoryURL = URL(fileURLWithPath: place)
-      for name in ["out", "err"] { FileManager.default.createFile(atPath: path(name), contents: nil) }
+      for name in ["out", "err"] { _ = FileManager.default.createFile(atPath: path(name), contents: nil) }
       process.standardOutput = FileHandle(forWritingAtPath: path("out"))
       process.standardError = FileHandle(forWritingAtPath: path("err"))
       try process.run()
