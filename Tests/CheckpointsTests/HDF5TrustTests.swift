@@ -130,7 +130,10 @@ import Testing
         start = place.upperBound
       }
     }
-    #expect(try failure(of: file)?.contains("can't be inflated") == true)
+    let checkpoint = try HDF5Checkpoint(path: folder.write(file, to: "x.h5"))
+    for (name, reason) in [("gzip", "can't be inflated"), ("shuffle", "can't be inflated"), ("all", "checksum")] {
+      #expect(message { try checkpoint.bytes(of: name) }?.contains(reason) == true, "\(name)")
+    }
   }
 
   @Test func `a damaged attribute is an error or no text`() throws {
