@@ -64,6 +64,9 @@ struct HDF5ChunkDecoder: ~Copyable {
         guard found == fletcher32(data) else { throw failure("the checksum of a chunk does not match: it is damaged") }
         current = data
       case .shuffle:
+        guard current.count <= room else {
+          throw failure("a chunk has \(current.count) bytes where \(chunkByteCount) belong: it is damaged")
+        }
         let result = output(current.count)
         unshuffle(current, elementSize: filters[index].parameters.first.map { Int($0) } ?? elementSize, to: result)
         current = UnsafeRawBufferPointer(result)
