@@ -41,6 +41,31 @@ public struct CalibrationStatistics: Sendable {
       })
   }
 
+  /// A warning that counts the matrices of a network that the file does not speak of; nil when it speaks of all.
+  /// - Throws: `ConversionError.stageFile` when it speaks of none: it is of another model.
+  public func warning(for network: SourceNetwork) throws -> String? {
+    let names = network.matrices.map(\.tensor.name)
+    let known = matrices
+    let missing = names.filter { !known.contains($0) }
+    guard missing.count < names.count else {
+      throw ConversionError.stageFile(
+        path: path,
+        reason: "has no statistics of any matrix of \(escaped(network.checkpoint.path)); is it of this model?")
+    }
+    guard let first = missing.first else { return nil }
+    return "\(missing.count) of \(names.count) matrices have no statistics ('\(escaped(first))'"
+      + "\(missing.count > 1 ? ", …" : "")); their errors are measured in the Frobenius norm"
+  }
+
+  /// What the manifest says of it.
+  public var options: [String: String] {
+    get throws {
+      var options = ["calibration": description ?? path]
+      options["calibration_sha256"] = try files.first.map { try FileFingerprint(ofFileAt: $0).sha256 }
+      return options
+    }
+  }
+
   /// The metric of a matrix, without ridge; nil when the file does not speak of it.
   /// - Throws: `ConversionError.mismatch` for statistics of other sizes, with NaN, not symmetric, or negative.
   public func metric(of name: String, rows: Int, columns: Int) throws -> Metric? {

@@ -62,14 +62,18 @@ struct Convert: ParsableCommand {
       converter.options = ["plan": plan.budget]
     } else {
       let network = try SourceNetwork(checkpoint, selection: selection)
+      if let warning = try converter.statistics?.warning(for: network) { warn(warning) }
       let (profile, warnings) = try network.profile(
         statistics: converter.statistics, jobs: work.jobs, progress: display.handler)
       display.clear()
-      for warning in warnings { StandardError.write("mpo: warning: \(warning)\n") }
+      warnings.forEach(warn)
       plan = try budget.plan(profile, path: model)
       converter.options = ["budget": plan.budget, "criterion": plan.criterion.rawValue]
       if case .maximumError(let error)? = budget.budget { converter.maximumError = error }
       if budget.lossless { converter.isLossless = true }
+    }
+    if let statistics = converter.statistics {
+      converter.options.merge(try statistics.options) { own, _ in own }
     }
     let records = try converter.convert(checkpoint, plan: plan, to: output.temporaryPath, progress: display.handler)
     display.clear()
@@ -89,7 +93,7 @@ struct Summary {
     let matrices = records.compactMap(\.mpo)
     let tied = records.count { if case .tied = $0.storage { true } else { false } }
     let smallerSVD = matrices.count { mpo in
-      if let error = mpo.relativeError, let svd = mpo.svdRelativeError { svd < error } else { false }
+      if let error = mpo.relativeError, let svd = mpo.svdRelativeError { svd < error * (1 - 1e-3) } else { false }
     }
     var text = """
       \(escaped(path, limit: 4096))

@@ -28,10 +28,12 @@ struct Profile: ParsableCommand {
     let network = try SourceNetwork(checkpoint, selection: selection.selection())
     let output = try StageOutput(output, outputOptions, inputs: [model] + checkpoint.files)
     let display = ProgressDisplay(work.progress)
+    let statistics = try calibration.statistics()
+    if let warning = try statistics?.warning(for: network) { warn(warning) }
     let (profile, warnings) = try network.profile(
-      part: part, statistics: calibration.statistics(), jobs: work.jobs, progress: display.handler)
+      part: part, statistics: statistics, jobs: work.jobs, progress: display.handler)
     display.clear()
-    for warning in warnings { StandardError.write("mpo: warning: \(warning)\n") }
+    warnings.forEach(warn)
     try output.write(StageFile.encode(StageFile.Profile(source: model, part: part, network: profile)))
   }
 }

@@ -62,3 +62,6 @@ func readStandardInput() throws -> [UInt8] {
     result += block[..<count]
   }
 }
+
+/// Says what the user should know although the work goes on.
+func warn(_ warning: String) { StandardError.write("mpo: warning: \(warning)\n") }
