@@ -39,18 +39,38 @@ struct StructureSelection {
   mutating func select(to budget: Int) -> Bool {
     while parameters > budget {
       guard let candidate = heap.popMin() else { return false }
-      let curve = curves[candidate.curve]
+      let target = curves[candidate.curve].hull[places[candidate.curve] + 1]
+      if parameters - saved(candidate.curve, at: target) <= budget {
+        // The last step goes no further than it must, wherever that costs least: to points between those of the hull.
+        let last = curves.indices.compactMap { closing($0, excess: parameters - budget) }.min { $0.cost < $1.cost }
+        if let last { take(last.curve, to: last.point) }
+        return true
+      }
+      take(candidate.curve, to: target)
       places[candidate.curve] += 1
-      let before = curve.points[chosen[candidate.curve]].parameters
-      let target = curve.hull[places[candidate.curve]]
-      // The last step goes no further than it must: the points between are not on the hull, but closer.
-      let excess = (parameters - budget + curve.members.count - 1) / curve.members.count
-      let point = (chosen[candidate.curve]...target).first { curve.points[$0].parameters <= before - excess } ?? target
-      parameters -= (before - curve.points[point].parameters) * curve.members.count
-      chosen[candidate.curve] = point
       push(candidate.curve)
     }
     return true
+  }
+
+  /// Parameters that all members of a curve save together by going to a point.
+  private func saved(_ index: Int, at point: Int) -> Int {
+    let curve = curves[index]
+    return (curve.points[chosen[index]].parameters - curve.points[point].parameters) * curve.members.count
+  }
+
+  /// The nearest point of a curve that saves at least `excess`, and the error it costs.
+  private func closing(_ index: Int, excess: Int) -> (curve: Int, point: Int, cost: Double)? {
+    let points = curves[index].points
+    guard let point = (chosen[index]..<points.count).first(where: { saved(index, at: $0) >= excess }) else {
+      return nil
+    }
+    return (index, point, points[point].squaredError - points[chosen[index]].squaredError)
+  }
+
+  private mutating func take(_ index: Int, to point: Int) {
+    parameters -= saved(index, at: point)
+    chosen[index] = point
   }
 
   /// Takes of each curve the smallest point whose squared error is at most that curve's limit.

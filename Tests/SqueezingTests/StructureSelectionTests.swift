@@ -1,0 +1,81 @@
+import TensorNetworks
+import Testing
+
+@testable import Squeezing
+
+@Suite struct StructureSelectionTests {
+  private func network() throws -> NetworkProfile {
+    let square = try MPOShape(rowFactors: [4, 2, 4], columnFactors: [4, 2, 4])
+    let wide = try MPOShape(rowFactors: [2, 4, 2], columnFactors: [4, 4, 4])
+    let layers = [
+      try LayerProfile.random("steep", square, decay: 0.8, seed: 1),
+      try LayerProfile.random("flat", square, decay: 1, seed: 2),
+      try LayerProfile.random("wide", wide, decay: 0.95, scale: 100, seed: 3),
+    ]
+    return NetworkProfile(
+      parameters: 5000 + layers.reduce(0) { $0 + $1.denseParameterCount }, tiedParameters: 0, layers: layers)
+  }
+
+  /// What the plan minimises: the mean squared relative error of all weights.
+  private func error(_ plan: SqueezePlan) -> Double {
+    plan.layers.reduce(0) { $0 + $1.relativeErrorBound * $1.relativeErrorBound * Double($1.rows * $1.columns) }
+  }
+
+  // A budget that only one step reaches is met by a point off the hull, whatever it costs: not these.
+  @Test(arguments: [0.85, 0.8, 0.75, 0.7])
+  func `auto meets the ratio and is no worse than either structure alone`(ratio: Double) throws {
+    let network = try network()
+    let plans = try Structure.allCases.map { try SqueezePlan(network, budget: .ratio(ratio), structure: $0) }
+    for plan in plans { #expect(plan.ratio <= ratio) }
+    let errors = Dictionary(uniqueKeysWithValues: zip(Structure.allCases, plans.map(error)))
+    // The last step to the budget is not on the hull, which may cost a little.
+    #expect(errors[.auto]! <= 1.05 * min(errors[.svd]!, errors[.mpo]!) + 1e-12)
+  }
+
+  @Test func `a factorisation has two sites and the error of the discarded singular values`() throws {
+    let network = try network()
+    let plan = try SqueezePlan(network, budget: .ratio(0.7), structure: .svd)
+    for (layer, profile) in zip(plan.layers, network.layers) {
+      guard let bonds = layer.bonds else { continue }
+      #expect(layer.shape == .lowRank(rows: layer.rows, columns: layer.columns))
+      #expect(abs(layer.relativeErrorBound - profile.svdRelativeError(parameters: layer.parameters)) < 1e-12)
+      #expect(bonds.count == 1 && layer.parameters == (layer.rows + layer.columns) * bonds[0])
+    }
+  }
+
+  @Test(arguments: Structure.allCases)
+  func `a maximum error holds whatever the structure`(structure: Structure) throws {
+    let plan = try SqueezePlan(network(), budget: .maximumError(0.3), structure: structure)
+    #expect(plan.layers.allSatisfy { $0.relativeErrorBound <= 0.3 })
+    #expect(plan.layers.contains { $0.bonds != nil })
+  }
+
+  @Test func `a curve falls from dense, its hull bends one way`() throws {
+    let layers = try network().layers
+    for structure in Structure.allCases {
+      let curve = StructureCurve(
+        members: [2], of: layers, structure: structure, weights: [1, 1, 1], minimumBond: 1)
+      #expect(curve.points[0].form == nil && curve.points[0].squaredError == 0)
+      for (a, b) in zip(curve.points, curve.points.dropFirst()) {
+        #expect(a.parameters > b.parameters && a.squaredError < b.squaredError)
+      }
+      let hull = curve.hull.map { curve.points[$0] }
+      let slopes = zip(hull, hull.dropFirst()).map {
+        ($1.squaredError - $0.squaredError) / Double($0.parameters - $1.parameters)
+      }
+      #expect(zip(slopes, slopes.dropFirst()).allSatisfy { $0 < $1 })
+      // No point lies below the hull.
+      for point in curve.points {
+        guard let right = hull.firstIndex(where: { $0.parameters <= point.parameters }), right > 0 else { continue }
+        let (a, b) = (hull[right - 1], hull[right])
+        let line = a.squaredError + slopes[right - 1] * Double(a.parameters - point.parameters)
+        #expect(point.squaredError >= line - 1e-9 * b.squaredError)
+      }
+    }
+  }
+
+  @Test func `a ratio out of reach names the smallest`() throws {
+    let network = try network()
+    #expect(throws: SqueezeError.self) { try SqueezePlan(network, budget: .ratio(0.3), structure: .svd) }
+  }
+}
