@@ -21,8 +21,8 @@ import Testing
     plan.layers.reduce(0) { $0 + $1.relativeErrorBound * $1.relativeErrorBound * Double($1.rows * $1.columns) }
   }
 
-  // A budget that only one step reaches is met by a point off the hull, whatever it costs: not these.
-  @Test(arguments: [0.85, 0.8, 0.75, 0.7])
+  // Ratios that take many steps: the last one, off the hull, costs a few per cent of so small a network.
+  @Test(arguments: [0.8, 0.75, 0.7])
   func `auto meets the ratio and is no worse than either structure alone`(ratio: Double) throws {
     let network = try network()
     let plans = try Structure.allCases.map { try SqueezePlan(network, budget: .ratio(ratio), structure: $0) }
