@@ -66,6 +66,8 @@ def collect_statistics(
         description: for the file's metadata.
     """
     weights = _find_weights(model, names, tuple(include), tuple(exclude), min_side, max_gram)
+    if not weights:
+        raise ValueError("no matrix of the model is selected; see include, exclude and min_side")
     passes = 1 if loss else projections
     if passes < 1:
         raise ValueError("at least one projection is needed")

@@ -64,25 +64,25 @@ def _cost_from_left(shapes: Shapes) -> int:
 
 
 def _apply_from_left(cores: Sequence[Tensor], x: Tensor) -> Tensor:
-    batch = x.shape[0]
-    state = x.reshape(batch, 1, 1, -1)  # [batch, rows done, bond, columns to come]
-    for core in cores:
+    batch, rest = x.shape
+    done, state = 1, x
+    for core in cores:  # state: [batch, rows done, bond, columns to come]
         left, i, j, right = core.shape
-        state = state.reshape(batch, -1, left, j, state.shape[-1] // j)
-        state = torch.einsum("bpljr,lije->bpier", state, core)
-        state = state.reshape(batch, -1, right, state.shape[-1])
-    return state.reshape(batch, -1)
+        rest //= j
+        state = torch.einsum("bpljr,lije->bpier", state.reshape(batch, done, left, j, rest), core)
+        done *= i
+    return state.reshape(batch, done)
 
 
 def _apply_from_right(cores: Sequence[Tensor], x: Tensor) -> Tensor:
-    batch = x.shape[0]
-    state = x.reshape(batch, -1, 1, 1)  # [batch, columns to come, bond, rows done]
-    for core in reversed(cores):
+    batch, rest = x.shape
+    done, state = 1, x
+    for core in reversed(cores):  # state: [batch, columns to come, bond, rows done]
         left, i, j, right = core.shape
-        state = state.reshape(batch, state.shape[1] // j, j, right, -1)
-        state = torch.einsum("bcjrp,lijr->bclip", state, core)
-        state = state.reshape(batch, state.shape[1], left, -1)
-    return state.reshape(batch, -1)
+        rest //= j
+        state = torch.einsum("bcjrp,lijr->bclip", state.reshape(batch, rest, j, right, done), core)
+        done *= i
+    return state.reshape(batch, done)
 
 
 def transposed(cores: Sequence[Tensor]) -> list[Tensor]:
@@ -94,7 +94,7 @@ def rows(cores: Sequence[Tensor], ids: Tensor) -> Tensor:
     """The rows ``[n, ∏ j_k]`` of the matrix at ``ids [n]``."""
     largest = max(core.shape[0] * core.shape[2] * core.shape[3] for core in cores)
     chunk = max(1, _GATHERED_ELEMENTS // largest)
-    return torch.cat([_rows(cores, part) for part in ids.split(chunk)]) if len(ids) else _rows(cores, ids)
+    return torch.cat([_rows(cores, part) for part in ids.split(chunk)])
 
 
 def _rows(cores: Sequence[Tensor], ids: Tensor) -> Tensor:
@@ -102,12 +102,14 @@ def _rows(cores: Sequence[Tensor], ids: Tensor) -> Tensor:
     for core in reversed(cores):
         digits.append(ids % core.shape[1])
         ids = torch.div(ids, core.shape[1], rounding_mode="floor")
-    result = None
+    count, done = len(ids), 1
+    result = cores[0].new_ones(count, 1, 1)
     for core, digit in zip(cores, reversed(digits)):
         left, _, j, right = core.shape
-        slices = core.movedim(1, 0)[digit].reshape(len(digit), left, j * right)  # [n, d_k, j_k · d_{k+1}]
-        result = slices if result is None else result.reshape(len(digit), -1, left) @ slices
-    return result.reshape(len(ids), -1)
+        slices = core.movedim(1, 0)[digit].reshape(count, left, j * right)
+        result = result.reshape(count, done, left) @ slices  # [n, columns done, j_k · d_{k+1}]
+        done *= j
+    return result.reshape(count, done)
 
 
 def rows_cost(shapes: Shapes) -> int:
