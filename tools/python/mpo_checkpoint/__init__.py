@@ -1,1 +1,41 @@
-"""What Python has to do for mpo: statistics of a model's layers, for conversion in a metric."""
+"""MPO checkpoints in Python: read them, run and fine-tune them in PyTorch, calibrate conversions.
+
+``load_dense``, ``MPOCheckpoint`` and ``Statistics`` need NumPy only; the rest is imported with PyTorch when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CheckpointError": "errors",
+    "MPOCheckpoint": "checkpoint",
+    "load_dense": "checkpoint",
+    "load_into": "loading",
+    "from_pretrained": "loading",
+    "save": "saving",
+    "LoadReport": "loading",
+    "MPOWeight": "modules",
+    "MPOLinear": "modules",
+    "MPOConv1D": "modules",
+    "MPOEmbedding": "modules",
+    "Statistics": "statistics",
+    "StatisticsError": "statistics",
+    "collect_statistics": "calibration",
+    "calibrate_folder": "huggingface",
+    "sentence_embedding": "huggingface",
+}
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,82 +1,208 @@
-"""Statistics of a Hugging Face model folder."""
+"""Hugging Face model folders: their text, their output, and the statistics of their layers. Nothing is downloaded."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from .statistics import Statistics, collect_statistics
+from .calibration import collect_statistics
+from .names import checkpoint_name, stored_names
+from .statistics import Statistics
+
+TASKS = {
+    "features": "AutoModel",
+    "causal-lm": "AutoModelForCausalLM",
+    "masked-lm": "AutoModelForMaskedLM",
+    "seq2seq-lm": "AutoModelForSeq2SeqLM",
+    "sequence-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+}
+OUTPUTS = ("auto", "embedding", "hidden", "logits")
 
 
-def calibrate_folder(
-    folder: Path,
-    samples: list[str],
-    *,
-    projections: int = 4,
-    batch_size: int = 16,
-    max_length: int = 128,
-    seed: int = 0,
-) -> Statistics:
-    """Runs samples of text through the model in a folder, offline.
+def auto_class(task: str) -> Any:
+    """The transformers class that loads a model for a task."""
+    import transformers
 
-    The output whose change the statistics measure is the normalised mean of the last hidden states where the folder is
-    a sentence-embedding model (it has a ``1_Pooling`` folder), the last hidden states otherwise.
-    """
-    from transformers import AutoModel, AutoTokenizer
+    if task not in TASKS:
+        raise ValueError(f"unknown task '{task}'; there are {', '.join(TASKS)}")
+    return getattr(transformers, TASKS[task])
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32, attn_implementation="eager")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    is_sentence_model = (folder / "1_Pooling").is_dir()
 
-    def batches():
-        # Samples of like length together, so that little is padding.
-        ordered = sorted(samples, key=len)
-        for start in range(0, len(ordered), batch_size):
-            texts = ordered[start : start + batch_size]
-            encoded = tokenizer(texts, return_tensors="pt", padding=True, truncation=True, max_length=max_length)
-            yield encoded, encoded["attention_mask"], len(texts)
-            if sys.stderr.isatty():
-                print(f"\r{min(start + batch_size, len(ordered))} of {len(ordered)} samples", end="", file=sys.stderr)
-        if sys.stderr.isatty():
-            print(file=sys.stderr)
+@dataclass(frozen=True)
+class SentencePooling:
+    """How a sentence-embedding model makes one vector of its hidden states."""
 
-    def output(encoded) -> Tensor:
-        hidden = model(**encoded).last_hidden_state
-        return sentence_embedding(hidden, encoded["attention_mask"]) if is_sentence_model else hidden
+    mode: str = "mean"
+    is_normalized: bool = True
 
-    kind = "normalised mean of the last hidden states" if is_sentence_model else "last hidden states"
-    statistics = collect_statistics(
-        model, batches(), output, projections=projections, seed=seed,
-        description=f"{folder.resolve().name}, {len(samples)} samples, {projections} projections of the {kind}",
-    )
-    return statistics.renamed(checkpoint_names(folder, model))
+    @classmethod
+    def of(cls, folder: Path) -> SentencePooling | None:
+        """What a folder of the sentence-transformers library says; None if it is none.
+
+        Raises:
+            ValueError: for poolings and modules that are not known here.
+        """
+        if not (folder / "modules.json").exists():
+            return None
+        modules = json.loads((folder / "modules.json").read_text("utf-8"))
+        kinds = [module["type"].rpartition(".")[2] for module in modules]
+        if "Pooling" not in kinds:
+            return None
+        if unknown := set(kinds) - {"Transformer", "Pooling", "Normalize"}:
+            raise ValueError(f"{folder}: modules {', '.join(sorted(unknown))} are not known; use the hidden states")
+        options = json.loads((folder / modules[kinds.index("Pooling")]["path"] / "config.json").read_text("utf-8"))
+        mode = options.get("pooling_mode") or next(
+            (mode for mode, key in (("mean", "mean_tokens"), ("cls", "cls_token")) if options.get(f"pooling_mode_{key}")),
+            "other",
+        )
+        if mode not in ("mean", "cls"):
+            raise ValueError(f"{folder}: only mean and cls pooling are known; use the hidden states")
+        return cls(mode, "Normalize" in kinds)
+
+    def __call__(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """``[samples, features]`` from ``[samples, positions, features]``."""
+        if self.mode == "cls":
+            pooled = hidden[:, 0]
+        else:
+            weights = mask[..., None].to(hidden.dtype)
+            pooled = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+        return nn.functional.normalize(pooled, dim=-1) if self.is_normalized else pooled
 
 
 def sentence_embedding(hidden: Tensor, mask: Tensor) -> Tensor:
-    """``[batch, features]`` of unit length from ``[batch, positions, features]``."""
-    weights = mask[..., None].to(hidden.dtype)
-    return nn.functional.normalize((hidden * weights).sum(1) / weights.sum(1), dim=-1)
+    """``[samples, features]`` of unit length, the mean of ``[samples, positions, features]``."""
+    return SentencePooling()(hidden, mask)
 
 
-def checkpoint_names(folder: Path, model: nn.Module):
-    """Maps a model's parameter names to the tensor names of the folder's checkpoint, which may have another prefix."""
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        stored = set(json.loads(index.read_text())["weight_map"])
-    else:
-        with safe_open(folder / "model.safetensors", "np") as file:
-            stored = set(file.keys())
-    prefix = getattr(model, "base_model_prefix", "") + "."
+class TextBatches:
+    """Samples as a model takes them, those of like length together, so that little is padding."""
 
-    def name(parameter: str) -> str | None:
-        candidates = (parameter, prefix + parameter, parameter.removeprefix(prefix))
-        return next((candidate for candidate in candidates if candidate in stored), None)
+    def __init__(self, folder: Path | str, samples: Iterable[str], *, batch_size: int = 32, max_length: int = 128):
+        from transformers import AutoTokenizer
 
-    return name
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.samples = sorted(samples, key=len)
+        self.batch_size, self.max_length = batch_size, max_length
+
+    def __len__(self) -> int:
+        return -(-len(self.samples) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
+        for start in range(0, len(self.samples), self.batch_size):
+            yield self.encode(self.samples[start : start + self.batch_size])
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        """A batch with ``input_ids`` and ``attention_mask``, ``[samples, positions]``."""
+        return self.tokenizer(
+            list(texts), return_tensors="pt", padding=True, truncation=True, max_length=self.max_length
+        )
+
+
+def read_samples(path: Path | str) -> list[str]:
+    """The lines of a text file that are not blank."""
+    samples = [line.strip() for line in Path(path).read_text("utf-8").splitlines() if line.strip()]
+    if not samples:
+        raise ValueError(f"{path}: has no line of text; give it one sample a line")
+    return samples
+
+
+def output_function(folder: Path, task: str, output: str = "auto") -> tuple[Callable[[nn.Module, Any], Tensor], str]:
+    """A model's output for a batch, and what it is called.
+
+    ``auto`` is the sentence embedding of a folder that has one, else the last hidden states; the logits with a task.
+    """
+    if output not in OUTPUTS:
+        raise ValueError(f"unknown output '{output}'; there are {', '.join(OUTPUTS)}")
+    pooling = SentencePooling.of(folder) if task == "features" and output in ("auto", "embedding") else None
+    if output == "auto":
+        output = "logits" if task != "features" else "embedding" if pooling else "hidden"
+    if output == "embedding" and pooling is None:
+        raise ValueError(f"{folder}: is no folder of a sentence-embedding model with the task 'features'")
+
+    def call(model: nn.Module, batch: Any) -> Any:
+        batch = dict(batch)
+        if model.config.is_encoder_decoder:
+            batch["decoder_input_ids"] = batch["input_ids"]
+        return model(**batch)
+
+    def embedding(model: nn.Module, batch: Any) -> Tensor:
+        return pooling(call(model, batch).last_hidden_state, batch["attention_mask"])
+
+    def hidden(model: nn.Module, batch: Any) -> Tensor:
+        result = call(model, batch)
+        if getattr(result, "last_hidden_state", None) is None:
+            raise ValueError("the hidden states are the output of the task 'features' only")
+        return result.last_hidden_state
+
+    def logits(model: nn.Module, batch: Any) -> Tensor:
+        result = call(model, batch)
+        if (start := getattr(result, "start_logits", None)) is not None:
+            return torch.stack([start, result.end_logits], -1)
+        if getattr(result, "logits", None) is None:
+            raise ValueError(f"a model for the task '{task}' has no logits")
+        return result.logits
+
+    return {
+        "embedding": (embedding, "the sentence embedding"),
+        "hidden": (hidden, "the last hidden states"),
+        "logits": (logits, "the logits"),
+    }[output]
+
+
+def calibrate_folder(
+    folder: Path | str,
+    samples: Iterable[str],
+    *,
+    task: str = "features",
+    output: str = "auto",
+    batch_size: int = 32,
+    max_length: int = 128,
+    projections: int = 4,
+    seed: int = 0,
+    show_progress: bool = False,
+    **selection: Any,
+) -> Statistics:
+    """Runs samples of text through the model in a folder; matrices are named as in the folder's checkpoint.
+
+    ``selection`` is passed on to `collect_statistics`: ``include``, ``exclude``, ``min_side``, ``max_gram``.
+    """
+    folder = Path(folder)
+    forward, what = output_function(folder, task, output)
+    batches = TextBatches(folder, samples, batch_size=batch_size, max_length=max_length)
+    model = auto_class(task).from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    stored, prefix = stored_names(folder), getattr(model, "base_model_prefix", "")
+
+    def named(model_name: str) -> str | None:
+        return model_name if stored is None else checkpoint_name(model_name, stored, prefix)
+
+    count = len(batches.samples)
+    return collect_statistics(
+        model,
+        _with_progress(batches, count) if show_progress else batches,
+        forward,
+        projections=projections,
+        seed=seed,
+        names=named,
+        description=f"{folder.resolve().name}: {count} samples, {projections} projections of {what}, seed {seed}",
+        **selection,
+    )
+
+
+def _with_progress(batches: TextBatches, count: int) -> Iterator[Any]:
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch["input_ids"])
+        print(f"\r{done} of {count} samples", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)

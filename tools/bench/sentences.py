@@ -1,0 +1,39 @@
+#!/usr/bin/env python3
+"""Plain English sentences for measurements, from the docstrings of the Python packages at hand.
+
+usage: sentences.py COUNT [SKIP]      writes COUNT sentences, one a line, after the first SKIP
+
+The order depends on nothing but the files, so parts of it (for statistics, for training, for measuring) are disjoint.
+"""
+
+import random
+import re
+import sys
+import sysconfig
+from pathlib import Path
+
+DOCSTRING = re.compile(r'"""(.*?)"""', re.S)
+SENTENCE = re.compile(r"[A-Z][a-z]+ [a-zA-Z ,'()-]+\.")
+
+
+def sentences(count, skip=0, files=6000):
+    """Distinct sentences of 40 to 160 characters."""
+    paths = sysconfig.get_paths()
+    found = set()
+    for folder in sorted({paths["stdlib"], paths["purelib"]}):
+        for path in sorted(Path(folder).rglob("*.py"))[:files]:
+            for text in DOCSTRING.findall(path.read_text("utf-8", "ignore")):
+                for sentence in re.split(r"(?<=[.])\s+", re.sub(r"\s+", " ", text.strip())):
+                    if 40 < len(sentence) < 160 and SENTENCE.fullmatch(sentence):
+                        found.add(sentence)
+    ordered = sorted(found)
+    random.Random(0).shuffle(ordered)
+    if len(ordered) < skip + count:
+        raise ValueError(f"the packages at hand have {len(ordered)} sentences, not {skip + count}")
+    return ordered[skip : skip + count]
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
+    print("\n".join(sentences(*map(int, sys.argv[1:]))))

@@ -1,0 +1,12 @@
+"""What can be wrong with an MPO checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class CheckpointError(ValueError):
+    """An MPO checkpoint that can't be read, or a model that does not fit it; says which file or tensor and why."""
+
+    def __init__(self, where: Path | str, reason: str):
+        super().__init__(f"{where}: {reason}")

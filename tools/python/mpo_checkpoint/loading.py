@@ -1,0 +1,295 @@
+"""Loads MPO checkpoints into PyTorch models."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import MPOCheckpoint
+from .errors import CheckpointError
+from .layers import Kind, kind_of
+from .manifest import TensorRecord
+from .modules import MPOConv1D, MPOEmbedding, MPOLinear, MPOWeight
+from .names import checkpoint_name
+from .torch_entries import tensor_of
+
+Trainable = Literal["auxiliary", "all", "central", "none"]
+
+
+@dataclass
+class LoadedCheckpoint:
+    """Where a model's tensors came from; `save` needs it. It is the model's attribute ``mpo_source``.
+
+    Attributes:
+        path: the checkpoint's folder.
+        digest: of its manifest.
+        names: tensors of the model, and paths of its `MPOWeight`s, to names in the checkpoint.
+        report: what was loaded, and what of it is trained.
+    """
+
+    path: Path
+    digest: str
+    names: dict[str, str]
+    report: LoadReport
+
+
+@dataclass
+class LoadReport:
+    """Parameters by role, those that are trained among them, and names that found no counterpart.
+
+    Roles: ``central`` and ``auxiliary`` cores, ``vectors`` (biases, norms), ``matrices`` (stored dense) and ``new``
+    (of the model, not in the checkpoint).
+    """
+
+    parameters: Counter[str] = field(default_factory=Counter)
+    trainable: Counter[str] = field(default_factory=Counter)
+    parameters_before: int = 0
+    new: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    restored: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{'parameters':10} {'stored':>12} {'trained':>12}"]
+        for role in ("central", "auxiliary", "vectors", "matrices", "new"):
+            if self.parameters[role]:
+                lines.append(f"{role:10} {self.parameters[role]:12,} {self.trainable[role]:12,}")
+        stored, trained = self.parameters.total(), self.trainable.total()
+        lines.append(f"{'all':10} {stored:12,} {trained:12,}")
+        if self.parameters_before:
+            lines.append(
+                f"The dense model has {self.parameters_before:,}: {stored / self.parameters_before:.1%} are stored, "
+                f"{trained / self.parameters_before:.1%} trained."
+            )
+        for what, names in (
+            ("Not in the checkpoint, left as they were", self.new),
+            ("Not in the model, not loaded", self.unused),
+            ("Restored to dense, as their layer has no counterpart made of cores", self.restored),
+        ):
+            if names:
+                lines.append(f"{what}: {', '.join(names)}.")
+        return "\n".join(lines)
+
+
+def load_into(
+    model: nn.Module,
+    path: Path | str,
+    trainable: Trainable = "auxiliary",
+    *,
+    vectors: bool | None = None,
+    matrices: bool | None = None,
+    keeps_matrix: bool = True,
+) -> LoadReport:
+    """Loads an MPO checkpoint into a model of the dense architecture, in place.
+
+    Layers whose weight is kept as cores are replaced by layers made of cores; layers that share a weight share its
+    cores. Cores and tensors take the dtype and the device of what they replace. A weight used by a layer that has no
+    such counterpart is restored to dense.
+
+    Args:
+        model: a model as it is built from its configuration; its values do not matter.
+        path: the checkpoint's folder.
+        trainable: which cores are trained. Parameters the checkpoint doesn't have (a new head) always are.
+        vectors: whether biases, norms and other vectors are trained; by default unless ``trainable`` is ``"none"``.
+        matrices: whether matrices stored dense are trained; by default only if ``trainable`` is ``"all"``.
+        keeps_matrix: whether layers may keep the matrix of their cores in memory, see `MPOWeight`.
+
+    Raises:
+        CheckpointError: for what is no valid checkpoint, or one of another architecture.
+    """
+    if trainable not in ("auxiliary", "all", "central", "none"):
+        raise ValueError(f"trainable is '{trainable}', not auxiliary, all, central or none")
+    if hasattr(model, "mpo_source") or any(isinstance(module, MPOWeight) for module in model.modules()):
+        raise ValueError("the model is made of cores already; build a new one, or use load_state_dict")
+    checkpoint = MPOCheckpoint(path)
+    loader = _Loader(model, checkpoint, keeps_matrix)
+    loader.replace_layers()
+    loader.copy_tensors()
+    report = loader.report(
+        trainable,
+        vectors=trainable != "none" if vectors is None else vectors,
+        matrices=trainable == "all" if matrices is None else matrices,
+    )
+    digest = checkpoint.manifest.raw["manifest_sha256"]
+    model.mpo_source = LoadedCheckpoint(checkpoint.path, digest, loader.names, report)
+    return report
+
+
+def from_pretrained(
+    folder: Path | str,
+    trainable: Trainable = "auxiliary",
+    *,
+    task: str = "features",
+    dtype: torch.dtype = torch.float32,
+    vectors: bool | None = None,
+    matrices: bool | None = None,
+    keeps_matrix: bool = True,
+    **config: Any,
+) -> nn.Module:
+    """The Hugging Face model of a converted model folder, from the configuration that was carried over.
+
+    Args:
+        folder: the checkpoint's folder.
+        task: the head of the model: ``features`` (none), ``causal-lm``, ``sequence-classification``, …
+        dtype: of the model's parameters.
+        config: members of the configuration to set, such as ``num_labels``.
+        trainable, vectors, matrices, keeps_matrix: see `load_into`.
+
+    The counts are in ``model.mpo_source.report``.
+    """
+    from transformers import AutoConfig
+
+    from .huggingface import auto_class
+
+    if not (Path(folder) / "config.json").is_file():
+        raise CheckpointError(folder, "has no config.json; it was not converted from a model folder: use load_into")
+    configuration = AutoConfig.from_pretrained(folder, local_files_only=True, **config)
+    model = auto_class(task).from_config(configuration, dtype=dtype)
+    load_into(model, folder, trainable, vectors=vectors, matrices=matrices, keeps_matrix=keeps_matrix)
+    return model.eval()
+
+
+class _Loader:
+    """One load of a checkpoint into a model."""
+
+    def __init__(self, model: nn.Module, checkpoint: MPOCheckpoint, keeps_matrix: bool):
+        self.model, self.checkpoint, self.keeps_matrix = model, checkpoint, keeps_matrix
+        self.prefix = getattr(model, "base_model_prefix", "")
+        self.names: dict[str, str] = {}
+        self.restored: list[str] = []
+        self.new: list[str] = []
+
+    def _record(self, model_name: str) -> TensorRecord | None:
+        name = checkpoint_name(model_name, self.checkpoint.records, self.prefix)
+        return None if name is None else self.checkpoint.records[name]
+
+    def replace_layers(self) -> None:
+        """Puts layers made of cores in the place of those whose weight is kept as cores."""
+        weights: dict[str, MPOWeight] = {}
+        for members in _weights_of_layers(self.model).values():
+            records = [record for path, _, _ in members if (record := self._record(_join(path, "weight")))]
+            if not records:
+                continue
+            record = self.checkpoint.holder(records[0])
+            dense = members[0][1].weight
+            if record.kind != "mpo" or record.shape != tuple(dense.shape) or record.matrix_shape != record.shape:
+                continue
+            if not all(_has_counterpart(self.model, path, module) for path, module, _ in members):
+                continue
+            if record.name not in weights:
+                cores = [tensor_of(entry).to(dense) for entry in self.checkpoint.entries(record)]
+                weights[record.name] = MPOWeight(cores, record.shape, record.central, self.keeps_matrix)
+            for path, module, kind in members:
+                own = self._record(_join(path, "weight")) or record
+                self.names[_join(path, "weight")] = own.name
+                if path == "":
+                    raise CheckpointError(self.checkpoint.path, "the model is a single layer; put it into a module")
+                parent, _, child = path.rpartition(".")
+                self.model.get_submodule(parent)._modules[child] = _counterpart(module, kind, weights[record.name])
+
+    def copy_tensors(self) -> None:
+        """Copies what is not in layers made of cores."""
+        problems = []
+        for tensor, names in dense_tensors(self.model).items():
+            records = {name: record for name in names if (record := self._record(name))}
+            if not records:
+                self.new.append(names[0])
+                continue
+            self.names.update({name: record.name for name, record in records.items()})
+            name, record = next(iter(records.items()))
+            if record.shape != tuple(tensor.shape):
+                problems.append(f"{record.name} is {list(record.shape)}, the model's {name} {list(tensor.shape)}")
+                continue
+            holder = self.checkpoint.holder(record)
+            if holder.kind == "mpo":
+                self.restored.append(record.name)
+                value = torch.from_numpy(self.checkpoint.tensor(record.name))
+            else:
+                value = tensor_of(self.checkpoint.entries(holder)[0])
+            with torch.no_grad():
+                tensor.copy_(value)
+        if problems:
+            raise CheckpointError(self.checkpoint.path, "does not fit the model: " + "; ".join(problems))
+        if not self.names:
+            raise CheckpointError(self.checkpoint.path, "has no tensor of the model; it is of another architecture")
+
+    def report(self, trainable: Trainable, vectors: bool, matrices: bool) -> LoadReport:
+        """Decides what is trained, and counts it."""
+        roles: dict[nn.Parameter, str] = {}
+        for module in self.model.modules():
+            if isinstance(module, MPOWeight):
+                roles.update({core: "auxiliary" for core in module.auxiliary_cores})
+                roles[module.central_core] = "central"
+        new = set(self.new)
+        learning = {
+            "central": trainable in ("central", "all"),
+            "auxiliary": trainable in ("auxiliary", "all"),
+            "vectors": vectors,
+            "matrices": matrices,
+            "new": True,
+        }
+        report = LoadReport(new=self.new, restored=self.restored)
+        for name, parameter in self.model.named_parameters():
+            role = roles.get(parameter) or ("new" if name in new else "vectors" if parameter.ndim < 2 else "matrices")
+            parameter.requires_grad_(learning[role] and parameter.is_floating_point())
+            report.parameters[role] += parameter.numel()
+            report.trainable[role] += parameter.numel() if parameter.requires_grad else 0
+        used = set(self.names.values())
+        used |= {self.checkpoint.holder(self.checkpoint.records[name]).name for name in used}
+        report.unused = [record.name for record in self.checkpoint if record.name not in used]
+        holders = {self.checkpoint.holder(self.checkpoint.records[name]).name for name in used}
+        report.parameters_before = report.parameters["new"] + sum(
+            prod(self.checkpoint.records[name].shape)
+            for name in holders
+            if self.checkpoint.records[name].dtype in ("F64", "F32", "F16", "BF16")
+        )
+        return report
+
+
+def _weights_of_layers(model: nn.Module) -> dict[Tensor, list[tuple[str, nn.Module, Kind]]]:
+    """The layers a weight belongs to, with their paths; several where it is tied."""
+    layers: dict[Tensor, list[tuple[str, nn.Module, Kind]]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        kind = kind_of(module)
+        if kind is not None and isinstance(module.weight, nn.Parameter):
+            layers.setdefault(module.weight, []).append((path, module, kind))
+    return layers
+
+
+def _has_counterpart(model: nn.Module, path: str, module: nn.Module) -> bool:
+    """Whether a layer does nothing but what its counterpart does: subclasses may."""
+    parent = model.get_submodule(path.rpartition(".")[0])
+    if isinstance(parent, nn.MultiheadAttention):
+        return False  # it reads the weight of its layer itself
+    if type(module) is nn.Embedding:
+        return module.max_norm is None and not module.scale_grad_by_freq and not module.sparse
+    return type(module) is nn.Linear or type(module).__name__ == "Conv1D"
+
+
+def _counterpart(module: nn.Module, kind: Kind, weight: MPOWeight) -> nn.Module:
+    if kind is Kind.LINEAR:
+        layer: nn.Module = MPOLinear(weight, module.bias)
+    elif kind is Kind.CONV1D:
+        layer = MPOConv1D(weight, module.bias)
+    else:
+        layer = MPOEmbedding(weight, module.padding_idx)
+    return layer.train(module.training)
+
+
+def dense_tensors(model: nn.Module) -> dict[Tensor, list[str]]:
+    """Parameters and persistent buffers that are not cores, with their names: several where they are tied."""
+    cores = {core for module in model.modules() if isinstance(module, MPOWeight) for core in module.cores}
+    names: dict[Tensor, list[str]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if isinstance(tensor, Tensor) and tensor not in cores:
+            names.setdefault(tensor, []).append(name)
+    return names
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

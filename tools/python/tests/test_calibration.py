@@ -1,0 +1,248 @@
+"""Second moments of inputs and output gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from mpo_checkpoint import collect_statistics
+from torch import nn
+
+
+def run(model, batches, forward=lambda model, batch: model(batch), **options):
+    options = {"min_side": 1, "mask": lambda batch: None} | options
+    return collect_statistics(model, batches, forward, **options)
+
+
+class TwoLayers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 3)
+        self.second = nn.Linear(3, 5)
+
+    def forward(self, x):
+        return self.second(torch.tanh(self.first(x)))
+
+
+def test_inputs_are_the_mean_second_moment_of_all_batches():
+    model, x = TwoLayers(), torch.randn(12, 4)
+    statistics = run(model, x.split(5))
+    expected = x.double().T @ x.double() / 12
+    np.testing.assert_allclose(statistics.tensors["first.weight.input_gram"], expected, atol=1e-6)
+    hidden = torch.tanh(model.first(x)).detach().double()
+    np.testing.assert_allclose(statistics.tensors["second.weight.input_gram"], hidden.T @ hidden / 12, atol=1e-6)
+    assert (statistics.samples, statistics.tokens) == (12, 12)
+
+
+def test_gradients_of_a_loss_are_those_of_each_sample():
+    model, x, target = TwoLayers(), torch.randn(6, 4), torch.randn(6, 5)
+    statistics = run(model, [x], loss=lambda output, batch: (output - target).square().sum(-1))
+    expected = torch.zeros(3, 3, dtype=torch.float64)
+    for sample, wanted in zip(x, target):
+        hidden = model.first(sample).detach().requires_grad_()
+        (model.second(torch.tanh(hidden)) - wanted).square().sum().backward()
+        expected += torch.outer(hidden.grad, hidden.grad).double() / 6
+    np.testing.assert_allclose(statistics.tensors["first.weight.output_gram"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_random_projections_estimate_the_squared_jacobian():
+    model, x = TwoLayers(), torch.randn(1, 4)
+    statistics = run(model, [x], projections=4000)
+    hidden = model.first(x)[0].detach()
+    jacobian = torch.autograd.functional.jacobian(lambda h: model.second(torch.tanh(h)), hidden)
+    expected = (jacobian.T @ jacobian).numpy()
+    np.testing.assert_allclose(
+        statistics.tensors["first.weight.output_gram"], expected, atol=0.08 * np.abs(expected).max()
+    )
+
+
+def test_the_metric_predicts_the_change_of_the_output():
+    """For one position per sample, tr(G D S Dᵀ) is the mean squared change, where it factors: at the last layer."""
+    model, x = TwoLayers(), torch.randn(50, 4)
+    statistics = run(model, [x], projections=400)
+    change = 0.01 * torch.randn(5, 3)
+    hidden = torch.tanh(model.first(x))
+    actual = float((hidden.detach() @ change.T).square().sum(-1).mean())
+    g, s = (torch.from_numpy(statistics.tensors[f"second.weight.{kind}_gram"]) for kind in ("output", "input"))
+    predicted = float(torch.trace(g @ change.double() @ s @ change.T.double()))
+    assert predicted == pytest.approx(actual, rel=0.1)
+
+
+def test_padding_does_not_count(tiny_bert, token_batch):
+    from transformers import BertModel
+
+    model = BertModel(tiny_bert).eval()
+
+    def pooled(model, batch):
+        mask = batch["attention_mask"][..., None].float()
+        return (model(**batch).last_hidden_state * mask).sum(1)
+
+    padded = run(model, [token_batch], pooled, mask=lambda batch: batch["attention_mask"], min_side=64)
+    lengths = token_batch["attention_mask"].sum(1).tolist()
+    alone = [
+        {"input_ids": ids[None, :n], "attention_mask": torch.ones(1, n, dtype=torch.long)}
+        for ids, n in zip(token_batch["input_ids"], lengths)
+    ]
+    separate = run(model, alone, pooled, mask=lambda batch: batch["attention_mask"], min_side=64)
+    assert padded.tokens == separate.tokens == 15
+    assert padded.tensors.keys() == separate.tensors.keys()
+    for name, value in separate.tensors.items():
+        if "input_gram" in name and "embeddings" not in name or name.endswith("scale"):
+            np.testing.assert_allclose(padded.tensors[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_padding_has_no_part_in_gradients(tiny_bert, token_batch):
+    """With a loss, which has no randomness, padded and separate samples have the same gradients."""
+    from transformers import BertModel
+
+    model = BertModel(tiny_bert).eval()
+
+    def hidden(model, batch):
+        return model(**batch).last_hidden_state * batch["attention_mask"][..., None]
+
+    def loss(output, batch):
+        return output[..., :7].sum((1, 2))
+
+    def mask(batch):
+        return batch["attention_mask"]
+
+    padded = run(model, [token_batch], hidden, mask=mask, loss=loss, min_side=64)
+    alone = [
+        {"input_ids": ids[None, :n], "attention_mask": torch.ones(1, n, dtype=torch.long)}
+        for ids, n in zip(token_batch["input_ids"], token_batch["attention_mask"].sum(1).tolist())
+    ]
+    separate = run(model, alone, hidden, mask=mask, loss=loss, min_side=64)
+    name = "encoder.layer.0.intermediate.dense.weight.output_gram"
+    np.testing.assert_allclose(padded.tensors[name], separate.tensors[name], rtol=1e-3, atol=1e-6)
+
+
+def test_rows_of_an_embedding_weigh_by_how_often_they_are_looked_up():
+    model = nn.Sequential(nn.Embedding(6, 3), nn.Linear(3, 2))
+    statistics = run(model, [torch.tensor([[1, 1, 2], [1, 5, 5]])])
+    counts = np.array([0, 3, 1, 0, 0, 2]) + 1
+    np.testing.assert_allclose(statistics.tensors["0.weight.output_scale"] ** 2, counts / counts.sum())
+    assert statistics.tensors["0.weight.input_gram"].shape == (3, 3)
+    assert "0.weight.output_gram" not in statistics.tensors
+
+
+def test_conv1d_has_its_inputs_on_the_rows():
+    from transformers.pytorch_utils import Conv1D
+
+    layer, x = Conv1D(5, 3), torch.randn(8, 3)  # 3 inputs, 5 outputs, weight [3, 5]
+    statistics = run(nn.Sequential(layer), [x])
+    np.testing.assert_allclose(statistics.tensors["0.weight.output_gram"], x.double().T @ x.double() / 8, atol=1e-6)
+    assert statistics.tensors["0.weight.input_gram"].shape == (5, 5)
+
+
+def test_large_sides_keep_the_diagonal():
+    model, x = TwoLayers(), torch.randn(12, 4)
+    full, diagonal = run(model, [x]), run(model, [x], max_gram=3)
+    np.testing.assert_allclose(
+        diagonal.tensors["first.weight.input_scale"] ** 2, full.tensors["first.weight.input_gram"].diagonal(), 1e-5
+    )
+    assert "second.weight.input_gram" in diagonal.tensors  # of 3 inputs
+    assert diagonal.tensors["second.weight.output_scale"].shape == (5,)
+
+
+def test_a_tied_weight_has_the_statistics_of_all_its_uses():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(6, 3)
+            self.head = nn.Linear(3, 6, bias=False)
+            self.head.weight = self.table.weight
+
+        def forward(self, ids):
+            return self.head(torch.tanh(self.table(ids)))
+
+    statistics = run(Tied(), [torch.tensor([[1, 2, 3]])])
+    assert statistics.matrices == ["table.weight"]
+    assert statistics.tensors["table.weight.output_gram"].shape == (6, 6)
+    renamed = run(Tied(), [torch.tensor([[1, 2]])], names={"head.weight": "lm.weight"}.get)
+    assert renamed.matrices == ["lm.weight"]
+
+
+def test_shared_layers_count_every_call(token_batch):
+    from transformers import AlbertConfig, AlbertModel
+
+    config = AlbertConfig(
+        vocab_size=100, embedding_size=64, hidden_size=64, num_hidden_layers=3, num_attention_heads=4,
+        intermediate_size=96, max_position_embeddings=64,
+    )  # fmt: skip
+    statistics = collect_statistics(
+        AlbertModel(config), [token_batch], lambda model, batch: model(**batch).last_hidden_state
+    )
+    assert sum("albert_layers" in name for name in statistics.matrices) == 6
+
+
+def test_grouped_query_attention(token_batch):
+    from transformers import LlamaConfig, LlamaModel
+
+    config = LlamaConfig(
+        vocab_size=100, hidden_size=64, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=1,
+        intermediate_size=96,
+    )  # fmt: skip
+    statistics = run(
+        LlamaModel(config), [token_batch], lambda model, batch: model(**batch).last_hidden_state,
+        mask=lambda batch: batch["attention_mask"],
+    )  # fmt: skip
+    assert statistics.tensors["layers.0.self_attn.k_proj.weight.output_gram"].shape == (16, 16)
+    assert statistics.tensors["layers.0.self_attn.k_proj.weight.input_gram"].shape == (64, 64)
+
+
+def test_gpt2_with_its_head(tiny_gpt2, token_batch):
+    from transformers import GPT2LMHeadModel
+
+    statistics = run(
+        GPT2LMHeadModel(tiny_gpt2), [token_batch], lambda model, batch: model(**batch).logits,
+        mask=lambda batch: batch["attention_mask"], min_side=64,
+    )  # fmt: skip
+    assert statistics.tensors["transformer.h.0.mlp.c_fc.weight.output_gram"].shape == (64, 64)
+    assert statistics.tensors["transformer.h.0.mlp.c_fc.weight.input_gram"].shape == (256, 256)
+    assert "transformer.wte.weight" in statistics.matrices
+    assert not statistics.skipped
+
+
+def test_the_model_is_left_as_it_was():
+    model = TwoLayers().train()
+    model.first.weight.requires_grad_(False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    run(model, [torch.randn(3, 4)])
+    assert model.training and model.second.training
+    assert [p.requires_grad for p in model.parameters()] == [False, True, True, True]
+    assert all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not model.first._forward_hooks
+
+
+def test_layers_the_output_does_not_depend_on_are_left_out_and_named():
+    class Aside(TwoLayers):
+        def __init__(self):
+            super().__init__()
+            self.aside = nn.Linear(4, 2)
+            self.never = nn.Linear(4, 2)
+
+        def forward(self, x):
+            self.aside(x)
+            return super().forward(x)
+
+    statistics = run(Aside(), [torch.randn(3, 4)])
+    assert statistics.matrices == ["first.weight", "second.weight"]
+    assert statistics.skipped == ["aside.weight", "never.weight"]
+
+
+def test_globs_select_matrices():
+    x = torch.randn(3, 4)
+    assert run(TwoLayers(), [x], include=["sec*"]).matrices == ["second.weight"]
+    assert run(TwoLayers(), [x], exclude=["sec*"]).matrices == ["first.weight"]
+    assert run(TwoLayers(), [x], min_side=3).matrices == ["first.weight", "second.weight"]
+    with pytest.raises(ValueError, match="no matrix"):
+        run(TwoLayers(), [x], min_side=4)
+
+
+def test_the_seed_decides_the_projections():
+    model, x = TwoLayers(), torch.randn(3, 4)
+    first, again, other = (run(model, [x], seed=seed) for seed in (1, 1, 2))
+    name = "first.weight.output_gram"
+    np.testing.assert_array_equal(first.tensors[name], again.tensors[name])
+    assert not np.array_equal(first.tensors[name], other.tensors[name])

@@ -1,0 +1,169 @@
+"""Layers made of cores compute what dense layers compute."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from mpo_checkpoint import MPOConv1D, MPOEmbedding, MPOLinear, MPOWeight, contraction
+from reference import decompose
+from torch import nn
+from torch.nn import functional
+
+SHAPES = {
+    "low rank": ((12, 1), (1, 10), 3),
+    "three sites": ((2, 3, 2), (5, 1, 2), 4),
+    "five sites": ((3, 1, 2, 1, 2), (1, 5, 2, 1, 1), 6),
+    "padded": ((4, 2, 2), (2, 3, 2), 5),
+    "bond one": ((4, 3), (5, 2), 1),
+}
+
+
+def weight(shape="three sites", dtype=torch.float64, **options):
+    rows, columns, bond = SHAPES[shape]
+    cores = decompose(torch.randn(12, 10).numpy(), rows, columns, bond)
+    return MPOWeight([torch.from_numpy(core).to(dtype) for core in cores], (12, 10), len(cores) // 2, **options)
+
+
+@pytest.mark.parametrize("way", ["cores", "matrix"])
+@pytest.mark.parametrize("shape", SHAPES)
+class TestBothWays:
+    """The way is what the cost rule would choose; here it is forced."""
+
+    @pytest.fixture(autouse=True)
+    def _forced(self, monkeypatch, way):
+        monkeypatch.setattr(MPOWeight, "_is_matrix_cheaper", lambda *_: way == "matrix")
+        monkeypatch.setattr(contraction, "matrix_cost", lambda _: 0 if way == "matrix" else 10**9)
+
+    def test_linear(self, shape):
+        layer = MPOLinear(weight(shape), torch.randn(12, dtype=torch.float64))
+        for x in (torch.randn(10), torch.randn(3, 10), torch.randn(2, 3, 10), torch.randn(0, 10)):
+            x = x.double()
+            torch.testing.assert_close(layer(x), functional.linear(x, layer.weight.matrix(), layer.bias))
+
+    def test_conv1d(self, shape):
+        layer = MPOConv1D(weight(shape), torch.randn(10, dtype=torch.float64))
+        for x in (torch.randn(12), torch.randn(3, 12), torch.randn(2, 3, 12)):
+            torch.testing.assert_close(layer(x.double()), x.double() @ layer.weight.matrix() + layer.bias)
+
+    def test_embedding(self, shape):
+        layer = MPOEmbedding(weight(shape))
+        for ids in (torch.tensor(3), torch.tensor([[0, 11, 5], [5, 5, 2]]), torch.arange(0)):
+            torch.testing.assert_close(layer(ids), functional.embedding(ids, layer.weight.matrix()))
+
+    def test_gradients(self, shape):
+        linear, conv1d, embedding = MPOLinear(weight(shape)), MPOConv1D(weight(shape)), MPOEmbedding(weight(shape))
+
+        def call(layer):
+            return lambda x, *cores: torch.func.functional_call(
+                layer, {f"weight.cores.{k}": core for k, core in enumerate(cores)}, x
+            )
+
+        def cores(layer):
+            return [core.detach().requires_grad_() for core in layer.weight.cores]
+
+        for layer, features in ((linear, 10), (conv1d, 12)):
+            x = torch.randn(2, features, dtype=torch.float64, requires_grad=True)
+            assert torch.autograd.gradcheck(call(layer), (x, *cores(layer)))
+        ids = torch.tensor([0, 7, 7, 11])
+        assert torch.autograd.gradcheck(lambda *c: call(embedding)(ids, *c), cores(embedding))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradients_are_those_of_the_dense_layer(shape):
+    """By the chain rule through the matrix."""
+    layer, x, y = MPOLinear(weight(shape)), torch.randn(4, 10).double(), torch.randn(4, 12).double()
+    ((layer(x) - y) ** 2).sum().backward()
+    matrix = layer.weight.matrix().detach().requires_grad_()
+    ((functional.linear(x, matrix) - y) ** 2).sum().backward()
+    expected = torch.autograd.grad(layer.weight.matrix(), list(layer.weight.cores), matrix.grad)
+    for core, gradient in zip(layer.weight.cores, expected):
+        torch.testing.assert_close(core.grad, gradient)
+
+
+def test_costs_count_multiplications():
+    low_rank = [(1, 12, 1, 3), (3, 1, 10, 1)]
+    assert contraction.matrix_cost(low_rank) == 12 * 3 + 12 * 10 * 3
+    assert contraction.apply_cost(low_rank) == 3 * 10 + 12 * 3
+    assert contraction.rows_cost(low_rank) == 3 + 3 * 10
+
+
+def test_the_cheaper_way_depends_on_the_batch(monkeypatch):
+    layer = MPOLinear(weight("five sites"))
+    assert layer.weight._may_keep is False  # its cores are trained
+    built = []
+    monkeypatch.setattr(MPOWeight, "matrix", lambda self: built.append(1) or self._matrix())
+    layer(torch.randn(1, 10).double())
+    assert not built
+    layer(torch.randn(10_000, 10).double())
+    assert built
+    built.clear()
+    MPOLinear(weight("bond one"))(torch.randn(10_000, 10).double())
+    assert not built, "bond one is cheaper through the cores for any batch"
+
+
+def test_the_matrix_is_kept_when_nothing_is_trained():
+    kept = weight()
+    with torch.no_grad():
+        assert kept.train().matrix() is not kept.matrix(), "in training mode the cores may change"
+        assert kept.eval().matrix() is kept.matrix()
+    assert kept.matrix() is not kept.matrix(), "gradients are wanted"
+    kept.requires_grad_(False)
+    assert kept.train().matrix() is kept.matrix()
+    with torch.inference_mode():
+        inferred = kept.matrix()
+    x = torch.randn(3, 10, dtype=torch.float64, requires_grad=True)
+    functional.linear(x, inferred).sum().backward()
+
+
+def test_a_kept_matrix_follows_its_cores():
+    kept = weight().eval().requires_grad_(False)
+    before = kept.matrix().clone()
+    with torch.no_grad():
+        kept.cores[1].mul_(2)
+    torch.testing.assert_close(kept.matrix(), 2 * before)
+    kept.load_state_dict({name: value * (3 if name == "cores.0" else 1) for name, value in kept.state_dict().items()})
+    torch.testing.assert_close(kept.matrix(), 6 * before)
+    assert kept.float().matrix().dtype == torch.float32
+    assert copy.deepcopy(kept).matrix() is not kept.matrix()
+    assert pickle.loads(pickle.dumps(kept))._kept is None
+
+
+def test_nothing_is_kept_on_request():
+    layer = weight(keeps_matrix=False).eval().requires_grad_(False)
+    assert layer.matrix() is not layer.matrix()
+
+
+def test_state_dict_keys_are_the_names_of_the_format():
+    model = nn.ModuleDict({"dense": MPOLinear(weight(), torch.zeros(12))})
+    assert list(model.state_dict()) == ["dense.bias", *(f"dense.weight.cores.{k}" for k in range(3))]
+
+
+def test_a_weight_looks_like_a_tensor_where_models_ask():
+    layer = MPOLinear(weight(dtype=torch.float32))
+    assert (layer.weight.shape, layer.weight.dtype, layer.weight.device.type) == ((12, 10), torch.float32, "cpu")
+
+
+@pytest.mark.parametrize("ids", [[12], [-1]])
+def test_rows_outside_the_table_are_refused(ids):
+    with pytest.raises(IndexError):
+        MPOEmbedding(weight("padded"))(torch.tensor(ids))
+
+
+def test_training_cores_lowers_a_loss():
+    layer = MPOLinear(weight("five sites", torch.float32), torch.zeros(12))
+    layer.weight.central_core.requires_grad_(False)
+    central = layer.weight.central_core.clone()
+    x, y = torch.randn(64, 10), torch.randn(64, 12)
+    optimizer = torch.optim.Adam([p for p in layer.parameters() if p.requires_grad], 0.02)
+    losses = []
+    for _ in range(50):
+        loss = (layer(x) - y).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+    assert torch.equal(central, layer.weight.central_core)
