@@ -18,7 +18,7 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "python"))
-from mpo_checkpoint.dense import load_dense  # noqa: E402
+from mpo_checkpoint import load_dense  # noqa: E402
 from mpo_checkpoint.huggingface import sentence_embedding  # noqa: E402
 
 
