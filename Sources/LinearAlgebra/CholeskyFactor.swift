@@ -33,26 +33,3 @@ public struct CholeskyFactor: Sendable, Equatable {
     return result
   }
 }
-
-extension Matrix where Scalar == Double {
-  /// `Q`, `R` with `A = Q R`: orthonormal columns `[m, n]` and an upper triangle `[n, n]`, for `m ≥ n`. O(m n²).
-  /// - Throws: `LinearAlgebraError.noConvergence`, which finite input does not cause.
-  public func qrFactors() throws -> (q: Matrix, r: Matrix) {
-    precondition(rows >= columns)
-    var q = elements
-    var scales = [Double](repeating: 0, count: max(1, columns))
-    let (m, n) = (blasInt(rows), blasInt(columns))
-    var status = LAPACKE_dgeqrf(LAPACK_ROW_MAJOR, m, n, &q, n, &scales)
-    guard status == 0 else { throw LinearAlgebraError.noConvergence(routine: "dgeqrf", status: Int(status)) }
-    let upper = Matrix(rows: columns, columns: columns) { target in
-      for row in 0..<columns {
-        for column in 0..<columns {
-          target[row * columns + column] = column >= row ? q[row * columns + column] : 0
-        }
-      }
-    }
-    status = LAPACKE_dorgqr(LAPACK_ROW_MAJOR, m, n, n, &q, n, scales)
-    guard status == 0 else { throw LinearAlgebraError.noConvergence(routine: "dorgqr", status: Int(status)) }
-    return (Matrix(rows: rows, columns: columns, elements: q), upper)
-  }
-}

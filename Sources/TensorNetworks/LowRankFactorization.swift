@@ -52,9 +52,9 @@ struct WhitenedMatrix {
   /// `[I, rank]` and `[rank, J]`, the shorter side's factor an isometry.
   func factors(rank: Int) throws -> (left: Matrix<Double>, right: Matrix<Double>) {
     let leading = try SymmetricEigendecomposition(of: gram).vectors.firstRows(rank)
-    let (q, r) = try root.inverseTransposedTimes(leading.transposed()).qrFactors()
-    let rest = r * (leading * halfWhitened)
-    return isTransposed ? (rest.transposed(), q.transposed()) : (q, rest)
+    let qr = try QRDecomposition(of: root.inverseTransposedTimes(leading.transposed()))
+    let rest = qr.r * (leading * halfWhitened)
+    return isTransposed ? (rest.transposed(), qr.q.transposed()) : (qr.q, rest)
   }
 }
 
