@@ -1,15 +1,20 @@
 """Collects second moments of the inputs and the output gradients of a network's layers.
 
-For one layer ``y = W x`` and a small change ``D`` of its weight, the network's output ``o`` changes by ``J D x``, with
-``J`` the Jacobian of the output in ``y``. Gradients of random projections ``r·o`` with independent standard normal ``r``
-have the second moment ``E[g gᵀ] = JᵀJ``, so ``tr(G D S Dᵀ)`` with ``S = E[x xᵀ]`` and ``G = E[g gᵀ]`` estimates the
-squared change of the output, without labels and in the same unit for every layer.
+For one layer ``y = W x`` and a small change ``D`` of its weight, a sample's output ``o`` changes by ``Σ J D x`` over its
+positions, ``J`` the Jacobian of ``o`` in ``y``. Gradients ``g`` of random projections ``r·o``, ``r`` standard normal,
+have the second moment ``E[g gᵀ] = JᵀJ``, so ``Σ (gᵀ D x)²`` is the squared change that can be expected: without labels,
+and in the same unit for every layer. A conversion wants it as ``tr(G D S Dᵀ)``, with one matrix for each side. These are
+
+    S = Σ |g|² x xᵀ / Σ |g|²        the second moment of the inputs, weighted by how much the output feels them
+    G ∝ Σ |x|² g gᵀ                 the second moment of the gradients, weighted by the size of the inputs
+
+with ``tr G · tr S`` the mean over samples of ``Σ |g|² |x|²``. Without the weights, positions the output hardly depends on
+would count as much as all others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -94,6 +99,7 @@ def collect_statistics(
                 for index in range(passes):
                     value = loss(result, batch) if loss else _projection(result, scope.mask, generator)
                     value.sum().backward(retain_graph=index + 1 < passes)
+                scope.finish()
     finally:
         for handle in handles:
             handle.remove()
@@ -119,21 +125,28 @@ def _projection(result: Tensor, mask: Tensor | None, generator: torch.Generator)
     return direction * result
 
 
-@dataclass
 class _Scope:
-    """What the hooks have to know of the batch that runs."""
+    """The batch that runs: its mask, and the calls of layers that wait for their gradients."""
 
-    mask: Tensor | None = None
+    def __init__(self) -> None:
+        self.mask: Tensor | None = None
+        self.calls: list[_Call] = []
 
-    def weights(self, shape: torch.Size) -> Tensor | None:
-        """How often each position of a layer's input counts, flat; None where all count once."""
+    def is_counted(self, shape: torch.Size) -> Tensor | None:
+        """Which positions of a layer's input are no padding, flat; None where all count."""
         if self.mask is None:
             return None
         if shape.numel() == self.mask.numel() and shape[0] in (self.mask.shape[0], self.mask.numel()):
-            return self.mask.reshape(-1).double()
+            return self.mask.reshape(-1) != 0
         if len(shape) == 2 and shape[0] == 1 and shape[1] == self.mask.shape[1]:
-            return self.mask.sum(0).double()  # position ids, looked up once for all samples
+            return (self.mask != 0).any(0)  # position ids, looked up once for all samples
         return None
+
+    def finish(self) -> None:
+        """Adds up the calls after all gradients came."""
+        for call in self.calls:
+            call.finish()
+        self.calls.clear()
 
 
 class _Moment:
@@ -145,13 +158,43 @@ class _Moment:
     def __init__(self, size: int, is_diagonal: bool):
         self.sum = torch.zeros(size if is_diagonal else (size, size), dtype=torch.float64)
 
-    def add(self, rows: Tensor) -> None:
-        """Adds the second moment of ``rows [positions, n]``."""
-        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    def add(self, rows: Tensor, weights: Tensor) -> None:
+        """Adds the second moment of ``rows [positions, n]``, weighted with ``weights [positions]``."""
+        rows = rows * weights.sqrt()[:, None]
         self.sum += (rows.square().sum(0) if self.sum.ndim == 1 else rows.T @ rows).cpu()
 
-    def add_diagonal(self, values: Tensor) -> None:
-        self.sum += values.double().cpu()
+    @property
+    def trace(self) -> float:
+        return _trace(self.sum)
+
+
+class _Call:
+    """One call of a layer: its inputs ``[positions, n]``, or ids ``[positions]``, and how much the output feels them."""
+
+    def __init__(self, use: _Use, inputs: Tensor, is_counted: Tensor | None):
+        self.use, self.is_counted = use, is_counted
+        self.inputs = inputs if is_counted is None else inputs[is_counted]
+        self.sizes = torch.ones(1) if use.kind is Kind.EMBEDDING else _squared_norms(self.inputs)
+        self.weights: Tensor | None = None
+
+    def add_gradients(self, gradients: Tensor) -> None:
+        """Gradients at the layer's output, ``[..., n]``; once for every backward pass."""
+        rows = _at_least_single(gradients.detach().reshape(-1, gradients.shape[-1]))
+        rows = rows if self.is_counted is None else rows[self.is_counted]
+        self.use.gradients.add(rows, self.sizes.to(rows).expand(len(rows)))
+        weights = _squared_norms(rows)
+        self.weights = weights if self.weights is None else self.weights + weights
+
+    def finish(self) -> None:
+        if self.weights is None:
+            return
+        self.use.weight_sum += float(self.weights.sum(dtype=torch.float64))
+        self.use.positions += len(self.weights)
+        if self.use.kind is Kind.EMBEDDING:
+            sums = torch.bincount(self.inputs, self.weights.double(), minlength=len(self.use.inputs.sum))
+            self.use.inputs.sum += sums.cpu()
+        else:
+            self.use.inputs.add(_at_least_single(self.inputs), self.weights)
 
 
 class _Use:
@@ -163,46 +206,35 @@ class _Use:
         read, written = (columns, rows) if kind is Kind.LINEAR else (rows, columns)
         self.inputs = _Moment(read, kind is Kind.EMBEDDING or read > max_gram)
         self.gradients = _Moment(written, written > max_gram)
-        self.positions = 0.0
+        self.weight_sum = 0.0
+        self.positions = 0
 
     def hook(self, scope: _Scope) -> Callable[..., Tensor | None]:
         def forward_hook(module: nn.Module, arguments: tuple, named: dict, result: Tensor) -> Tensor | None:
+            if not torch.is_grad_enabled():
+                return None
             value = (arguments[0] if arguments else next(iter(named.values()))).detach()
-            ids = self.kind is Kind.EMBEDDING
-            weights = scope.weights(value.shape if ids else value.shape[:-1])
-            self._add_inputs(value.reshape(-1) if ids else value.reshape(-1, value.shape[-1]), weights)
+            positions = value.shape if self.kind is Kind.EMBEDDING else value.shape[:-1]
+            call = _Call(self, value.reshape(-1, *value.shape[len(positions) :]), scope.is_counted(positions))
+            scope.calls.append(call)
             replaced = None
             if not result.requires_grad:  # nothing before it needs gradients, but what it writes does
                 result = replaced = result.detach().requires_grad_().clone()
-            if result.requires_grad:
-                result.register_hook(lambda gradient: self._add_gradients(gradient, weights))
+            result.register_hook(call.add_gradients)
             return replaced
 
         return forward_hook
 
-    def _add_inputs(self, values: Tensor, weights: Tensor | None) -> None:
-        self.positions += len(values) if weights is None else float(weights.sum())
-        if self.kind is Kind.EMBEDDING:
-            self.inputs.add_diagonal(torch.bincount(values, weights, minlength=len(self.inputs.sum)))
-        else:
-            self.inputs.add(values if weights is None else values[weights != 0])
-
-    def _add_gradients(self, gradient: Tensor, weights: Tensor | None) -> None:
-        rows = gradient.detach().reshape(-1, gradient.shape[-1])
-        self.gradients.add(rows if weights is None else rows[weights != 0])
-
     def factors(self, gradients: int) -> tuple[Tensor, Tensor] | None:
-        """The moments of rows and columns; None when nothing came through.
-
-        Inputs are a mean over positions, gradients a mean over samples of the sum over positions: their product is the
-        expected change of one sample's output.
-        """
-        if self.positions == 0 or not float(self.gradients.sum.abs().sum()):
+        """The moments of rows and columns; None when nothing came through. ``gradients``: how many samples had one."""
+        if not self.weight_sum or not self.gradients.trace:
             return None
-        inputs, positions = self.inputs.sum, self.positions
-        if self.kind is Kind.EMBEDDING:  # one occurrence more of each row, so that unseen ones matter a little
-            inputs, positions = inputs + 1, positions + len(inputs)
-        read, written = inputs / positions, self.gradients.sum / gradients
+        # The product of the traces is the mean over samples of Σ |g|² |x|², which is the trace of either sum.
+        written = self.gradients.sum * (self.weight_sum / self.gradients.trace / gradients)
+        if self.kind is Kind.EMBEDDING:  # one average occurrence more of each row, so that unseen ones matter a little
+            read = (self.inputs.sum * self.positions / self.weight_sum + 1) / (self.positions + len(self.inputs.sum))
+        else:
+            read = self.inputs.sum / self.weight_sum
         return (written, read) if self.kind is Kind.LINEAR else (read, written)
 
 
@@ -222,11 +254,7 @@ class _Weight:
 
 def _one_product(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """One Kronecker product in the place of a sum of them: sides of equal trace are added."""
-
-    def trace(moment: Tensor) -> float:
-        return float((moment if moment.ndim == 1 else moment.diagonal()).sum())
-
-    balances = [(trace(columns) / trace(rows)) ** 0.5 for rows, columns in parts]
+    balances = [(_trace(columns) / _trace(rows)) ** 0.5 for rows, columns in parts]
     rows = [rows * balance for (rows, _), balance in zip(parts, balances)]
     columns = [columns / balance for (_, columns), balance in zip(parts, balances)]
 
@@ -236,6 +264,19 @@ def _one_product(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         return sum(moments[1:], moments[0])
 
     return total(rows), total(columns)
+
+
+def _trace(moment: Tensor) -> float:
+    """Of a second moment or its diagonal."""
+    return float((moment if moment.ndim == 1 else moment.diagonal()).sum())
+
+
+def _squared_norms(rows: Tensor) -> Tensor:
+    return _at_least_single(rows).square().sum(-1)
+
+
+def _at_least_single(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _entries(name: str, moment: Tensor) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 For a matrix ``[I, J]`` as the checkpoint stores it, the sides are named by the axes, whatever the layer does with them:
 ``input`` is the columns ``J``, ``output`` the rows ``I``. A side has a ``gram``, a symmetric second moment ``[n, n]``, or
-a ``scale`` ``[n]``, the square root of its diagonal.
+a ``scale`` ``[n]``, the square root of its diagonal. Instead of sides, a matrix can have ``element_weights [I, J]``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 FORMAT = "mpo-statistics"
 VERSION = "1"
-KINDS = ("input_gram", "input_scale", "output_gram", "output_scale")
+KINDS = ("input_gram", "input_scale", "output_gram", "output_scale", "element_weights")
 
 
 class StatisticsError(ValueError):
@@ -104,6 +104,10 @@ class Statistics:
             if kind.endswith("_scale"):
                 if value.ndim != 1 or (value < 0).any():
                     raise StatisticsError(f"{path}: {name}: is no vector of scales, which can't be negative")
+                continue
+            if kind == "element_weights":
+                if value.ndim != 2 or (value < 0).any():
+                    raise StatisticsError(f"{path}: {name}: is no matrix of weights, which can't be negative")
                 continue
             if value.ndim != 2 or value.shape[0] != value.shape[1]:
                 raise StatisticsError(f"{path}: {name}: is {list(value.shape)}, not square")
