@@ -2,14 +2,15 @@
 
 For one layer ``y = W x`` and a small change ``D`` of its weight, a sample's output ``o`` changes by ``Σ J D x`` over its
 positions, ``J`` the Jacobian of ``o`` in ``y``. Gradients ``g`` of random projections ``r·o``, ``r`` standard normal,
-have the second moment ``E[g gᵀ] = JᵀJ``, so ``Σ (gᵀ D x)²`` is the squared change that can be expected: without labels,
-and in the same unit for every layer. A conversion wants it as ``tr(G D S Dᵀ)``, with one matrix for each side. These are
+have the second moment ``E[g gᵀ] = JᵀJ``, so ``(Σ gᵀ D x)²`` is the squared change that can be expected: without labels,
+and in the same unit for every layer. A conversion wants it as ``tr(G D S Dᵀ)``, with one matrix for each side. For the
+``M = Σ g xᵀ`` of one sample, whose inner product with ``D`` that change is, these are the means over samples of
 
-    S = Σ |g|² x xᵀ / Σ |g|²        the second moment of the inputs, weighted by how much the output feels them
-    G ∝ Σ |x|² g gᵀ                 the second moment of the gradients, weighted by the size of the inputs
+    S ∝ MᵀM = Σ (g·g') x x'ᵀ        the second moment of the inputs, weighted by how much the output feels them
+    G ∝ M Mᵀ = Σ (x·x') g g'ᵀ       the second moment of the gradients, weighted by the size of the inputs
 
-with ``tr G · tr S`` the mean over samples of ``Σ |g|² |x|²``. Without the weights, positions the output hardly depends on
-would count as much as all others.
+over all pairs of positions of the sample, with ``tr G · tr S`` the mean of ``|M|²``. Pairs of different positions say what
+cancels or adds up in the output, but only for small changes: they count ``COHERENCE`` times.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from torch import Tensor, nn
 
 from .layers import Kind, kind_of
 from .statistics import Statistics
+
+# The weight of pairs of different positions. On MiniLM at half its encoder parameters the cosine to the original is 0.917
+# with 0 (positions err independently) and with 1 (the linear model taken at its word), 0.922 with 0.2.
+COHERENCE = 0.2
 
 Forward = Callable[[nn.Module, Any], Tensor]
 
@@ -40,7 +45,7 @@ def collect_statistics(
     *,
     mask: Callable[[Any], Tensor | None] = attention_mask,
     loss: Callable[[Tensor, Any], Tensor] | None = None,
-    projections: int = 4,
+    projections: int = 8,
     seed: int = 0,
     names: Callable[[str], str | None] = lambda name: name,
     include: Iterable[str] = ("*",),
@@ -132,15 +137,14 @@ class _Scope:
         self.mask: Tensor | None = None
         self.calls: list[_Call] = []
 
-    def is_counted(self, shape: torch.Size) -> Tensor | None:
-        """Which positions of a layer's input are no padding, flat; None where all count."""
-        if self.mask is None:
-            return None
-        if shape.numel() == self.mask.numel() and shape[0] in (self.mask.shape[0], self.mask.numel()):
-            return self.mask.reshape(-1) != 0
-        if len(shape) == 2 and shape[0] == 1 and shape[1] == self.mask.shape[1]:
-            return (self.mask != 0).any(0)  # position ids, looked up once for all samples
-        return None
+    def grid(self, shape: torch.Size) -> tuple[tuple[int, int], Tensor | None]:
+        """Samples and positions of a layer's input without its features, and which of them are no padding."""
+        mask = self.mask
+        if mask is not None and shape.numel() == mask.numel() and shape[0] in (mask.shape[0], mask.numel()):
+            return (mask.shape[0], mask.numel() // mask.shape[0]), mask.reshape(mask.shape[0], -1) != 0
+        if mask is not None and len(shape) == 2 and shape[0] == 1 and shape[1] == mask.shape[1]:
+            return (1, shape[1]), (mask != 0).any(0)[None]  # position ids, looked up once for all samples
+        return (shape[0], shape[1:].numel()) if shape else (1, 1), None
 
     def finish(self) -> None:
         """Adds up the calls after all gradients came."""
@@ -158,10 +162,18 @@ class _Moment:
     def __init__(self, size: int, is_diagonal: bool):
         self.sum = torch.zeros(size if is_diagonal else (size, size), dtype=torch.float64)
 
-    def add(self, rows: Tensor, weights: Tensor) -> None:
-        """Adds the second moment of ``rows [positions, n]``, weighted with ``weights [positions]``."""
-        rows = rows * weights.sqrt()[:, None]
-        self.sum += (rows.square().sum(0) if self.sum.ndim == 1 else rows.T @ rows).cpu()
+    def add(self, rows: Tensor, coupling: Tensor | None = None) -> None:
+        """Adds ``Σ c x x'ᵀ`` over the rows of each sample.
+
+        Args:
+            rows: ``[samples, positions, n]``.
+            coupling: ``c [samples, positions, positions]``; None for the identity.
+        """
+        others = rows if coupling is None else coupling @ rows
+        if self.sum.ndim == 1:
+            self.sum += (rows * others).sum((0, 1)).clamp(min=0).cpu()
+        else:
+            self.sum += (rows.flatten(0, 1).T @ others.flatten(0, 1)).cpu()
 
     @property
     def trace(self) -> float:
@@ -169,32 +181,39 @@ class _Moment:
 
 
 class _Call:
-    """One call of a layer: its inputs ``[positions, n]``, or ids ``[positions]``, and how much the output feels them."""
+    """One call of a layer: its inputs ``[samples, positions, n]``, or ids ``[samples, positions]``."""
 
-    def __init__(self, use: _Use, inputs: Tensor, is_counted: Tensor | None):
-        self.use, self.is_counted = use, is_counted
-        self.inputs = inputs if is_counted is None else inputs[is_counted]
-        self.sizes = torch.ones(1) if use.kind is Kind.EMBEDDING else _squared_norms(self.inputs)
+    def __init__(self, use: _Use, inputs: Tensor, grid: tuple[int, int], is_counted: Tensor | None):
+        self.use, self.grid, self.is_counted = use, grid, is_counted
+        self.inputs = inputs if use.kind is Kind.EMBEDDING else self.rows(inputs)
+        self.coupling = None if use.kind is Kind.EMBEDDING else _coupling(self.inputs)
         self.weights: Tensor | None = None
+
+    def rows(self, values: Tensor) -> Tensor:
+        """``[samples, positions, n]`` of ``[..., n]``, zero where there is padding."""
+        rows = _at_least_single(values.detach().reshape(*self.grid, values.shape[-1]))
+        return rows if self.is_counted is None else rows * self.is_counted[..., None]
 
     def add_gradients(self, gradients: Tensor) -> None:
         """Gradients at the layer's output, ``[..., n]``; once for every backward pass."""
-        rows = _at_least_single(gradients.detach().reshape(-1, gradients.shape[-1]))
-        rows = rows if self.is_counted is None else rows[self.is_counted]
-        self.use.gradients.add(rows, self.sizes.to(rows).expand(len(rows)))
-        weights = _squared_norms(rows)
+        rows = self.rows(gradients)
+        self.use.gradients.add(rows, None if self.coupling is None else self.coupling.to(rows))
+        weights = rows.square().sum(-1) if self.coupling is None else _coupling(rows)
         self.weights = weights if self.weights is None else self.weights + weights
 
     def finish(self) -> None:
+        """Adds the inputs, weighted by what came for them."""
         if self.weights is None:
             return
-        self.use.weight_sum += float(self.weights.sum(dtype=torch.float64))
-        self.use.positions += len(self.weights)
-        if self.use.kind is Kind.EMBEDDING:
-            sums = torch.bincount(self.inputs, self.weights.double(), minlength=len(self.use.inputs.sum))
-            self.use.inputs.sum += sums.cpu()
-        else:
-            self.use.inputs.add(_at_least_single(self.inputs), self.weights)
+        if self.use.kind is not Kind.EMBEDDING:
+            self.use.weight_sum += float(self.weights.diagonal(dim1=1, dim2=2).sum(dtype=torch.float64))
+            self.use.inputs.add(self.inputs, self.weights.to(self.inputs))
+            return
+        counted = torch.ones(self.grid, dtype=torch.bool) if self.is_counted is None else self.is_counted.cpu()
+        ids, weights = self.inputs.reshape(self.grid).cpu()[counted], self.weights.cpu()[counted]
+        self.use.weight_sum += float(weights.sum(dtype=torch.float64))
+        self.use.positions += len(ids)
+        self.use.inputs.sum += torch.bincount(ids, weights.double(), minlength=len(self.use.inputs.sum))
 
 
 class _Use:
@@ -215,7 +234,7 @@ class _Use:
                 return None
             value = (arguments[0] if arguments else next(iter(named.values()))).detach()
             positions = value.shape if self.kind is Kind.EMBEDDING else value.shape[:-1]
-            call = _Call(self, value.reshape(-1, *value.shape[len(positions) :]), scope.is_counted(positions))
+            call = _Call(self, value, *scope.grid(positions))
             scope.calls.append(call)
             replaced = None
             if not result.requires_grad:  # nothing before it needs gradients, but what it writes does
@@ -229,7 +248,7 @@ class _Use:
         """The moments of rows and columns; None when nothing came through. ``gradients``: how many samples had one."""
         if not self.weight_sum or not self.gradients.trace:
             return None
-        # The product of the traces is the mean over samples of Σ |g|² |x|², which is the trace of either sum.
+        # The product of the traces is the mean over samples of |M|², which is the trace of either sum.
         written = self.gradients.sum * (self.weight_sum / self.gradients.trace / gradients)
         if self.kind is Kind.EMBEDDING:  # one average occurrence more of each row, so that unseen ones matter a little
             read = (self.inputs.sum * self.positions / self.weight_sum + 1) / (self.positions + len(self.inputs.sum))
@@ -271,8 +290,10 @@ def _trace(moment: Tensor) -> float:
     return float((moment if moment.ndim == 1 else moment.diagonal()).sum())
 
 
-def _squared_norms(rows: Tensor) -> Tensor:
-    return _at_least_single(rows).square().sum(-1)
+def _coupling(rows: Tensor) -> Tensor:
+    """Products of the rows of each sample ``[samples, positions, n]``, those of different rows times ``COHERENCE``."""
+    products = rows @ rows.transpose(1, 2)
+    return COHERENCE * products + (1 - COHERENCE) * torch.diag_embed(products.diagonal(dim1=1, dim2=2))
 
 
 def _at_least_single(values: Tensor) -> Tensor:

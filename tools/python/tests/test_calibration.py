@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mpo_checkpoint import collect_statistics
+from mpo_checkpoint.calibration import COHERENCE
 from torch import nn
 
 
@@ -49,6 +50,23 @@ def test_moments_are_those_of_the_definition():
         s, g = moments(inputs, gradient, samples=12)
         np.testing.assert_allclose(statistics.tensors[f"{name}.weight.input_gram"], s, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(statistics.tensors[f"{name}.weight.output_gram"], g, rtol=1e-5, atol=1e-6)
+
+
+def test_positions_of_a_sample_add_up_in_part():
+    """S and G of the definition, from the positions of each sample pair by pair."""
+    layer, x, r = nn.Linear(4, 3, bias=False), torch.randn(2, 5, 4), torch.randn(2, 5, 3)
+    statistics = run(layer, [x], loss=lambda output, _: (output * r).sum((1, 2)))
+    s, g = torch.zeros(4, 4), torch.zeros(3, 3)
+    for sample in range(2):
+        for i in range(5):
+            for j in range(5):
+                share = 1 if i == j else COHERENCE
+                s += share * (r[sample, i] @ r[sample, j]) * torch.outer(x[sample, i], x[sample, j])
+                g += share * (x[sample, i] @ x[sample, j]) * torch.outer(r[sample, i], r[sample, j])
+    assert s.trace().item() == pytest.approx(g.trace().item(), rel=1e-5)
+    total = r.square().sum()
+    np.testing.assert_allclose(statistics.tensors["weight.input_gram"], s / total, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(statistics.tensors["weight.output_gram"], g / s.trace() * total / 2, rtol=1e-4, atol=1e-5)
 
 
 def test_positions_the_output_does_not_depend_on_do_not_count():
