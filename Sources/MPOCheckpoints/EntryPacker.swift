@@ -3,14 +3,14 @@ import Checkpoints
 import Glibc
 
 /// Packs one entry after another, block by block. One per thread: it keeps its buffers.
-struct EntryPacker: ~Copyable {
+package struct EntryPacker: ~Copyable {
   private let blockBytes: Int
   private var deflater: Deflater
   private let shuffled: UnsafeMutableRawBufferPointer
   private let packed: UnsafeMutableRawBufferPointer
 
   /// - Parameter blockBytes: A multiple of 8.
-  init(blockBytes: Int = PackedEntry.defaultBlockBytes) throws(PackingError) {
+  package init(blockBytes: Int = PackedEntry.defaultBlockBytes) throws(PackingError) {
     self.blockBytes = blockBytes
     deflater = try Deflater()
     shuffled = .allocate(byteCount: blockBytes, alignment: 64)
@@ -30,7 +30,7 @@ struct EntryPacker: ~Copyable {
   ///     which has its place in front of them. Nothing beyond the size of `elements` is ever written.
   /// - Returns: what the manifest has to say of it; nil when it would not become smaller, and what was written is of no
   ///   use.
-  mutating func pack(
+  package mutating func pack(
     _ elements: UnsafeRawBufferPointer, of entry: TensorInfo,
     write: (UnsafeRawBufferPointer, _ offset: Int) throws -> Void
   ) throws -> PackedEntry? {

@@ -1,12 +1,12 @@
 import Checkpoints
 
 /// Unpacks the blocks of one packed entry, in any order. Not for several threads; several of them for one entry are.
-struct EntryUnpacker: ~Copyable {
+package struct EntryUnpacker: ~Copyable {
   private let table: PackedTable
   private var inflater: Inflater
   private let shuffled: UnsafeMutableRawBufferPointer
 
-  init(_ table: PackedTable) throws(PackingError) {
+  package init(_ table: PackedTable) throws(PackingError) {
     self.table = table
     inflater = try Inflater()
     shuffled = .allocate(byteCount: min(table.layout.blockBytes, table.layout.byteCount), alignment: 64)
@@ -19,7 +19,7 @@ struct EntryUnpacker: ~Copyable {
   /// - Parameters:
   ///   - stored: The bytes of the table's `storedRange(ofBlock:)`.
   ///   - target: With room for the layout's `range(ofBlock:)`.
-  mutating func unpack(
+  package mutating func unpack(
     block: Int, _ stored: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer
   ) throws(PackingError) {
     let planes = table.layout.elementSize

@@ -97,7 +97,8 @@ public struct MPOCheckpointWriter: Sendable {
     guard let quantized = QuantizedCore(core, scaleShape: scales.shape) else {
       throw MPOCheckpointError.tensor(
         path: folder, tensor: entry.name,
-        reason: "has an element that is not finite or too large for a scale; leave out --central int8, or --exclude the "
+        reason:
+          "has an element that is not finite or too large for a scale; leave out --central int8, or --exclude the "
           + "tensor")
     }
     try quantized.bytes.withUnsafeBytes { try write($0, to: entry.name) }

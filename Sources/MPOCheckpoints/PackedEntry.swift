@@ -8,7 +8,7 @@ import Checkpoints
 /// stored as it is, a smaller one deflated (RFC 1951, without a header).
 public struct PackedEntry: Sendable, Equatable, Codable {
   public static let codec = "shuffle-deflate"
-  static let defaultBlockBytes = 256 << 10
+  package static let defaultBlockBytes = 256 << 10
   static let maximumBlockBytes = 16 << 20
 
   /// The entry's name, and what it holds when it is unpacked.
@@ -69,12 +69,12 @@ public struct PackedEntry: Sendable, Equatable, Codable {
   var stored: TensorInfo { TensorInfo(name: name, dtype: .u8, shape: [bytes]) }
   var unpacked: TensorInfo { TensorInfo(name: name, dtype: dtype, shape: shape) }
   var unpackedBytes: Int { unpacked.byteCount }
-  var layout: PackedLayout { PackedLayout(of: unpacked, blockBytes: blockBytes) }
+  package var layout: PackedLayout { PackedLayout(of: unpacked, blockBytes: blockBytes) }
   private var tableBytes: Int { layout.tableBytes }
 }
 
 /// How an entry is cut into blocks and planes.
-struct PackedLayout: Sendable, Equatable {
+package struct PackedLayout: Sendable, Equatable {
   /// Unpacked.
   let byteCount: Int
   let blockBytes: Int
@@ -87,13 +87,13 @@ struct PackedLayout: Sendable, Equatable {
     elementSize = max(1, entry.dtype.bitWidth / 8)
   }
 
-  var blockCount: Int { byteCount / blockBytes + (byteCount % blockBytes == 0 ? 0 : 1) }
+  package var blockCount: Int { byteCount / blockBytes + (byteCount % blockBytes == 0 ? 0 : 1) }
   /// The size of a row of the table.
   var rowBytes: Int { (elementSize + 1) * 4 }
-  var tableBytes: Int { blockCount * rowBytes }
+  package var tableBytes: Int { blockCount * rowBytes }
 
   /// The bytes of a block, unpacked.
-  func range(ofBlock block: Int) -> Range<Int> {
+  package func range(ofBlock block: Int) -> Range<Int> {
     block * blockBytes..<min(byteCount, (block + 1) * blockBytes)
   }
 }

@@ -34,7 +34,9 @@ final class PackedShards: Sendable {
       func malformed(_ reason: String) -> CheckpointError {
         .malformed(file: folder, tensor: entry.name, reason: reason)
       }
-      guard numbers.updateValue(places.count, forKey: entry.name) == nil else { throw malformed("it is declared twice") }
+      guard numbers.updateValue(places.count, forKey: entry.name) == nil else {
+        throw malformed("it is declared twice")
+      }
       places.append(Place(entry: entry, offset: end))
       let (sum, overflows) = end.addingReportingOverflow(try entry.checkedByteCount(orThrow: malformed))
       guard !overflows, sum < Int.max / 2 else { throw malformed("the files would be too large for any disk") }

@@ -1,8 +1,8 @@
 import Checkpoints
 
 /// The table of a packed entry, checked against the manifest.
-struct PackedTable: Sendable {
-  let layout: PackedLayout
+package struct PackedTable: Sendable {
+  package let layout: PackedLayout
   /// Stored sizes of the planes and a checksum, for each block.
   private let values: [UInt32]
   /// Where each block is in the packed entry; the last is the end.
@@ -10,7 +10,7 @@ struct PackedTable: Sendable {
 
   /// - Parameter bytes: The first `layout.tableBytes` of the packed entry.
   /// - Throws: for a table that contradicts the manifest.
-  init(of entry: PackedEntry, _ bytes: UnsafeRawBufferPointer) throws(PackingError) {
+  package init(of entry: PackedEntry, _ bytes: UnsafeRawBufferPointer) throws(PackingError) {
     layout = entry.layout
     guard bytes.count == layout.tableBytes else { throw .sizes(found: bytes.count, expected: entry.bytes) }
     let planes = layout.elementSize
@@ -40,7 +40,7 @@ struct PackedTable: Sendable {
   }
 
   /// Where a block is in the packed entry.
-  func storedRange(ofBlock block: Int) -> Range<Int> { offsets[block]..<offsets[block + 1] }
+  package func storedRange(ofBlock block: Int) -> Range<Int> { offsets[block]..<offsets[block + 1] }
 
   /// The stored sizes of a block's planes.
   func planeSizes(ofBlock block: Int) -> ArraySlice<UInt32> {

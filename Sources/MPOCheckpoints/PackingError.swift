@@ -1,5 +1,5 @@
 /// Why a packed entry can't be unpacked. The messages lack the entry's name: who knows it adds it.
-enum PackingError: Error, Equatable, CustomStringConvertible {
+package enum PackingError: Error, Equatable, CustomStringConvertible {
   /// The sizes in the table do not add up to the entry.
   case sizes(found: Int, expected: Int)
   /// A plane would be stored in no bytes, or in more than it has.
@@ -11,7 +11,7 @@ enum PackingError: Error, Equatable, CustomStringConvertible {
   /// zlib has no memory left.
   case outOfMemory
 
-  var description: String {
+  package var description: String {
     switch self {
     case .sizes(let found, let expected):
       "is packed in \(expected) bytes, its table speaks of \(found): it is damaged; convert the model again"

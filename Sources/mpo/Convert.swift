@@ -38,7 +38,9 @@ struct Convert: ParsableCommand {
       valueName: "int8"))
   var central: CentralCoding?
 
-  @Flag(help: "Pack what is stored: lossless, smaller than gzip and faster. Any entry that would not shrink stays as it is.")
+  @Flag(
+    help: "Pack what is stored: lossless, smaller than gzip and faster. Any entry that would not shrink stays as it is."
+  )
   var pack = false
 
   @OptionGroup var work: WorkOptions

@@ -81,7 +81,8 @@ struct MPOInspection {
       guard let mpo = record.mpo else { continue }
       table.add([
         escaped(record.name), sizes(record.shape), record.orientation?.rawValue ?? "", mpo.shape.description,
-        list(mpo.bonds), mpo.coreDType.rawValue + (mpo.centralScales == nil ? "" : "/I8"), fixed(mpo.ratio, 4), small(mpo.relativeError),
+        list(mpo.bonds), mpo.coreDType.rawValue + (mpo.centralScales == nil ? "" : "/I8"), fixed(mpo.ratio, 4),
+        small(mpo.relativeError),
         small(mpo.svdRelativeError), mpo.entropies.map { $0.map { fixed($0, 2) }.joined(separator: " ") } ?? "–",
       ])
     }
