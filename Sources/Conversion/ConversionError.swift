@@ -42,7 +42,7 @@ extension ConversionError: CustomStringConvertible {
       "the measured relative error is above \(maximum) for "
         + tensors.prefix(3).map { "'\(escaped($0.name))' (\($0.error))" }.joined(separator: ", ")
         + (tensors.count > 3 ? " and \(tensors.count - 3) more" : "")
-        + "; store the cores in a wider --dtype or ask for less"
+        + "; store the cores in a wider --dtype (and without --central int8), or ask for less"
     case .noKerasArchive(let path):
       "\(escaped(path, limit: 4096)): its source was no Keras archive, so there is no model to put the weights into; "
         + "restore to an .h5 or a .safetensors file"

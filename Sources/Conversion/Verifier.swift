@@ -52,6 +52,7 @@ public struct Verifier: Sendable {
     report.fileCount = checkpoint.manifest.shards.count + checkpoint.manifest.companions.count + 1
     report.tensorCount = checkpoint.manifest.tensors.count
     report.problems = try checkpoint.damagedFiles().map(\.description)
+    if report.problems.isEmpty { report.problems = try checkpoint.damagedEntries().map(\.description) }
     if let original, report.problems.isEmpty { try compare(checkpoint, original, &report, progress) }
     return report
   }

@@ -166,13 +166,18 @@ public struct MPOCheckpoint: Sendable {
   private func quantizedCore(
     _ entry: TensorInfo, _ bytes: UnsafeRawBufferPointer, _ scales: TensorInfo
   ) throws -> QuantizedCore {
-    let values = try withEntryBytes(of: scales) { try TensorElements.withFloats(of: $0, .f32) { Array($0) } }
+    QuantizedCore(
+      shape: entry.shape, bytes: Array(bytes.bindMemory(to: Int8.self)), scaleShape: scales.shape,
+      scales: try self.scales(scales))
+  }
+
+  private func scales(_ entry: TensorInfo) throws -> [Float] {
+    let values = try withEntryBytes(of: entry) { try TensorElements.withFloats(of: $0, .f32) { Array($0) } }
     guard values.allSatisfy({ $0.isFinite && $0 >= 0 }) else {
       throw MPOCheckpointError.tensor(
-        path: path, tensor: scales.name, reason: "has a scale that is negative or not finite; convert the model again")
+        path: path, tensor: entry.name, reason: "has a scale that is negative or not finite; convert the model again")
     }
-    return QuantizedCore(
-      shape: entry.shape, bytes: Array(bytes.bindMemory(to: Int8.self)), scaleShape: scales.shape, scales: values)
+    return values
   }
 
   /// Calls `body` with the bytes of one of a record's entries, unpacked. Memory: those of the entry where it is packed.
@@ -211,6 +216,21 @@ public struct MPOCheckpoint: Sendable {
       throw MPOCheckpointError.tensor(path: path, tensor: record.name, reason: "is not stored dense")
     }
     return try withEntryBytes(of: record.info, body)
+  }
+
+  /// What is wrong with packed entries and with scales: unpacks all of them.
+  public func damagedEntries() throws -> [MPOCheckpointError] {
+    try manifest.tensors.flatMap { record in
+      try record.entries.compactMap { entry in
+        do {
+          if packed[entry.name] != nil { try withEntryBytes(of: entry) { _ in } }
+          if record.mpo?.centralScales != nil, entry == record.entries.last { _ = try scales(entry) }
+          return nil
+        } catch let error as MPOCheckpointError {
+          return error
+        }
+      }
+    }
   }
 
   /// The files whose SHA-256 is not the manifest's, each with what is wrong; reads them whole.

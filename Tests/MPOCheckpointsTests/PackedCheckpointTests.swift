@@ -269,6 +269,34 @@ private struct CompactCheckpoint {
     }
   }
 
+  @Test func `entries that do not unpack, or scales that are none, are found where all checksums of files match`()
+    throws
+  {
+    _ = try CompactCheckpoint(in: folder)
+    #expect(try MPOCheckpoint(path: folder).damagedEntries() == [])
+    let path = folder + "/tensors.safetensors"
+    let file = try SafetensorsFile(path: path)
+    var content = try Data(contentsOf: URL(filePath: path))
+    for (name, place, byte) in [("zeros", 16, 0x55), ("w.cores.1.scales", 3, 0xFF)] as [(String, Int, UInt8)] {
+      let entry = try #require(file.tensor(named: name))
+      let found = try #require(content.range(of: try file.withBytes(of: entry) { Data($0) }))
+      content[found.lowerBound + place] ^= byte
+    }
+    try content.write(to: URL(filePath: path))
+    try ManifestText.edit(in: folder) {
+      let fingerprint = try FileFingerprint(ofFileAt: path)
+      $0.object["shards"] = [
+        ["name": fingerprint.file, "bytes": fingerprint.bytes, "sha256": fingerprint.sha256] as [String: Any]
+      ]
+    }
+    let checkpoint = try MPOCheckpoint(path: folder)
+    #expect(try checkpoint.damagedFiles() == [])
+    let damages = try checkpoint.damagedEntries().map(\.description)
+    #expect(damages.count == 2)
+    #expect(damages.contains { $0.contains("'w.cores.1.scales'") && $0.contains("scale") })
+    #expect(damages.contains { $0.contains("'zeros'") && $0.contains("CRC-32") })
+  }
+
   @Test(arguments: [[1, 8, 1], [1, 8, 1, 6, 1], [1, 4, 1, 6], [0, 8, 1, 6], [-1, 8, 1, -6], [16, 8, 8, 7]])
   func `scales that do not broadcast to the central core are refused`(scales: [Int]) throws {
     _ = try CompactCheckpoint(in: folder, packs: false)
