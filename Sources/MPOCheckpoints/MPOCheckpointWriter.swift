@@ -20,6 +20,13 @@ public struct MPOCheckpointWriter: Sendable {
     folder: String, records: [TensorRecord], maximumShardBytes: Int = 5_000_000_000
   ) throws {
     self.folder = folder
+    for record in records {
+      guard let mpo = record.mpo, !MPORecord.isWithinLimit(mpo.shape, bonds: mpo.bonds) else { continue }
+      throw MPOCheckpointError.tensor(
+        path: folder, tensor: record.name,
+        reason: "its cores of \(mpo.parameterCount) elements are too few for a matrix of "
+          + "\(mpo.shape.rows) × \(mpo.shape.columns): readers would refuse it; raise --min-bond, or --exclude it")
+    }
     // Wide types first, so that every entry is aligned to its elements.
     let entries = records.flatMap(\.entries).enumerated()
       .sorted { ($1.element.dtype.bitWidth, $0.offset) < ($0.element.dtype.bitWidth, $1.offset) }
