@@ -2,13 +2,10 @@
 #include "CLinux.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 int mpo_pipe(int ends[2]) { return pipe2(ends, O_CLOEXEC); }
-
-int mpo_memory_file(const char *name) { return memfd_create(name, MFD_CLOEXEC); }
 
 int mpo_processor_count(void) {
   unsigned char mask[1024];

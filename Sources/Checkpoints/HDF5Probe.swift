@@ -1,5 +1,4 @@
 import CHDF5
-import CLinux
 import Glibc
 import Synchronization
 
@@ -41,10 +40,11 @@ public enum HDF5Probe {
       case .other: try? checkpoint.withBytes(of: tensor) { _ in }
       }
     }
-    let copy = mpo_memory_file("skeleton")
-    guard copy >= 0 else { throw CheckpointError.system(file.path, "copy its structure", errno) }
-    defer { close(copy) }
-    let output = try HDF5OutputFile(path: "/proc/self/fd/\(copy)", like: file)
+    let copy = try (try? TemporaryFile(in: "/dev/shm")) ?? TemporaryFile()
+    defer { close(copy.descriptor) }
+    let output = try copy.withPath {
+      try HDF5OutputFile(path: $0, creating: $0, writtenThrough: copy.descriptor, like: file)
+    }
     try HDF5StructureCopy.copy(file, leavingOut: Set(checkpoint.tensors.map(\.name)), to: output)
     try output.close()
   }
@@ -87,8 +87,15 @@ public enum HDF5Probe {
     posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0)
     posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0)
     var arguments = ([program.path] + program.arguments).map { strdup($0) } + [nil]
-    // It multiplies no matrices: threads for that would only take time to start.
-    var environment = ProcessEnvironment.entries(replacing: "OPENBLAS_NUM_THREADS", with: "1").map { strdup($0) } + [nil]
+    var environment = ProcessEnvironment.entries(
+      adding: [
+        // It multiplies no matrices: threads for that would only take time to start.
+        ("OPENBLAS_NUM_THREADS", "1"),
+        // Memory that was never written is full of large numbers, so that a use of it crashes here rather than later.
+        ("MALLOC_PERTURB_", "90"),
+        ("SWIFT_BACKTRACE", "enable=no"),
+      ]
+    ).map { strdup($0) } + [nil]
     defer { for text in arguments + environment { free(text) } }
     var process: pid_t = 0
     guard posix_spawn(&process, program.path, &actions, nil, &arguments, &environment) == 0 else { return nil }
@@ -98,15 +105,15 @@ public enum HDF5Probe {
 
 /// The environment of this process.
 private enum ProcessEnvironment {
-  /// Its entries, `NAME=value`, one of them replaced.
-  static func entries(replacing name: String, with value: String) -> [String] {
-    var result: [String] = []
+  /// Its entries, `NAME=value`, some of them replaced.
+  static func entries(adding variables: [(name: String, value: String)]) -> [String] {
+    var result = variables.map { "\($0.name)=\($0.value)" }
     var next = environ
     while let entry = next.pointee {
       let text = String(cString: entry)
-      if !text.hasPrefix(name + "=") { result.append(text) }
+      if !variables.contains(where: { text.hasPrefix($0.name + "=") }) { result.append(text) }
       next += 1
     }
-    return result + ["\(name)=\(value)"]
+    return result
   }
 }

@@ -43,7 +43,7 @@ struct ProcessGroupWatchdog: ~Copyable {
   /// Names the group to end.
   func watch(_ group: pid_t) {
     let line = Array("\(group)\n".utf8)
-    _ = send(input, line, line.count, Int32(MSG_NOSIGNAL.rawValue))
+    _ = send(input, line, line.count, Int32(MSG_NOSIGNAL))
   }
 
   deinit {

@@ -10,9 +10,6 @@ int renameat2(int from_folder, const char *from, int to_folder, const char *to, 
 // A pipe whose ends are closed in processes that are started; -1 with errno on failure.
 int mpo_pipe(int ends[2]);
 
-// A file in memory without a name; its descriptor, closed in processes that are started, or -1 with errno.
-int mpo_memory_file(const char *name);
-
 // The number of processors that the calling thread may run on; 0 when the system does not say.
 int mpo_processor_count(void);
 
