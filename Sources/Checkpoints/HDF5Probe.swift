@@ -87,15 +87,16 @@ public enum HDF5Probe {
     posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0)
     posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0)
     var arguments = ([program.path] + program.arguments).map { strdup($0) } + [nil]
-    var environment = ProcessEnvironment.entries(
-      adding: [
-        // It multiplies no matrices: threads for that would only take time to start.
-        ("OPENBLAS_NUM_THREADS", "1"),
-        // Memory that was never written is full of large numbers, so that a use of it crashes here rather than later.
-        ("MALLOC_PERTURB_", "90"),
-        ("SWIFT_BACKTRACE", "enable=no"),
-      ]
-    ).map { strdup($0) } + [nil]
+    var environment =
+      ProcessEnvironment.entries(
+        adding: [
+          // It multiplies no matrices: threads for that would only take time to start.
+          ("OPENBLAS_NUM_THREADS", "1"),
+          // Memory that was never written is full of large numbers, so that a use of it crashes here rather than later.
+          ("MALLOC_PERTURB_", "90"),
+          ("SWIFT_BACKTRACE", "enable=no"),
+        ]
+      ).map { strdup($0) } + [nil]
     defer { for text in arguments + environment { free(text) } }
     var process: pid_t = 0
     guard posix_spawn(&process, program.path, &actions, nil, &arguments, &environment) == 0 else { return nil }

@@ -20,7 +20,9 @@ struct MPOTool: ParsableCommand {
       (verify, a maximum error that was not met, a model that is outside the limit of squeeze to begin with); 64 the command line was wrong; 128 + n ended by signal n.
       """,
     version: version,
-    subcommands: [Convert.self, Profile.self, Plan.self, Squeeze.self, Inspect.self, Restore.self, Verify.self, ProbeHDF5.self])
+    subcommands: [
+      Convert.self, Profile.self, Plan.self, Squeeze.self, Inspect.self, Restore.self, Verify.self, ProbeHDF5.self,
+    ])
 
   static func main() {
     Interruption.cleanUpOnSignals()

@@ -325,7 +325,9 @@ import Testing
     expectRefused("manifest.json", "tensors[0].padded_shape")
   }
 
-  @Test(arguments: [(28, "'tied weight': is tied to 'f32.weight', which has another"), (29, "far more elements than its cores")])
+  @Test(arguments: [
+    (28, "'tied weight': is tied to 'f32.weight', which has another"), (29, "far more elements than its cores"),
+  ])
   func `a matrix far too large for its cores is refused`(digits: Int, reason: String) throws {
     // One row factor and one column factor a site, all bonds 1: 4 numbers stand for a factor of 4.
     let rows = digits / 2
@@ -338,7 +340,8 @@ import Testing
           "padded_shape": [1 << rows, 1 << columns],
           "row_factors": Array(repeating: 2, count: rows) + Array(repeating: 1, count: columns - rows),
           "column_factors": Array(repeating: 2, count: columns), "bonds": Array(repeating: 1, count: columns - 1),
-          "full_bonds": (1..<columns).map { 1 << min(2 * $0, digits - 2 * $0) }, "central": (digits + 1) / 4 - (digits % 4 == 0 ? 1 : 0),
+          "full_bonds": (1..<columns).map { 1 << min(2 * $0, digits - 2 * $0) },
+          "central": (digits + 1) / 4 - (digits % 4 == 0 ? 1 : 0),
         ])
     }
     expectRefused("tensor", reason)

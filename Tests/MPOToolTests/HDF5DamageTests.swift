@@ -30,7 +30,9 @@ import Testing
     }
     defer { HDF5Probe.use(program: Tool.path, arguments: ["probe-hdf5"]) }
     HDF5Probe.use(program: "/bin/sh", arguments: ["-c", "kill -SEGV $$"])
-    #expect(reason() == "\(path): is no valid HDF5 file: libhdf5 crashes on it (signal 11); it is damaged, or made to do harm")
+    #expect(
+      reason() == "\(path): is no valid HDF5 file: libhdf5 crashes on it (signal 11); it is damaged, or made to do harm"
+    )
     HDF5Probe.use(program: "/bin/sh", arguments: ["-c", "sleep 1000"], timeLimit: .milliseconds(50))
     #expect(reason()?.contains("does not come to an end") == true)
     HDF5Probe.use(program: "/bin/sh", arguments: ["-c", "exit 1"])

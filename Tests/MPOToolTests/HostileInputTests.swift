@@ -22,7 +22,9 @@ import Testing
   @Test func `pipes and devices are refused, and nothing waits for them`() throws {
     let pipe = temporary.path + "/pipe.safetensors"
     #expect(mkfifo(pipe, 0o600) == 0)
-    for (path, kind) in [(pipe, "a named pipe"), ("/dev/zero", "a character device"), ("/dev/null", "a character device")] {
+    for (path, kind) in [
+      (pipe, "a named pipe"), ("/dev/zero", "a character device"), ("/dev/null", "a character device"),
+    ] {
       for command in [
         ["inspect", path], ["inspect", path, "--json"], ["profile", path, "-o", "-"],
         ["convert", path, "-o", output, "--ratio", "0.5"],
@@ -61,7 +63,8 @@ import Testing
 
   @Test func `an index leads to regular files of its own folder only`() throws {
     let model = try folder("model")
-    try FileManager.default.copyItem(atPath: bert + "/model.safetensors", toPath: temporary.path + "/outside.safetensors")
+    try FileManager.default.copyItem(
+      atPath: bert + "/model.safetensors", toPath: temporary.path + "/outside.safetensors")
     try FileManager.default.createSymbolicLink(
       atPath: model + "/link.safetensors", withDestinationPath: "../outside.safetensors")
     try FileManager.default.createSymbolicLink(
