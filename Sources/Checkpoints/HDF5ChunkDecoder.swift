@@ -88,35 +88,6 @@ struct HDF5ChunkDecoder: ~Copyable {
   }
 }
 
-/// The bytes of each element together again: `source` holds the first bytes of all elements, then the second bytes, …,
-/// and as they are those that make no whole element.
-func unshuffle(_ source: UnsafeRawBufferPointer, elementSize: Int, to target: UnsafeMutableRawBufferPointer) {
-  guard let from = source.baseAddress, let to = target.baseAddress else { return }
-  let count = elementSize > 0 ? source.count / elementSize : 0
-  guard elementSize > 1, count > 1 else { return to.copyMemory(from: from, byteCount: source.count) }
-  let bytes = from.assumingMemoryBound(to: UInt8.self)
-  switch elementSize {
-  case 2:
-    for index in 0..<count {
-      let value = UInt16(bytes[index]) | UInt16(bytes[count + index]) << 8
-      to.storeBytes(of: value.littleEndian, toByteOffset: index * 2, as: UInt16.self)
-    }
-  case 4:
-    for index in 0..<count {
-      let low = UInt32(bytes[index]) | UInt32(bytes[count + index]) << 8
-      let high = UInt32(bytes[2 * count + index]) << 16 | UInt32(bytes[3 * count + index]) << 24
-      to.storeBytes(of: (low | high).littleEndian, toByteOffset: index * 4, as: UInt32.self)
-    }
-  default:
-    let result = to.assumingMemoryBound(to: UInt8.self)
-    for byte in 0..<elementSize {
-      for index in 0..<count { result[index * elementSize + byte] = bytes[byte * count + index] }
-    }
-  }
-  let whole = count * elementSize
-  (to + whole).copyMemory(from: from + whole, byteCount: source.count - whole)
-}
-
 /// The checksum that HDF5 stores: Fletcher's with 32 bits, over big-endian words of 16.
 func fletcher32(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
   var first: UInt32 = 0

@@ -11,6 +11,10 @@ public struct Converter: Sendable {
   /// Cores of nil dtype are at least F32: a source in half precision is restored to the rounding of single precision,
   /// which leaves next to all of its elements as they were. F64 cores leave all of them.
   public var isLossless = false
+  /// Whether the central cores are stored as bytes with scales.
+  public var quantizesCentralCores = false
+  /// Whether entries are packed.
+  public var packs = false
   public var jobs: Int
   /// Fails when a measured relative error is above it.
   public var maximumError: Double?
@@ -41,7 +45,7 @@ public struct Converter: Sendable {
   ) throws -> [TensorRecord] {
     let ties = try TiedTensors.find(in: checkpoint)
     let records = try self.records(of: checkpoint, plan: plan, ties: ties)
-    let writer = try MPOCheckpointWriter(folder: folder, records: records)
+    let writer = try MPOCheckpointWriter(folder: folder, records: records, packs: packs)
     let skeleton = (checkpoint as? HDF5Checkpoint)?.skeletonName
     if let skeleton, let source = checkpoint as? HDF5Checkpoint {
       try source.writeSkeleton(to: folder + "/" + skeleton)
@@ -70,13 +74,13 @@ public struct Converter: Sendable {
       .filter { $0.1 > maximumError }
       guard above.isEmpty else { throw ConversionError.errorAboveMaximum(maximum: maximumError, tensors: above) }
     }
-    try writer.finish(
+    let manifest = try writer.finish(
       records: results, generator: generator,
       source: Manifest.Source(
         format: checkpoint.format, files: checkpoint.files.indices.compactMap { fingerprints[$0] },
         metadata: checkpoint.metadata, skeleton: skeleton),
       options: options, companions: checkpoint.companions, from: checkpoint.folder)
-    return results
+    return manifest.tensors
   }
 
   private enum WorkItem: Sendable {
@@ -116,10 +120,13 @@ public struct Converter: Sendable {
             path: checkpoint.path, tensor: tensor.name,
             reason: "its plan, bonds \(bonds) of the factors \(layer.shape), contradicts itself; make the plan again")
         }
+        let limited = layer.shape.limitedBonds(bonds)
         storage = .mpo(
           MPORecord(
-            rows: layer.rows, columns: layer.columns, shape: layer.shape, bonds: layer.shape.limitedBonds(bonds),
-            coreDType: coreDType ?? defaultCoreDType(for: tensor.dtype), svdRelativeError: layer.svdRelativeError,
+            rows: layer.rows, columns: layer.columns, shape: layer.shape, bonds: limited,
+            coreDType: coreDType ?? defaultCoreDType(for: tensor.dtype),
+            centralScales: quantizesCentralCores ? MPORecord.centralScales(layer.shape, bonds: limited) : nil,
+            svdRelativeError: layer.svdRelativeError,
             norm: layer.norm, entropies: layer.entropies))
       }
       return TensorRecord(

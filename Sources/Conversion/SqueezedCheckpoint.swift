@@ -27,6 +27,7 @@ struct SqueezedCheckpoint: Sendable {
           result.storage = .mpo(
             MPORecord(
               rows: mpo.rows, columns: mpo.columns, shape: mpo.shape, bonds: bonds, coreDType: mpo.coreDType,
+              centralScales: mpo.centralScales == nil ? nil : MPORecord.centralScales(mpo.shape, bonds: bonds),
               norm: mpo.norm, entropies: mpo.entropies))
         } else if let candidate = candidates[record.name] {
           result.storage = .mpo(
@@ -70,11 +71,7 @@ struct SqueezedCheckpoint: Sendable {
     case (_, .dense):
       try source.withDenseBytes(of: present) { try writer.write($0, of: record) }
     case (.mpo(let old), .mpo(let new)) where old.bonds == new.bonds:
-      if old.coreDType == .f64 {
-        _ = try writer.write(source.mpo(present, old, as: Double.self), of: record)
-      } else {
-        _ = try writer.write(source.mpo(present, old, as: Float.self), of: record)
-      }
+      try writer.copy(record, from: source)
     case (.mpo(let old), .mpo(let new)):
       let cores: MPO<Double> = try source.mpo(present, old)
       _ = try writer.write(cores.truncated(to: new.bonds), of: record)

@@ -8,7 +8,7 @@ public struct MPOCheckpoint: Sendable {
   public let path: String
   public let manifest: Manifest
   private let shards: any DenseCheckpoint
-  private let entries: [String: TensorInfo]
+  private let packed: [String: PackedEntry]
   private let records: [String: Int]
 
   /// Whether a folder with a manifest of this format is at `path`.
@@ -54,7 +54,9 @@ public struct MPOCheckpoint: Sendable {
       throw MPOCheckpointError.manifest(
         path: path + "/" + Manifest.fileName, reason: "lists other shards than \(entryPoint) does")
     }
-    entries = try Self.checkEntries(of: manifest, shards.tensors, path)
+    try Self.checkEntries(of: manifest, shards.tensors, path)
+    packed = Dictionary(
+      manifest.tensors.flatMap(\.packed).map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
   }
 
   private static func name(of file: String) -> String { file.split(separator: "/").last.map(String.init) ?? file }
@@ -112,11 +114,10 @@ public struct MPOCheckpoint: Sendable {
   /// Exactly the entries the records call for are there.
   private static func checkEntries(
     of manifest: Manifest, _ found: [TensorInfo], _ path: String
-  ) throws -> [String: TensorInfo] {
+  ) throws {
     var rest = Dictionary(found.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
-    let entries = rest
     for record in manifest.tensors {
-      for expected in record.entries {
+      for expected in record.storedEntries {
         guard let entry = rest.removeValue(forKey: expected.name) else {
           throw MPOCheckpointError.tensor(path: path, tensor: expected.name, reason: "is missing from the shards")
         }
@@ -131,7 +132,6 @@ public struct MPOCheckpoint: Sendable {
     if let extra = rest.keys.min() {
       throw MPOCheckpointError.tensor(path: path, tensor: extra, reason: "is in the shards but not in the manifest")
     }
-    return entries
   }
 
   /// The record of a tensor; nil where there is none.
@@ -151,22 +151,66 @@ public struct MPOCheckpoint: Sendable {
   public func mpo<Scalar: CheckpointScalar>(
     _ record: TensorRecord, _ mpo: MPORecord, as type: Scalar.Type = Scalar.self
   ) throws -> MPO<Scalar> {
-    let cores = try record.entries.map { entry in
-      try shards.withBytes(of: entry) { bytes in
-        try Scalar.withElements(bytes, of: entry.dtype) { Core(shape: entry.shape, elements: Array($0)) }
+    let entries = record.entries
+    let cores = try entries.prefix(mpo.shape.siteCount).enumerated().map { index, entry in
+      try withEntryBytes(of: entry) { bytes in
+        guard index == mpo.shape.centralIndex, mpo.centralScales != nil, let scales = entries.last else {
+          return try Scalar.withElements(bytes, of: entry.dtype) { Core(shape: entry.shape, elements: Array($0)) }
+        }
+        return try quantizedCore(entry, bytes, scales).core()
       }
     }
     return MPO(shape: mpo.shape, cores: cores)
+  }
+
+  private func quantizedCore(
+    _ entry: TensorInfo, _ bytes: UnsafeRawBufferPointer, _ scales: TensorInfo
+  ) throws -> QuantizedCore {
+    let values = try withEntryBytes(of: scales) { try TensorElements.withFloats(of: $0, .f32) { Array($0) } }
+    guard values.allSatisfy({ $0.isFinite && $0 >= 0 }) else {
+      throw MPOCheckpointError.tensor(
+        path: path, tensor: scales.name, reason: "has a scale that is negative or not finite; convert the model again")
+    }
+    return QuantizedCore(
+      shape: entry.shape, bytes: Array(bytes.bindMemory(to: Int8.self)), scaleShape: scales.shape, scales: values)
+  }
+
+  /// Calls `body` with the bytes of one of a record's entries, unpacked. Memory: those of the entry where it is packed.
+  /// - Throws: `MPOCheckpointError` for a packed entry that is damaged.
+  public func withEntryBytes<Result>(
+    of entry: TensorInfo, _ body: (UnsafeRawBufferPointer) throws -> Result
+  ) throws -> Result {
+    guard let packed = packed[entry.name], packed.unpacked == entry else {
+      return try shards.withBytes(of: entry, body)
+    }
+    let stored = packed.stored
+    do {
+      let table = try shards.withBytes(of: stored, in: 0..<packed.layout.tableBytes) {
+        try PackedTable(of: packed, $0)
+      }
+      var unpacker = try EntryUnpacker(table)
+      let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: packed.unpackedBytes, alignment: 64)
+      defer { bytes.deallocate() }
+      for block in 0..<packed.layout.blockCount {
+        let target = UnsafeMutableRawBufferPointer(rebasing: bytes[packed.layout.range(ofBlock: block)])
+        try shards.withBytes(of: stored, in: table.storedRange(ofBlock: block)) {
+          try unpacker.unpack(block: block, $0, into: target)
+        }
+      }
+      return try body(UnsafeRawBufferPointer(bytes))
+    } catch let error as PackingError {
+      throw MPOCheckpointError.tensor(path: path, tensor: entry.name, reason: error.description)
+    }
   }
 
   /// Calls `body` with the bytes of a tensor of kind dense.
   public func withDenseBytes<Result>(
     of record: TensorRecord, _ body: (UnsafeRawBufferPointer) throws -> Result
   ) throws -> Result {
-    guard let entry = entries[record.name] else {
+    guard record.storage == .dense, records[record.name] != nil else {
       throw MPOCheckpointError.tensor(path: path, tensor: record.name, reason: "is not stored dense")
     }
-    return try shards.withBytes(of: entry, body)
+    return try withEntryBytes(of: record.info, body)
   }
 
   /// The files whose SHA-256 is not the manifest's, each with what is wrong; reads them whole.

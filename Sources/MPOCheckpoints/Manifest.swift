@@ -42,12 +42,15 @@ public struct Manifest: Sendable, Equatable, Codable {
   public struct Totals: Sendable, Equatable, Codable {
     /// Elements of all tensors of the source.
     public let parametersBefore: Int
-    /// Elements of all entries.
+    /// Elements of all entries, unpacked; scales of quantised cores are not counted.
     public let parametersStored: Int
     /// Elements of all floating-point entries but the central cores.
     public let parametersTrainable: Int
     public let bytesBefore: Int
+    /// Bytes of all entries as they are stored.
     public let bytesStored: Int
+    /// The same unpacked; nil where nothing is packed.
+    public let bytesUnpacked: Int?
     /// `parametersStored / parametersBefore`.
     public let ratio: Double
     /// `√(Σ‖W−Ŵ‖² / Σ‖W‖²)` over the decomposed matrices; nil when one was not measured.
@@ -60,20 +63,23 @@ public struct Manifest: Sendable, Equatable, Codable {
       case parametersTrainable = "parameters_trainable"
       case bytesBefore = "bytes_before"
       case bytesStored = "bytes_stored"
+      case bytesUnpacked = "bytes_unpacked"
       case relativeError = "relative_error"
     }
 
     /// Adds up the records.
     public init(_ tensors: [TensorRecord]) {
-      let entries = tensors.flatMap(\.entries)
       parametersBefore = tensors.reduce(0) { $0 + $1.info.elementCount }
-      parametersStored = entries.reduce(0) { $0 + $1.elementCount }
+      parametersStored = tensors.reduce(0) { $0 + $1.parameterCount }
       parametersTrainable = tensors.reduce(0) { sum, tensor in
-        let floating = tensor.entries.filter(\.dtype.isDecomposable).reduce(0) { $0 + $1.elementCount }
-        return sum + floating - (tensor.mpo?.centralParameterCount ?? 0)
+        tensor.dtype.isDecomposable
+          ? sum + tensor.parameterCount - (tensor.mpo?.centralParameterCount ?? 0) : sum
       }
       bytesBefore = tensors.reduce(0) { $0 + $1.info.byteCount }
-      bytesStored = entries.reduce(0) { $0 + $1.byteCount }
+      bytesStored = tensors.reduce(0) { $0 + $1.storedBytes }
+      bytesUnpacked =
+        tensors.contains { !$0.packed.isEmpty }
+        ? tensors.reduce(0) { sum, tensor in tensor.entries.reduce(sum) { $0 + $1.byteCount } } : nil
       ratio = Double(parametersStored) / Double(max(1, parametersBefore))
       var squaredError: Double? = 0
       var squaredNorm = 0.0

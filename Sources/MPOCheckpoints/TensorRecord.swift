@@ -9,6 +9,8 @@ public struct TensorRecord: Sendable, Equatable {
   public let shape: [Int]
   public let orientation: TensorInfo.Orientation?
   public var storage: Storage
+  /// The entries of the tensor that are stored packed; the writer fills it in.
+  public internal(set) var packed: [PackedEntry] = []
 
   /// How the tensor's elements are kept.
   public enum Storage: Sendable, Equatable {
@@ -43,15 +45,39 @@ public struct TensorRecord: Sendable, Equatable {
   /// Whether single precision is too little to decompose or restore the tensor in.
   public var needsDoublePrecision: Bool { dtype == .f64 || mpo?.coreDType == .f64 }
 
-  /// The entries of the shards that belong to the tensor.
+  /// The entries that belong to the tensor, unpacked: the tensor itself, or its cores and then the scales of a
+  /// quantised central one.
   public var entries: [TensorInfo] {
     switch storage {
-    case .dense: [info]
-    case .tied: []
+    case .dense: return [info]
+    case .tied: return []
     case .mpo(let mpo):
-      mpo.shape.coreShapes(bonds: mpo.bonds).enumerated().map { index, shape in
-        TensorInfo(name: Self.coreName(of: name, index), dtype: mpo.coreDType, shape: shape)
+      let cores = mpo.shape.coreShapes(bonds: mpo.bonds).enumerated().map { index, shape in
+        let isQuantized = index == mpo.shape.centralIndex && mpo.centralScales != nil
+        return TensorInfo(
+          name: Self.coreName(of: name, index), dtype: isQuantized ? .i8 : mpo.coreDType, shape: shape)
       }
+      guard let scales = mpo.centralScales else { return cores }
+      let central = Self.coreName(of: name, mpo.shape.centralIndex)
+      return cores + [TensorInfo(name: central + ".scales", dtype: .f32, shape: scales)]
+    }
+  }
+
+  /// The same as the shards have them.
+  var storedEntries: [TensorInfo] {
+    let packed = Dictionary(packed.map { ($0.name, $0.stored) }, uniquingKeysWith: { first, _ in first })
+    return entries.map { packed[$0.name] ?? $0 }
+  }
+
+  /// The room the tensor takes in the shards.
+  public var storedBytes: Int { storedEntries.reduce(0) { $0 + $1.byteCount } }
+
+  /// Numbers that are stored, scales not counted.
+  var parameterCount: Int {
+    switch storage {
+    case .dense: info.elementCount
+    case .tied: 0
+    case .mpo(let mpo): mpo.parameterCount
     }
   }
 
@@ -67,6 +93,8 @@ public struct MPORecord: Sendable, Equatable {
   /// `[d_1 … d_{n-1}]`.
   public let bonds: [Int]
   public let coreDType: DType
+  /// Set when the central core is stored as I8: the shape of its scales, each axis 1 or that of the core.
+  public let centralScales: [Int]?
   /// `‖W−Ŵ‖_F / ‖W‖_F`, measured on the stored cores; nil when nobody has measured it since they changed.
   public var relativeError: Double?
   /// `‖G^½(W−Ŵ)S^½‖_F / ‖G^½ W S^½‖_F` in the metric of the conversion, measured likewise; nil without a metric.
@@ -79,14 +107,16 @@ public struct MPORecord: Sendable, Equatable {
   public var entropies: [Double]?
 
   public init(
-    rows: Int, columns: Int, shape: MPOShape, bonds: [Int], coreDType: DType, relativeError: Double? = nil,
-    metricRelativeError: Double? = nil, svdRelativeError: Double? = nil, norm: Double? = nil, entropies: [Double]? = nil
+    rows: Int, columns: Int, shape: MPOShape, bonds: [Int], coreDType: DType, centralScales: [Int]? = nil,
+    relativeError: Double? = nil, metricRelativeError: Double? = nil, svdRelativeError: Double? = nil,
+    norm: Double? = nil, entropies: [Double]? = nil
   ) {
     self.rows = rows
     self.columns = columns
     self.shape = shape
     self.bonds = bonds
     self.coreDType = coreDType
+    self.centralScales = centralScales
     self.relativeError = relativeError
     self.metricRelativeError = metricRelativeError
     self.svdRelativeError = svdRelativeError
@@ -116,13 +146,17 @@ public struct MPORecord: Sendable, Equatable {
   public var parameterCount: Int { shape.parameterCount(bonds: bonds) }
   /// Parameters of the central core, which lightweight fine-tuning leaves alone.
   public var centralParameterCount: Int { shape.coreShapes(bonds: bonds)[shape.centralIndex].reduce(1, *) }
+  /// The shape of the scales that this program gives a central core of these factors and bonds when it is stored as I8.
+  public static func centralScales(_ shape: MPOShape, bonds: [Int]) -> [Int] {
+    QuantizedCore.scaleShape(ofCore: shape.coreShapes(bonds: bonds)[shape.centralIndex])
+  }
   /// ρ, parameters of the cores over those of the matrix.
   public var ratio: Double { Double(parameterCount) / Double(rows * columns) }
 }
 
 extension TensorRecord: Codable {
   enum CodingKeys: String, CodingKey {
-    case name, kind, dtype, shape, orientation, bonds, central, norm, entropies
+    case name, kind, dtype, shape, orientation, bonds, central, norm, entropies, packed
     case tiedTo = "tied_to"
     case matrixShape = "matrix_shape"
     case paddedShape = "padded_shape"
@@ -130,6 +164,7 @@ extension TensorRecord: Codable {
     case columnFactors = "column_factors"
     case fullBonds = "full_bonds"
     case coreDType = "core_dtype"
+    case centralScales = "central_scales"
     case relativeError = "relative_error"
     case metricRelativeError = "metric_relative_error"
     case svdRelativeError = "svd_relative_error"
@@ -192,14 +227,34 @@ extension TensorRecord: Codable {
       guard coreDType.isDecomposable, dtype.isDecomposable else {
         throw invalid(.coreDType, "a tensor of \(dtype.rawValue) can't have cores of \(coreDType.rawValue)")
       }
+      let scales = try container.decodeIfPresent([Int].self, forKey: .centralScales)
+      if let scales {
+        let core = shape.coreShapes(bonds: bonds)[shape.centralIndex]
+        guard scales.count == core.count, zip(scales, core).allSatisfy({ $0 == 1 || $0 == $1 }) else {
+          throw invalid(.centralScales, "\(scales) do not broadcast to the central core \(core)")
+        }
+      }
       storage = .mpo(
         MPORecord(
-          rows: rows, columns: columns, shape: shape, bonds: bonds, coreDType: coreDType,
+          rows: rows, columns: columns, shape: shape, bonds: bonds, coreDType: coreDType, centralScales: scales,
           relativeError: try container.decodeIfPresent(Double.self, forKey: .relativeError),
           metricRelativeError: try container.decodeIfPresent(Double.self, forKey: .metricRelativeError),
           svdRelativeError: try container.decodeIfPresent(Double.self, forKey: .svdRelativeError),
           norm: try container.decodeIfPresent(Double.self, forKey: .norm),
           entropies: try container.decodeIfPresent([Double].self, forKey: .entropies)))
+    }
+    packed = try container.decodeIfPresent([PackedEntry].self, forKey: .packed) ?? []
+    var rest = Dictionary(entries.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+    for entry in packed {
+      guard let expected = rest.removeValue(forKey: entry.name) else {
+        throw invalid(.packed, "'\(escaped(entry.name))' is no entry of the tensor, or packed twice")
+      }
+      guard (expected.dtype, expected.shape) == (entry.dtype, entry.shape) else {
+        throw invalid(
+          .packed,
+          "'\(escaped(entry.name))' unpacks to \(entry.dtype.rawValue) \(entry.shape), not "
+            + "\(expected.dtype.rawValue) \(expected.shape)")
+      }
     }
   }
 
@@ -224,12 +279,14 @@ extension TensorRecord: Codable {
       try container.encode(mpo.shape.fullBonds, forKey: .fullBonds)
       try container.encode(mpo.shape.centralIndex, forKey: .central)
       try container.encode(mpo.coreDType, forKey: .coreDType)
+      try container.encodeIfPresent(mpo.centralScales, forKey: .centralScales)
       try container.encodeIfPresent(mpo.relativeError, forKey: .relativeError)
       try container.encodeIfPresent(mpo.metricRelativeError, forKey: .metricRelativeError)
       try container.encodeIfPresent(mpo.svdRelativeError, forKey: .svdRelativeError)
       try container.encodeIfPresent(mpo.norm, forKey: .norm)
       try container.encodeIfPresent(mpo.entropies, forKey: .entropies)
     }
+    if !packed.isEmpty { try container.encode(packed, forKey: .packed) }
   }
 }
 

@@ -32,6 +32,17 @@ struct Convert: ParsableCommand {
       valueName: "type"))
   var dtype: DType?
 
+  @Option(
+    help: ArgumentHelp(
+      "Store the central cores as bytes with scales, a quarter of f32; the other cores keep their type.",
+      valueName: "int8"))
+  var central: CentralCoding?
+
+  @Flag(
+    help: "Pack what is stored: lossless, smaller than gzip and faster. Any entry that would not shrink stays as it is."
+  )
+  var pack = false
+
   @OptionGroup var work: WorkOptions
   @OptionGroup var outputOptions: OutputOptions
 
@@ -54,6 +65,8 @@ struct Convert: ParsableCommand {
 
     var converter = Converter(jobs: work.jobs, generator: MPOTool.generator)
     converter.coreDType = dtype
+    converter.quantizesCentralCores = central == .int8
+    converter.packs = pack
     converter.statistics = try calibration.statistics()
     let plan: SqueezePlan
     if let path = self.plan {
@@ -75,6 +88,8 @@ struct Convert: ParsableCommand {
     if let statistics = converter.statistics {
       converter.options.merge(try statistics.options) { own, _ in own }
     }
+    if let central { converter.options["central"] = central.rawValue }
+    if pack { converter.options["pack"] = PackedEntry.codec }
     let records = try converter.convert(checkpoint, plan: plan, to: output.temporaryPath, progress: display.handler)
     display.clear()
     try output.commit()
@@ -88,6 +103,12 @@ struct Summary {
 
   init(_ records: [TensorRecord]) { self.records = records }
 
+  /// Of the source, of what is stored, and of that before it was packed.
+  static func bytes(of totals: Manifest.Totals) -> String {
+    let text = "\(mpo.bytes(totals.bytesBefore)) -> \(mpo.bytes(totals.bytesStored))"
+    return text + (totals.bytesUnpacked.map { ", packed from \(mpo.bytes($0))" } ?? "")
+  }
+
   func text(of path: String) -> String {
     let totals = Manifest.Totals(records)
     let matrices = records.compactMap(\.mpo)
@@ -100,7 +121,7 @@ struct Summary {
         tensors     \(matrices.count) as cores, \(records.count - matrices.count - tied) dense, \(tied) tied
         parameters  \(grouped(totals.parametersBefore)) -> \(grouped(totals.parametersStored)) \
       (ratio \(fixed(totals.ratio, 4))), \(grouped(totals.parametersTrainable)) trainable without the central cores
-        bytes       \(bytes(totals.bytesBefore)) -> \(bytes(totals.bytesStored))
+        bytes       \(Self.bytes(of: totals))
         error       \(small(totals.relativeError)) relative, over the matrices in cores
 
       """

@@ -72,7 +72,7 @@ struct MPOInspection {
       parameters  \(grouped(totals.parametersBefore)) -> \(grouped(totals.parametersStored)) \
       (ratio \(fixed(totals.ratio, 4)))
       trainable   \(grouped(totals.parametersTrainable)) without the central cores
-      bytes       \(bytes(totals.bytesBefore)) -> \(bytes(totals.bytesStored))
+      bytes       \(Summary.bytes(of: totals))
       error       \(small(totals.relativeError)) relative, over the matrices in cores
 
       """
@@ -91,7 +91,8 @@ struct MPOInspection {
       table.add(
         [
           escaped(record.name), sizes(record.shape), record.orientation?.rawValue ?? "", mpo.shape.description,
-          list(mpo.bonds), mpo.coreDType.rawValue, fixed(mpo.ratio, 4), small(mpo.relativeError),
+          list(mpo.bonds), mpo.coreDType.rawValue + (mpo.centralScales == nil ? "" : "/I8"), fixed(mpo.ratio, 4),
+          small(mpo.relativeError),
         ] + (inMetric ? [small(mpo.metricRelativeError)] : []) + [
           small(mpo.svdRelativeError), mpo.entropies.map { $0.map { fixed($0, 2) }.joined(separator: " ") } ?? "–",
         ])
@@ -124,9 +125,18 @@ struct MPOInspection {
         ("entropies", mpo.entropies.map { $0.map { fixed($0, 4) }.joined(separator: " ") } ?? "–"),
       ]
       for (index, entry) in record.entries.enumerated() {
+        guard index < mpo.shape.siteCount else {
+          lines.append(("scales", "\(sizes(entry.shape)) \(entry.dtype.rawValue), of core \(mpo.shape.centralIndex)"))
+          continue
+        }
         let role = index == mpo.shape.centralIndex ? "central" : "auxiliary"
         lines.append(("core \(index)", "\(sizes(entry.shape)) \(entry.dtype.rawValue), \(role)"))
       }
+    }
+    if !record.entries.isEmpty {
+      let unpacked = record.entries.reduce(0) { $0 + $1.byteCount }
+      let stored = bytes(record.storedBytes) + (record.packed.isEmpty ? "" : ", packed from \(bytes(unpacked))")
+      lines.append(("bytes", "\(bytes(record.info.byteCount)) -> \(stored)"))
     }
     return lines.map { name, value in
       name + String(repeating: " ", count: max(1, 12 - name.count)) + value + "\n"

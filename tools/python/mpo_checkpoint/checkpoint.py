@@ -9,6 +9,7 @@ import numpy as np
 
 from .errors import CheckpointError
 from .manifest import Manifest, TensorRecord
+from .packing import dequantized, unpacked
 from .safetensors_file import Entry, read_entries
 
 
@@ -40,7 +41,13 @@ class MPOCheckpoint:
                 if name not in rest:
                     raise CheckpointError(self.path, f"{name} is missing from the shards")
                 rest.remove(name)
-                _decoded(self._entries[name], dtype, shape, f"{self.path}: {name}")
+                packed, entry = record.packed.get(name), self._entries[name]
+                expected = (dtype, shape) if packed is None else ("U8", (packed["bytes"],))
+                if (entry.dtype, entry.shape) != expected:
+                    found = f"{entry.dtype} {list(entry.shape)}"
+                    raise CheckpointError(
+                        f"{self.path}: {name}", f"is {found}, the manifest calls for {expected[0]} {list(expected[1])}"
+                    )
         if rest:
             raise CheckpointError(self.path, f"{min(rest)} is in the shards but not in the manifest")
 
@@ -49,10 +56,21 @@ class MPOCheckpoint:
         return record if record.tied_to is None else self.records[record.tied_to]
 
     def entries(self, record: TensorRecord) -> list[Entry]:
-        """The cores of a tensor kept as cores, the tensor itself of one kept dense."""
+        """The cores of a tensor kept as cores, a quantised one as F32; the tensor itself of one kept dense."""
+        entries = self.stored_entries(record)
+        if record.scales_shape is not None:
+            *entries, scales = entries
+            where = f"{self.path}: {list(record.entries)[-1]}"
+            entries[record.central] = dequantized(entries[record.central], scales, where)
+        return entries
+
+    def stored_entries(self, record: TensorRecord) -> list[Entry]:
+        """The entries that the record calls for, unpacked."""
         return [
-            _decoded(self._entries[name], dtype, shape, f"{self.path}: {name}")
-            for name, (dtype, shape) in record.entries.items()
+            unpacked(self._entries[name], record.packed[name], f"{self.path}: {name}")
+            if name in record.packed
+            else self._entries[name]
+            for name in record.entries
         ]
 
     def tensor(self, name: str) -> np.ndarray:
@@ -92,16 +110,3 @@ def matrix_of(cores: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray
         result = product.reshape(left, rows, columns, i, j, right).swapaxes(2, 3)
         result = result.reshape(left, rows * i, columns * j, right)
     return np.ascontiguousarray(result[0, : shape[0], : shape[1], 0])
-
-
-def _decoded(entry: Entry, dtype: str, shape: tuple[int, ...], where: str) -> Entry:
-    """An entry as the manifest describes it: the one place that knows how entries are stored.
-
-    Version 1.0 stores them as they are. A codec of a later minor version (packed or quantised entries) is undone here.
-    """
-    if (entry.dtype, entry.shape) == (dtype, shape):
-        return entry
-    reason = f"is {entry.dtype} {list(entry.shape)}, the manifest calls for {dtype} {list(shape)}"
-    if entry.dtype in ("U8", "I8") and entry.dtype != dtype:
-        reason += "; it is stored with a codec this version of mpo_checkpoint does not know: update it"
-    raise CheckpointError(where, reason)

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .errors import CheckpointError
+from .packing import packing_problem
 from .safetensors_file import BITS, FLOATING, element_bytes
 
 NAME = "manifest.json"
@@ -76,13 +77,30 @@ class TensorRecord:
         return list(zip(bonds, self.row_factors, self.column_factors, bonds[1:]))
 
     @property
+    def scales_shape(self) -> tuple[int, ...] | None:
+        """The shape of the scales of a central core of I8."""
+        shape = self.raw.get("central_scales") if self.kind == "mpo" else None
+        return None if shape is None else tuple(shape)
+
+    @property
+    def packed(self) -> dict[str, dict[str, Any]]:
+        """What is said of the entries that are stored packed, by name."""
+        return {member["name"]: member for member in self.raw.get("packed") or []}
+
+    @property
     def entries(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Dtype and shape of the entries that belong to the tensor, by name."""
+        """Dtype and shape of the entries that belong to the tensor, unpacked, by name: cores, then scales."""
         if self.kind == "dense":
             return {self.name: (self.dtype, self.shape)}
         if self.kind == "tied":
             return {}
-        return {f"{self.name}.cores.{k}": (self.raw["core_dtype"], shape) for k, shape in enumerate(self.core_shapes)}
+        names = [f"{self.name}.cores.{k}" for k in range(len(self.core_shapes))]
+        entries = {name: (self.raw["core_dtype"], shape) for name, shape in zip(names, self.core_shapes)}
+        if self.scales_shape is not None:
+            central = names[self.central]
+            entries[central] = ("I8", entries[central][1])
+            entries[f"{central}.scales"] = ("F32", self.scales_shape)
+        return entries
 
     def problem(self) -> str | None:
         """What contradicts the format; None if nothing does."""
@@ -94,7 +112,9 @@ class TensorRecord:
             return f"has the shape {self.raw['shape']}, which no tensor has"
         if self.kind == "tied":
             return None if isinstance(self.raw.get("tied_to"), str) else "is tied to nothing"
-        return self._mpo_problem() if self.kind == "mpo" else None
+        if self.kind == "mpo" and (problem := self._mpo_problem()):
+            return problem
+        return packing_problem(self.raw.get("packed") or [], self.entries)
 
     def _mpo_problem(self) -> str | None:
         lists = ("matrix_shape", "padded_shape", "row_factors", "column_factors", "bonds")
@@ -117,6 +137,11 @@ class TensorRecord:
         for left, i, j, right in self.core_shapes:
             if right > left * i * j or left > i * j * right:
                 return f"has bonds {list(self.bonds)}, more than its factors allow"
+        scales, core = self.raw.get("central_scales"), self.core_shapes[self.central]
+        if scales is not None and not (
+            _are_sizes(scales, least=1) and len(scales) == 4 and all(s in (1, c) for s, c in zip(scales, core))
+        ):
+            return f"has scales {scales} that do not broadcast to its central core {list(core)}"
         return None
 
 
@@ -204,18 +229,19 @@ def write_manifest(path: Path, raw: dict[str, Any]) -> None:
 
 
 def totals(records: list[TensorRecord]) -> dict[str, Any]:
-    """The sums over a checkpoint's records."""
-    entries = [(record, dtype, shape) for record in records for dtype, shape in record.entries.values()]
+    """The sums over a checkpoint's records, of which none is packed."""
+    entries = [entry for record in records for entry in record.entries.values()]
     before = sum(prod(record.shape) for record in records)
-    stored = sum(prod(shape) for _, _, shape in entries)
+    counts = {record.name: _parameter_count(record) for record in records}
+    stored = sum(counts.values())
     matrices = [record for record in records if record.kind == "mpo"]
     result = {
         "parameters_before": before,
         "parameters_stored": stored,
-        "parameters_trainable": sum(prod(shape) for _, dtype, shape in entries if dtype in FLOATING)
+        "parameters_trainable": sum(counts[record.name] for record in records if record.dtype in FLOATING)
         - sum(prod(record.core_shapes[record.central]) for record in matrices),
         "bytes_before": sum(element_bytes(record.dtype, record.shape) for record in records),
-        "bytes_stored": sum(element_bytes(dtype, shape) for _, dtype, shape in entries),
+        "bytes_stored": sum(element_bytes(dtype, shape) for dtype, shape in entries),
         "ratio": stored / max(1, before),
     }
     measured = [(r.raw.get("relative_error"), r.raw.get("norm")) for r in matrices]
@@ -224,6 +250,12 @@ def totals(records: list[TensorRecord]) -> dict[str, Any]:
         errors = sum((error * norm) ** 2 for error, norm in measured)
         result["relative_error"] = (errors / norms) ** 0.5 if norms else 0.0
     return result
+
+
+def _parameter_count(record: TensorRecord) -> int:
+    """Elements that are stored of a tensor, but for scales."""
+    shapes = record.core_shapes if record.kind == "mpo" else [shape for _, shape in record.entries.values()]
+    return sum(map(prod, shapes))
 
 
 def fingerprint(path: Path, name: str) -> dict[str, Any]:

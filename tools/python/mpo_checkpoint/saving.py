@@ -32,6 +32,9 @@ def save(model: nn.Module, path: Path | str, *, force: bool = False) -> None:
     matrices whose cores did not change and go for the others. Tensors the checkpoint did not have (a new head) are
     added under the model's names, and the configuration is the model's then.
 
+    Nothing is packed. A quantised central core stays as it is when it was not trained, and has the dtype of the other
+    cores when it was.
+
     Args:
         path: the folder to write; it appears whole or not at all.
         force: whether a checkpoint that is there already is replaced.
@@ -101,6 +104,7 @@ def _contents(
     entries: dict[str, Entry] = {}
     for old in checkpoint:
         record, parts = _written(old, checkpoint, weights, dense)
+        record = _without(record, "packed")
         records.append(record)
         entries.update(zip(record.entries, parts))
     if added and (checkpoint.manifest.raw.get("source") or {}).get("skeleton"):
@@ -124,17 +128,24 @@ def _written(
         shapes = [tuple(core.shape) for core in weights[old.name].cores]
         if shapes != old.core_shapes:
             raise CheckpointError(old.name, f"has cores {shapes} now, {old.core_shapes} when it was loaded")
-        parts = [entry_of(core, old.raw["core_dtype"]) for core in weights[old.name].cores]
-        if all(_same(a, b) for a, b in zip(parts, checkpoint.entries(old))):
-            return old, parts
+        present = checkpoint.entries(old)
+        parts = [entry_of(core, entry.dtype) for core, entry in zip(weights[old.name].cores, present)]
+        if all(_same(a, b) for a, b in zip(parts, present)):
+            return old, checkpoint.stored_entries(old)
+        if old.scales_shape is not None and not _same(parts[old.central], present[old.central]):
+            parts[old.central] = entry_of(weights[old.name].cores[old.central], old.raw["core_dtype"])
+            return _without(old, "central_scales", *_ERRORS), parts
+        stored = checkpoint.stored_entries(old)
+        if old.scales_shape is not None:
+            parts = [*parts[: old.central], stored[old.central], *parts[old.central + 1 :], stored[-1]]
         return _without(old, *_ERRORS), parts
     if old.name not in dense:
-        return old, checkpoint.entries(old)
+        return old, checkpoint.stored_entries(old)
     value = entry_of(dense[old.name], old.dtype)
     if old.kind == "mpo":  # it was restored for a layer that has no counterpart
         restored = entry_of(_restored(checkpoint, old), old.dtype)
         if _same(value, restored):
-            return old, checkpoint.entries(old)
+            return old, checkpoint.stored_entries(old)
     elif old.kind == "tied":
         target = dense.get(holder.name)
         if target is None and holder.name in weights:

@@ -1,0 +1,339 @@
+import Checkpoints
+import Foundation
+import TensorNetworks
+import Testing
+
+@testable import MPOCheckpoints
+
+/// A checkpoint with a quantised central core and entries that shrink when packed, and some that do not.
+private struct CompactCheckpoint {
+  let records: [TensorRecord]
+  private(set) var stored: MPO<Float>
+
+  static let shape = try? MPOShape(rowFactors: [4, 8, 2], columnFactors: [4, 8, 3])
+
+  init(in folder: String, packs: Bool = true, backwards: Bool = false, maximumShardBytes: Int = 5_000_000_000) throws {
+    let shape = try #require(Self.shape)
+    let bonds = [16, 6]
+    records = [
+      TensorRecord(
+        name: "w", dtype: .f32, shape: [64, 96], orientation: nil,
+        storage: .mpo(
+          MPORecord(
+            rows: 64, columns: 96, shape: shape, bonds: bonds, coreDType: .bf16,
+            centralScales: MPORecord.centralScales(shape, bonds: bonds), norm: 1))),
+      TensorRecord(name: "zeros", dtype: .f32, shape: [20, 30], orientation: nil, storage: .dense),
+      TensorRecord(name: "noise", dtype: .u8, shape: [100], orientation: nil, storage: .dense),
+      TensorRecord(name: "empty", dtype: .f32, shape: [0], orientation: nil, storage: .dense),
+      TensorRecord(name: "tied", dtype: .f32, shape: [64, 96], orientation: nil, storage: .tied(to: "w")),
+    ]
+    let writer = try MPOCheckpointWriter(
+      folder: folder, records: records, packs: packs, maximumShardBytes: maximumShardBytes)
+    let mpo = try MPO<Float>.random(rows: 64, columns: 96, shape: shape, bonds: bonds, seed: 1)
+    stored = mpo
+    for index in backwards ? [2, 1, 0] : [0, 1, 2] {
+      if index == 0 {
+        stored = try writer.write(mpo, of: records[0])
+      } else {
+        try Self.dense[index - 1].withUnsafeBytes { try writer.write($0, of: records[index]) }
+      }
+    }
+    try writer.finish(records: records, generator: "tests", source: nil, options: nil)
+  }
+
+  static let dense: [[UInt8]] = {
+    var generator = SeededGenerator(seed: 4)
+    return [
+      Array(repeating: 0, count: 2400), (0..<100).map { _ in UInt8.random(in: 0...255, using: &generator) },
+    ]
+  }()
+}
+
+@Suite struct PackedCheckpointTests {
+  private let temporary: TemporaryFolder
+  private let folder: String
+
+  init() throws {
+    temporary = try TemporaryFolder()
+    folder = try temporary.folder("a.mpo")
+  }
+
+  private func expectRefused(_ parts: String..., at location: SourceLocation = #_sourceLocation) {
+    do {
+      let checkpoint = try MPOCheckpoint(path: folder)
+      for record in checkpoint.manifest.tensors {
+        if let mpo = record.mpo {
+          _ = try checkpoint.mpo(record, mpo, as: Float.self)
+        } else if record.storage == .dense {
+          try checkpoint.withDenseBytes(of: record) { _ in }
+        }
+      }
+      Issue.record("it was accepted", sourceLocation: location)
+    } catch {
+      #expect(error is MPOCheckpointError, sourceLocation: location)
+      for part in [folder] + parts {
+        #expect("\(error)".contains(part), "'\(part)' is not in: \(error)", sourceLocation: location)
+      }
+    }
+  }
+
+  @Test(arguments: [true, false], [5_000_000_000, 500])
+  func `cores, quantised or not, and dense tensors are read as they were written`(
+    packs: Bool, maximumShardBytes: Int
+  ) throws {
+    let sample = try CompactCheckpoint(in: folder, packs: packs, maximumShardBytes: maximumShardBytes)
+    let checkpoint = try MPOCheckpoint(path: folder)
+    #expect(checkpoint.manifest.shards.count > 1 || maximumShardBytes > 500)
+    #expect(try checkpoint.damagedFiles() == [])
+    let record = try #require(checkpoint.record(named: "w"))
+    #expect(try checkpoint.mpo(record, try #require(record.mpo), as: Float.self) == sample.stored)
+    for (name, bytes) in zip(["zeros", "noise", "empty"], CompactCheckpoint.dense + [[]]) {
+      let record = try #require(checkpoint.record(named: name))
+      #expect(try checkpoint.withDenseBytes(of: record) { Array($0) } == bytes)
+    }
+    let names = checkpoint.manifest.tensors.flatMap(\.packed).map(\.name)
+    #expect(names.contains("zeros") == packs && !names.contains("noise"))
+    #expect(try FileManager.default.contentsOfDirectory(atPath: folder).filter { $0.hasPrefix(".") }.isEmpty)
+  }
+
+  @Test func `entries are those that the format describes`() throws {
+    _ = try CompactCheckpoint(in: folder, packs: false)
+    let entries = Dictionary(
+      uniqueKeysWithValues: try SafetensorsFile(path: folder + "/tensors.safetensors").tensors.map { ($0.name, $0) })
+    #expect(entries["w.cores.0"]?.dtype == .bf16 && entries["w.cores.2"]?.dtype == .bf16)
+    #expect(entries["w.cores.1"]?.dtype == .i8 && entries["w.cores.1"]?.shape == [16, 8, 8, 6])
+    #expect(entries["w.cores.1.scales"]?.dtype == .f32 && entries["w.cores.1.scales"]?.shape == [1, 8, 1, 6])
+    let record = try ManifestText(in: folder).record("w")
+    #expect(record["central_scales"] as? [Int] == [1, 8, 1, 6] && record["core_dtype"] as? String == "BF16")
+    #expect(record["packed"] == nil)
+  }
+
+  @Test func `a packed entry is bytes that the manifest describes`() throws {
+    _ = try CompactCheckpoint(in: folder)
+    let entries = try SafetensorsFile(path: folder + "/tensors.safetensors").tensors
+    let zeros = try #require(entries.first { $0.name == "zeros" })
+    #expect(zeros.dtype == .u8 && zeros.shape.count == 1)
+    let packed = try #require(ManifestText(in: folder).record("zeros")["packed"] as? [[String: Any]]?)?.first
+    let members = try #require(packed)
+    #expect(Set(members.keys) == ["name", "codec", "dtype", "shape", "block_bytes", "bytes"])
+    #expect(members["codec"] as? String == "shuffle-deflate" && members["dtype"] as? String == "F32")
+    #expect(members["shape"] as? [Int] == [20, 30] && members["bytes"] as? Int == zeros.shape[0])
+    #expect(members["name"] as? String == "zeros" && members["block_bytes"] as? Int == 262_144)
+  }
+
+  @Test func `totals count parameters, not scales, and bytes as they are stored`() throws {
+    _ = try CompactCheckpoint(in: folder)
+    let totals = try MPOCheckpoint(path: folder).manifest.totals
+    let central = 16 * 8 * 8 * 6
+    let auxiliary = 4 * 4 * 16 + 6 * 2 * 3
+    #expect(totals.parametersStored == central + auxiliary + 600 + 100)
+    #expect(totals.parametersTrainable == auxiliary + 600)
+    #expect(totals.bytesUnpacked == central + 4 * 48 + 2 * auxiliary + 2400 + 100)
+    let entries = try SafetensorsFile(path: folder + "/tensors.safetensors").tensors
+    #expect(totals.bytesStored == entries.reduce(0) { $0 + $1.byteCount })
+    #expect(totals.bytesStored < totals.bytesUnpacked ?? 0)
+  }
+
+  @Test func `the order of writing does not show`() throws {
+    _ = try CompactCheckpoint(in: folder)
+    let other = try temporary.folder("b.mpo")
+    _ = try CompactCheckpoint(in: other, backwards: true)
+    for name in ["tensors.safetensors", "manifest.json"] {
+      #expect(FileManager.default.contentsEqual(atPath: folder + "/" + name, andPath: other + "/" + name))
+    }
+  }
+
+  @Test func `a copy of a tensor has its bytes`() throws {
+    _ = try CompactCheckpoint(in: folder)
+    let source = try MPOCheckpoint(path: folder)
+    for packs in [true, false] {
+      let other = try temporary.folder("copy-\(packs).mpo")
+      let writer = try MPOCheckpointWriter(folder: other, records: source.manifest.tensors, packs: packs)
+      for record in source.manifest.tensors { try writer.copy(record, from: source) }
+      try writer.finish(records: source.manifest.tensors, generator: "tests", source: nil, options: nil)
+      let copy = try MPOCheckpoint(path: other)
+      #expect(copy.manifest.tensors.contains { !$0.packed.isEmpty } == packs)
+      for record in copy.manifest.tensors {
+        for entry in record.entries {
+          #expect(try copy.withEntryBytes(of: entry) { Array($0) } == source.withEntryBytes(of: entry) { Array($0) })
+        }
+      }
+    }
+  }
+
+  @Test func `what was not written, or twice, or in another size, is an error`() throws {
+    let record = TensorRecord(name: "b", dtype: .f32, shape: [4], orientation: nil, storage: .dense)
+    let writer = try MPOCheckpointWriter(folder: folder, records: [record], packs: true)
+    #expect(throws: CheckpointError.self) {
+      try writer.finish(records: [record], generator: "t", source: nil, options: nil)
+    }
+    try [UInt8](repeating: 0, count: 16).withUnsafeBytes { try writer.write($0, of: record) }
+    #expect(throws: CheckpointError.self) {
+      try [UInt8](repeating: 0, count: 16).withUnsafeBytes { try writer.write($0, of: record) }
+    }
+    let other = try MPOCheckpointWriter(folder: folder, records: [record], packs: true)
+    #expect(throws: CheckpointError.self) {
+      try [UInt8](repeating: 0, count: 15).withUnsafeBytes { try other.write($0, of: record) }
+    }
+    #expect(throws: CheckpointError.self) {
+      try MPOCheckpointWriter(folder: folder, records: [record, record], packs: true)
+    }
+  }
+
+  @Test func `a central core that can't be quantised is named`() throws {
+    let shape = MPOShape.lowRank(rows: 2, columns: 2)
+    let record = TensorRecord(
+      name: "w", dtype: .f64, shape: [2, 2], orientation: nil,
+      storage: .mpo(
+        MPORecord(
+          rows: 2, columns: 2, shape: shape, bonds: [1], coreDType: .f64,
+          centralScales: MPORecord.centralScales(shape, bonds: [1]))))
+    let writer = try MPOCheckpointWriter(folder: folder, records: [record])
+    let mpo = MPO<Double>(
+      shape: shape,
+      cores: [Core(shape: [1, 2, 1, 1], elements: [1e60, 2]), Core(shape: [1, 1, 2, 1], elements: [1e60, 7])])
+    let error = #expect(throws: MPOCheckpointError.self) { try writer.write(mpo, of: record) }
+    for part in ["'w.cores.", "--central int8", "--exclude"] { #expect("\(try #require(error))".contains(part)) }
+  }
+
+  // MARK: - Contradictions
+
+  /// Changes to what the manifest says of the packed entry, and what the message names.
+  static let contradictions: [(member: String, value: any Sendable, named: String)] = [
+    ("codec", "shuffle-zstd", "codec"), ("codec", "", "codec"), ("name", "noise", "packed"), ("name", "", "packed"),
+    ("dtype", "F16", "packed"), ("dtype", "U32", "packed"), ("dtype", "X9", "dtype"),
+    ("shape", [600], "packed"), ("shape", [30, 20], "packed"), ("shape", [-20, -30], "shape"),
+    ("shape", [1 << 40, 1 << 40], "shape"), ("shape", [1 << 30, 1 << 20], "bytes"), ("shape", [0], "bytes"),
+    ("block_bytes", 0, "block_bytes"), ("block_bytes", -8, "block_bytes"), ("block_bytes", 12, "block_bytes"),
+    ("block_bytes", 1 << 40, "block_bytes"), ("block_bytes", 8, "bytes"),
+    ("bytes", 0, "bytes"), ("bytes", -1, "bytes"), ("bytes", 20, "bytes"), ("bytes", 21, "bytes"),
+    ("bytes", 2400, "bytes"), ("bytes", 1 << 60, "bytes"),
+  ]
+
+  @Test(arguments: contradictions.indices)
+  func `a packed entry that contradicts its record is refused`(index: Int) throws {
+    _ = try CompactCheckpoint(in: folder)
+    let (member, value, named) = Self.contradictions[index]
+    try ManifestText.edit(in: folder) {
+      var packed = try #require(try $0.record("zeros")["packed"] as? [[String: Any]])
+      packed[0][member] = value
+      try $0.change("zeros", ["packed": packed])
+    }
+    expectRefused("manifest.json", "tensors[1].packed", named)
+  }
+
+  @Test func `a size that is not that of the entry in the shards is refused`() throws {
+    _ = try CompactCheckpoint(in: folder)
+    for difference in [-1, 1] {
+      let text = try ManifestText(in: folder)
+      try ManifestText.edit(in: folder) {
+        var packed = try #require(try $0.record("zeros")["packed"] as? [[String: Any]])
+        packed[0]["bytes"] = try #require(packed[0]["bytes"] as? Int) + difference
+        try $0.change("zeros", ["packed": packed])
+      }
+      expectRefused("'zeros'", "U8")
+      try text.write()
+    }
+  }
+
+  @Test func `an entry packed twice, or packed without a word in the manifest, is refused`() throws {
+    _ = try CompactCheckpoint(in: folder)
+    let text = try ManifestText(in: folder)
+    let packed = try #require(try text.record("zeros")["packed"] as? [[String: Any]])
+    try ManifestText.edit(in: folder) { try $0.change("zeros", ["packed": packed + packed]) }
+    expectRefused("manifest.json", "packed twice")
+    try text.write()
+    try ManifestText.edit(in: folder) { try $0.change("zeros", ["packed": nil]) }
+    expectRefused("'zeros'", "U8", "F32 [20, 30]")
+    try text.write()
+    try ManifestText.edit(in: folder) { try $0.change("tied", ["packed": packed]) }
+    expectRefused("manifest.json", "tensors[4].packed")
+  }
+
+  @Test func `a packed entry with a damaged table or block is named`() throws {
+    _ = try CompactCheckpoint(in: folder)
+    let path = folder + "/tensors.safetensors"
+    let file = try SafetensorsFile(path: path)
+    let zeros = try #require(file.tensor(named: "zeros"))
+    let content = try Data(contentsOf: URL(filePath: path))
+    let stored = try file.withBytes(of: zeros) { Data($0) }
+    let place = try #require(content.range(of: stored)).lowerBound
+    // A row of the table is 20 bytes: the sizes of four planes and a checksum.
+    for (offset, part) in [
+      (0, "bytes"), (3, "plane 0"), (16, "CRC-32"), (20, "plane 0"), (stored.count - 2, "plane 3"),
+    ] {
+      var changed = content
+      changed[place + offset] ^= 0x55
+      try changed.write(to: URL(filePath: path))
+      expectRefused("'zeros'", part, "damaged")
+    }
+  }
+
+  @Test(arguments: [[1, 8, 1], [1, 8, 1, 6, 1], [1, 4, 1, 6], [0, 8, 1, 6], [-1, 8, 1, -6], [16, 8, 8, 7]])
+  func `scales that do not broadcast to the central core are refused`(scales: [Int]) throws {
+    _ = try CompactCheckpoint(in: folder, packs: false)
+    try ManifestText.edit(in: folder) { try $0.change("w", ["central_scales": scales]) }
+    expectRefused("manifest.json", "tensors[0].central_scales", "broadcast")
+  }
+
+  @Test func `scales of another shape than in the shards, or none, are refused`() throws {
+    _ = try CompactCheckpoint(in: folder, packs: false)
+    let text = try ManifestText(in: folder)
+    try ManifestText.edit(in: folder) { try $0.change("w", ["central_scales": [1, 8, 8, 1]]) }
+    expectRefused("'w.cores.1.scales'", "F32 [1, 8, 1, 6]", "F32 [1, 8, 8, 1]")
+    try text.write()
+    try ManifestText.edit(in: folder) { try $0.change("w", ["central_scales": nil]) }
+    expectRefused("'w.cores.1'", "I8", "BF16")
+  }
+
+  @Test(arguments: [Float.nan, .infinity, -1])
+  func `a scale that is negative or not finite is refused`(value: Float) throws {
+    _ = try CompactCheckpoint(in: folder, packs: false)
+    let path = folder + "/tensors.safetensors"
+    let file = try SafetensorsFile(path: path)
+    let scales = try #require(file.tensor(named: "w.cores.1.scales"))
+    var content = try Data(contentsOf: URL(filePath: path))
+    let place = try #require(content.range(of: try file.withBytes(of: scales) { Data($0) })).lowerBound
+    content.replaceSubrange(place..<place + 4, with: withUnsafeBytes(of: value.bitPattern.littleEndian) { Data($0) })
+    try content.write(to: URL(filePath: path))
+    expectRefused("'w.cores.1.scales'", "negative or not finite")
+  }
+
+  @Test func `every flipped bit of packed, quantised shards is found`() throws {
+    let shape = MPOShape.lowRank(rows: 3, columns: 3)
+    let records = [
+      TensorRecord(
+        name: "w", dtype: .f32, shape: [3, 3], orientation: nil,
+        storage: .mpo(
+          MPORecord(
+            rows: 3, columns: 3, shape: shape, bonds: [1], coreDType: .f16,
+            centralScales: MPORecord.centralScales(shape, bonds: [1])))),
+      TensorRecord(name: "b", dtype: .f32, shape: [64], orientation: nil, storage: .dense),
+    ]
+    let writer = try MPOCheckpointWriter(folder: folder, records: records, packs: true)
+    _ = try writer.write(MPO<Float>.random(rows: 3, columns: 3, shape: shape, bonds: [1], seed: 1), of: records[0])
+    try [UInt8](repeating: 0, count: 256).withUnsafeBytes { try writer.write($0, of: records[1]) }
+    let manifest = try writer.finish(records: records, generator: "t", source: nil, options: nil)
+    #expect(!manifest.tensors[1].packed.isEmpty)
+    func isSound() throws -> Bool {
+      guard let checkpoint = try? MPOCheckpoint(path: folder) else { return false }
+      return try checkpoint.damagedFiles().isEmpty
+    }
+    do {
+      let path = folder + "/tensors.safetensors"
+      let bytes = Array(try Data(contentsOf: URL(filePath: path)))
+      let file = try #require(FileHandle(forUpdatingAtPath: path))
+      defer { try? file.close() }
+      for place in bytes.indices {
+        for bit in 0..<8 {
+          try file.seek(toOffset: UInt64(place))
+          try file.write(contentsOf: [bytes[place] ^ (1 << UInt8(bit))])
+          if try isSound() { Issue.record("bit \(bit) of byte \(place) was flipped unnoticed") }
+        }
+        try file.seek(toOffset: UInt64(place))
+        try file.write(contentsOf: [bytes[place]])
+      }
+    }
+    #expect(try isSound())
+  }
+}
