@@ -52,6 +52,13 @@ let package = Package(
         "Conversion", "LinearAlgebra", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
 
+    .executableTarget(
+      name: "mpo-fuzz",
+      dependencies: [
+        "Conversion", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Crypto", package: "swift-crypto"),
+      ]),
+
     .testTarget(name: "LinearAlgebraTests", dependencies: ["LinearAlgebra"]),
     .testTarget(name: "TensorNetworksTests", dependencies: ["TensorNetworks"]),
     .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints"]),

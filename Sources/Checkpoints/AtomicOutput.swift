@@ -22,6 +22,8 @@ public final class AtomicOutput: Sendable {
     }
     private struct State {
       var entries: [ObjectIdentifier: Entry] = [:]
+      /// Of all outputs that were ever begun.
+      var names: [(temporary: String, final: String)] = []
       var isClosed = false
     }
     private let state = Mutex(State())
@@ -35,6 +37,7 @@ public final class AtomicOutput: Sendable {
       state.withLock { state in
         guard !state.isClosed else { return false }
         state.entries[ObjectIdentifier(output)] = Entry(output: output)
+        state.names.append((output.temporaryPath, output.path))
         return true
       }
     }
@@ -42,6 +45,8 @@ public final class AtomicOutput: Sendable {
     fileprivate func remove(_ output: AtomicOutput) {
       state.withLock { _ = $0.entries.removeValue(forKey: ObjectIdentifier(output)) }
     }
+
+    fileprivate var names: [(temporary: String, final: String)] { state.withLock { $0.names } }
 
     package func discardAll() {
       let outputs = state.withLock { state in
@@ -146,6 +151,14 @@ public final class AtomicOutput: Sendable {
   ///
   /// Waits for a `commit` that has begun.
   public static func discardAll() { Registry.shared.discardAll() }
+
+  /// A message with the names that outputs of this process were to get in place of their temporary ones.
+  public static func withFinalNames(_ message: String) -> String {
+    Registry.shared.names.reduce(message) { message, name in
+      message.split(separator: escaped(name.temporary, limit: 4096), omittingEmptySubsequences: false)
+        .joined(separator: escaped(name.final, limit: 4096))
+    }
+  }
 
   // MARK: - Names
 

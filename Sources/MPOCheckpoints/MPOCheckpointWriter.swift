@@ -118,11 +118,12 @@ public struct MPOCheckpointWriter: Sendable {
   /// - Parameters:
   ///   - records: the records of the initialiser with their errors filled in.
   ///   - companions: files of the model folder to carry over, relative to `source`.
+  ///   - part: which part of a conversion this is, when it is one.
   /// - Returns: the manifest, whose records say what is packed.
   @discardableResult
   public func finish(
     records: [TensorRecord], generator: String, source: Manifest.Source?, options: [String: String]?,
-    companions: [String] = [], from sourceFolder: String? = nil
+    companions: [String] = [], from sourceFolder: String? = nil, part: Manifest.Part? = nil
   ) throws -> Manifest {
     let shardFiles: [String]
     var packed: [String: PackedEntry] = [:]
@@ -150,7 +151,7 @@ public struct MPOCheckpointWriter: Sendable {
         var record = record
         record.packed = record.entries.compactMap { packed[$0.name] }
         return record
-      })
+      }, part: part)
     try ManifestFile.encode(manifest).withUnsafeBytes { try writeFile($0, to: folder + "/" + Manifest.fileName) }
     return manifest
   }

@@ -21,7 +21,8 @@ struct MPOTool: ParsableCommand {
       """,
     version: version,
     subcommands: [
-      Convert.self, Profile.self, Plan.self, Squeeze.self, Inspect.self, Restore.self, Verify.self, ProbeHDF5.self,
+      Convert.self, Profile.self, Plan.self, Merge.self, Squeeze.self, Inspect.self, Restore.self, Verify.self,
+      ProbeHDF5.self,
     ])
 
   static func main() {
@@ -32,7 +33,7 @@ struct MPOTool: ParsableCommand {
       do {
         try command.run()
       } catch  where Failure.isOwn(error) {
-        StandardError.write("mpo: \(error)\n")
+        StandardError.write("mpo: \(AtomicOutput.withFinalNames("\(error)"))\n")
         Glibc.exit(Failure.status(of: error))
       }
     } catch {
