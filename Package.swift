@@ -55,7 +55,7 @@ let package = Package(
     .executableTarget(
       name: "mpo-fuzz",
       dependencies: [
-        "Conversion", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "Conversion", "LinearAlgebra", .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Crypto", package: "swift-crypto"),
       ]),
 

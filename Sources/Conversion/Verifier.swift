@@ -93,7 +93,7 @@ public struct Verifier: Sendable {
         return problem("is \(tensor.dtype.rawValue) \(tensor.shape) in \(escaped(original.path))")
       }
       do {
-        let (error, reason) = try compare(record, checkpoint, original)
+        let (error, reason) = try compare(record, tensor, checkpoint, original)
         errors[index] = error
         if let reason { problem(reason) }
       } catch let error as MPOCheckpointError {
@@ -113,11 +113,11 @@ public struct Verifier: Sendable {
 
   /// The measured error of a tensor in cores, and what does not hold of it.
   private func compare(
-    _ record: TensorRecord, _ checkpoint: MPOCheckpoint, _ original: any DenseCheckpoint
+    _ record: TensorRecord, _ tensor: TensorInfo, _ checkpoint: MPOCheckpoint, _ original: any DenseCheckpoint
   ) throws -> (error: Double?, problem: String?) {
     let holder = try checkpoint.holder(of: record)
     guard let mpo = holder.mpo else {
-      let isEqual = try original.withBytes(of: record.info) { bytes in
+      let isEqual = try original.withBytes(of: tensor) { bytes in
         try checkpoint.withDenseBytes(of: holder) { $0.elementsEqual(bytes) }
       }
       return (nil, isEqual ? nil : "its bytes are not those of \(escaped(original.path))")

@@ -3,6 +3,7 @@ import Checkpoints
 import Conversion
 import Foundation
 import Glibc
+import LinearAlgebra
 import MPOCheckpoints
 
 /// Feeds damaged inputs to a reader in this process. A crash, an input that takes longer than the limit, and memory beyond
@@ -57,8 +58,10 @@ struct MPOFuzz: ParsableCommand {
       throw error
     } catch {
       let text = "\(error)"
-      guard error is CheckpointError || error is MPOCheckpointError || error is ConversionError, !text.contains("\n")
-      else { throw FuzzFinding.badError("\(type(of: error)): \(text)") }
+      let isOwn =
+        error is CheckpointError || error is MPOCheckpointError || error is ConversionError
+        || error is LinearAlgebraError
+      guard isOwn, !text.contains("\n") else { throw FuzzFinding.badError("\(type(of: error)): \(text)") }
       return false
     }
   }
