@@ -19,26 +19,53 @@ public struct CalibrationStatistics: Sendable {
 
   /// - Throws: `CheckpointError` for what is no safetensors file, `ConversionError` for what is no statistics file.
   public init(path: String) throws {
-    file = try openDenseCheckpoint(at: path)
-    guard file.metadata["format"] == Self.formatName else {
+    try self.init(openDenseCheckpoint(at: path))
+  }
+
+  /// - Throws: `ConversionError` for what is no statistics file.
+  public init(_ file: any DenseCheckpoint) throws {
+    self.file = file
+    guard Self.isPresent(in: file) else {
       throw ConversionError.stageFile(
-        path: path, reason: "is no statistics file (metadata 'format' is not '\(Self.formatName)')")
+        path: file.path, reason: "is no statistics file (metadata 'format' is not '\(Self.formatName)')")
     }
     guard file.metadata["version"].map({ $0 == "1" || $0.hasPrefix("1.") }) ?? true else {
-      throw ConversionError.stageFile(path: path, reason: "has another version; this mpo reads version 1: update it")
+      throw ConversionError.stageFile(
+        path: file.path, reason: "has another version; this mpo reads version 1: update it")
     }
   }
 
   public var path: String { file.path }
   public var files: [String] { file.files }
   public var description: String? { file.metadata["description"] }
+  /// How many samples and tokens the statistics are of, as the file says.
+  public var samples: Int? { file.metadata["samples"].flatMap { Int($0) } }
+  public var tokens: Int? { file.metadata["tokens"].flatMap { Int($0) } }
+  public var byteCount: Int { file.tensors.reduce(0) { $0 + $1.byteCount } }
 
   /// Names of the matrices it speaks of.
-  public var matrices: Set<String> {
-    Set(
-      file.tensors.compactMap { tensor in
-        Self.suffixes.first { tensor.name.hasSuffix("." + $0) }.map { String(tensor.name.dropLast($0.count + 1)) }
-      })
+  public var matrices: Set<String> { Set(entries.map(\.matrix)) }
+
+  /// One tensor of the file.
+  public struct Entry: Sendable, Equatable {
+    public let matrix: String
+    /// `input_gram`, `input_scale`, `output_gram`, `output_scale` or `element_weights`.
+    public let kind: String
+    public let shape: [Int]
+  }
+
+  /// What it says, in the order of the file; tensors of other names are left out.
+  public var entries: [Entry] {
+    file.tensors.compactMap { tensor in
+      Self.suffixes.first { tensor.name.hasSuffix("." + $0) }.map {
+        Entry(matrix: String(tensor.name.dropLast($0.count + 1)), kind: $0, shape: tensor.shape)
+      }
+    }
+  }
+
+  /// Whether a dense checkpoint is a statistics file.
+  public static func isPresent(in checkpoint: any DenseCheckpoint) -> Bool {
+    checkpoint.metadata["format"] == formatName
   }
 
   /// A warning that counts the matrices of a network that the file does not speak of; nil when it speaks of all.

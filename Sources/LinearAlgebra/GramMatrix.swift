@@ -51,7 +51,8 @@ public struct GramMatrix {
   /// The accumulated matrix, both triangles filled.
   public consuming func matrix() -> Matrix<Double> {
     let size = size
-    var elements = upper
+    var elements: [Double] = []
+    swap(&elements, &upper)
     elements.withUnsafeMutableBufferPointer { buffer in
       for row in 0..<size {
         for column in (row + 1)..<max(size, row + 1) { buffer[column * size + row] = buffer[row * size + column] }

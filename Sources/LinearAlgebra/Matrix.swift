@@ -28,6 +28,13 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     }
   }
 
+  /// The elements, given away: whoever has the only reference to them changes them in place, without a copy.
+  consuming func takeElements() -> [Scalar] {
+    var taken: [Scalar] = []
+    swap(&taken, &elements)
+    return taken
+  }
+
   public static func identity(_ size: Int) -> Matrix {
     var result = Matrix(rows: size, columns: size, elements: Array(repeating: 0, count: size * size))
     for index in 0..<size { result[index, index] = 1 }

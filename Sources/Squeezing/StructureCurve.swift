@@ -41,8 +41,12 @@ struct StructureCurve {
           Point(parameters: parameters, squaredError: lowRank[rank], form: Form(shape: shape, bonds: [rank])))
       }
     }
-    if structure != .svd {
-      candidates += Self.mpoPoints(members, layers, weights, lowRank: lowRank, minimumBond: minimumBond)
+    // In a metric the factorisation is the optimum that is known, and better than what refined chains were measured to
+    // reach; how far a chain gets would only show in refining it.
+    let inMetric = members.contains { layers[$0].metricSingularValues != nil }
+    if structure == .mpo || structure == .auto && !inMetric {
+      candidates += Self.mpoPoints(
+        members, layers, weights, lowRank: inMetric ? lowRank : nil, minimumBond: minimumBond)
     }
     candidates.sort { ($1.parameters, $0.squaredError) < ($0.parameters, $1.squaredError) }
     // From the smallest up, keep what is better than everything smaller.
@@ -71,14 +75,13 @@ struct StructureCurve {
   }
 
   /// The group's own path of single-bond steps. Without a metric the errors are the spectra's bound. In a metric sites
-  /// have no spectra: cores are refined in it afterwards, and the error of the factorisation with as many parameters
-  /// stands for theirs, so that layers are compared by what the metric says of them.
+  /// have no spectra: cores are refined in it afterwards, and the error of the factorisation with as many parameters,
+  /// `lowRank`, stands for theirs, so that layers are compared by what the metric says of them.
   private static func mpoPoints(
-    _ members: [Int], _ layers: [LayerProfile], _ weights: [Double], lowRank: [Double], minimumBond: Int
+    _ members: [Int], _ layers: [LayerProfile], _ weights: [Double], lowRank: [Double]?, minimumBond: Int
   ) -> [Point] {
     let group = SqueezeGroup(members: members, of: layers)
     let first = layers[members[0]]
-    let inMetric = members.contains { layers[$0].metricSingularValues != nil }
     // Relative errors, made absolute with the members' common weight.
     let scale = members.reduce(0) { $0 + weights[$1] * layers[$1].norm * layers[$1].norm } / Double(members.count)
     var points: [Point] = []
@@ -87,7 +90,7 @@ struct StructureCurve {
       state.take(step)
       guard state.parameters < first.denseParameterCount else { continue }
       var error = state.squaredError * scale
-      if inMetric {
+      if let lowRank {
         let rank = Double(state.parameters) / Double(first.rows + first.columns)
         let below = min(Int(rank), lowRank.count - 1)
         let above = min(below + 1, lowRank.count - 1)

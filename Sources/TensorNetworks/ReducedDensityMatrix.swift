@@ -46,8 +46,9 @@ struct ReducedDensityMatrix {
     var spectra: [[Double]] = []
     var current = matrix
     for site in sites.reversed() {
+      let outer = Self.partialTrace(current, over: site)
       spectra.append(try SymmetricEigendecomposition.values(of: current).map { max(0, $0).squareRoot() })
-      current = Self.partialTrace(current, over: site)
+      current = outer
     }
     return spectra.reversed()
   }

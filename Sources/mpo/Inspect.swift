@@ -5,13 +5,14 @@ import MPOCheckpoints
 
 struct Inspect: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Show what is in a dense checkpoint, a model folder or an MPO checkpoint.",
+    abstract: "Show what is in a dense checkpoint, a model folder, an MPO checkpoint or a statistics file.",
     discussion: """
       Errors are relative Frobenius errors, measured at conversion; SVD is that of the truncated singular value \
-      decomposition with at most as many parameters. Entropies are entanglement entropies in nats, one for each bond.
+      decomposition with at most as many parameters; 'in metric' is the relative error in the norm of --calibration, \
+      where one was used. Entropies are entanglement entropies in nats, one for each bond.
       """)
 
-  @Argument(help: "A checkpoint: file or folder.")
+  @Argument(help: "A checkpoint, file or folder, or a statistics file.")
   var path: String
 
   @Option(help: ArgumentHelp("Show this tensor alone, in full.", valueName: "name"))
@@ -31,7 +32,12 @@ struct Inspect: ParsableCommand {
     if MPOCheckpoint.isPresent(at: path) {
       try MPOInspection(MPOCheckpoint(path: path)).print(tensor: tensor, spectrum: spectrum, json: json)
     } else {
-      try DenseInspection(openDenseCheckpoint(at: path)).print(tensor: tensor, spectrum: spectrum, json: json)
+      let checkpoint = try openDenseCheckpoint(at: path)
+      if tensor == nil, !json, CalibrationStatistics.isPresent(in: checkpoint) {
+        try StandardOutput.write(StatisticsText.text(of: CalibrationStatistics(checkpoint)))
+      } else {
+        try DenseInspection(checkpoint).print(tensor: tensor, spectrum: spectrum, json: json)
+      }
     }
   }
 }

@@ -43,10 +43,17 @@ struct MPOInspection {
       text += " from \(source.files.map { escaped($0.file) }.joined(separator: ", ")) (\(source.format.rawValue))"
     }
     text += "\n"
-    if let options = manifest.options, !options.isEmpty {
+    var options = manifest.options ?? [:]
+    let calibration = options.removeValue(forKey: "calibration")
+    let calibrationHash = options.removeValue(forKey: "calibration_sha256")
+    if !options.isEmpty {
       text +=
         options.sorted { $0.key < $1.key }.map { "\(escaped($0.key)): \(escaped($0.value))" }
         .joined(separator: ", ") + "\n"
+    }
+    if let calibration {
+      text += "metric: \(escaped(calibration, limit: 4096))"
+      text += calibrationHash.map { " (SHA-256 \(escaped(String($0.prefix(12))))…)\n" } ?? "\n"
     }
     let matrices = manifest.tensors.filter { $0.mpo != nil }
     let dense = manifest.tensors.filter { $0.storage == .dense }
@@ -73,17 +80,21 @@ struct MPOInspection {
   }
 
   private static func table(of records: [TensorRecord]) -> Table {
-    var table = Table([
-      ("matrix", .left), ("shape", .right), ("side", .left), ("factors", .left), ("bonds", .left), ("dtype", .left),
-      ("ratio", .right), ("error", .right), ("SVD", .right), ("entropies", .left),
-    ])
+    let inMetric = records.contains { $0.mpo?.metricRelativeError != nil }
+    var table = Table(
+      [
+        ("matrix", .left), ("shape", .right), ("side", .left), ("factors", .left), ("bonds", .left), ("dtype", .left),
+        ("ratio", .right), ("error", .right),
+      ] + (inMetric ? [("in metric", .right)] : []) + [("SVD", .right), ("entropies", .left)])
     for record in records {
       guard let mpo = record.mpo else { continue }
-      table.add([
-        escaped(record.name), sizes(record.shape), record.orientation?.rawValue ?? "", mpo.shape.description,
-        list(mpo.bonds), mpo.coreDType.rawValue, fixed(mpo.ratio, 4), small(mpo.relativeError),
-        small(mpo.svdRelativeError), mpo.entropies.map { $0.map { fixed($0, 2) }.joined(separator: " ") } ?? "–",
-      ])
+      table.add(
+        [
+          escaped(record.name), sizes(record.shape), record.orientation?.rawValue ?? "", mpo.shape.description,
+          list(mpo.bonds), mpo.coreDType.rawValue, fixed(mpo.ratio, 4), small(mpo.relativeError),
+        ] + (inMetric ? [small(mpo.metricRelativeError)] : []) + [
+          small(mpo.svdRelativeError), mpo.entropies.map { $0.map { fixed($0, 2) }.joined(separator: " ") } ?? "–",
+        ])
     }
     return table
   }
@@ -107,6 +118,7 @@ struct MPOInspection {
             + "(ratio \(fixed(mpo.ratio, 4)))"
         ),
         ("error", "\(small(mpo.relativeError)) relative"),
+        ("in metric", mpo.metricRelativeError.map { "\(small($0)) relative" } ?? "–"),
         ("SVD error", "\(small(mpo.svdRelativeError)) relative, at the same size"),
         ("norm", mpo.norm.map { fixed($0, 4) } ?? "–"),
         ("entropies", mpo.entropies.map { $0.map { fixed($0, 4) }.joined(separator: " ") } ?? "–"),

@@ -63,7 +63,8 @@ struct BudgetOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "What a matrix may become: mpo (a chain of --sites), svd (a factorisation of low rank, a chain of two) or auto "
-        + "(whichever has less error for its parameters, or dense; chosen over the whole network).", valueName: "s"))
+        + "(whichever has less error for its parameters, or dense; chosen over the whole network. With --calibration: "
+        + "low rank or dense).", valueName: "s"))
   var structure = Structure.mpo
 
   @Option(

@@ -26,6 +26,30 @@ import Testing
     for (a, b) in zip(valuesOnly, result.values) { #expect(abs(a - b) < 1e-11 * result.values[0]) }
   }
 
+  @Test func `a large matrix has the eigenvalues it was made of`() throws {
+    // A reflection of a diagonal: H D H with H = 1 − 2 u uᵀ.
+    let size = 1600
+    var generator = SeededGenerator(seed: 3)
+    let u = (0..<size).map { _ in Double.random(in: -1...1, using: &generator) }
+    let length = u.reduce(0) { $0 + $1 * $1 }
+    let values = (0..<size).map { Double(size - $0) / Double(size) }
+    let du = zip(values, u).map { $0 * $1 }
+    let udu = zip(u, du).reduce(0) { $0 + $1.0 * $1.1 }
+    let matrix = Matrix<Double>(rows: size, columns: size) { target in
+      for row in 0..<size {
+        for column in 0..<size {
+          let corner = 4 * udu * u[row] * u[column] / (length * length)
+          let sides = 2 * (u[row] * du[column] + du[row] * u[column]) / length
+          target[row * size + column] = (row == column ? values[row] : 0) - sides + corner
+        }
+      }
+    }
+    let copy = matrix
+    let found = try SymmetricEigendecomposition.values(of: matrix)
+    #expect(zip(found, values).allSatisfy { abs($0 - $1) < 1e-12 })
+    #expect(matrix == copy)
+  }
+
   @Test func `an empty matrix has no eigenvalues`() throws {
     #expect(try SymmetricEigendecomposition.values(of: Matrix(rows: 0, columns: 0, elements: [])).isEmpty)
   }

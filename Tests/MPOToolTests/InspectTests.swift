@@ -1,3 +1,4 @@
+import Checkpoints
 import Foundation
 import Testing
 
@@ -91,5 +92,39 @@ import Testing
       let error = try #require(errors[name])
       #expect(abs(error - (try #require(matrix["relative_error"] as? Double))) < 1e-9)
     }
+  }
+
+  @Test func `a statistics file, and the metric it gave a checkpoint`() throws {
+    let name = "encoder.layer.0.output.dense.weight"
+    let statistics = temporary.path + "/stats.safetensors"
+    let scale = TensorInfo(name: name + ".input_scale", dtype: .f32, shape: [256])
+    let writer = try SafetensorsWriter(
+      path: statistics, tensors: [scale],
+      metadata: [
+        "format": "mpo-statistics", "version": "1", "samples": "7", "tokens": "1234",
+        "description": "of my\u{1b} texts",
+      ])
+    try (0..<256).map { Float(1 + $0 % 5) }.withUnsafeBytes { try writer.write($0, to: scale.name) }
+    try writer.finish()
+
+    let text = try Tool.run("inspect", statistics).output
+    #expect(text.contains("\(name)  identity        scale 256\n"))
+    for part in ["of my\\u{1b} texts", "matrices    1\n", "samples     7\n", "tokens      1,234\n"] {
+      #expect(text.contains(part), "'\(part)' is not in: \(text)")
+    }
+    let object = try Tool.run("inspect", statistics, "--json").json
+    #expect((object["metadata"] as? [String: String])?["samples"] == "7")
+
+    let converted = try Tool.run(
+      "convert", bert, "-o", output, "--ratio", "0.6", "--calibration", statistics, "--force")
+    #expect(converted.status == 0 && converted.messages.contains("have no statistics"))
+    let record = try #require(
+      (try Tool.run("inspect", output, "--json").json["tensors"] as? [[String: Any]])?
+        .first { $0["name"] as? String == name })
+    let error = try #require(record["metric_relative_error"] as? Double)
+    let table = try Tool.run("inspect", output).output
+    #expect(table.contains("metric: of my\\u{1b} texts (SHA-256 ") && table.contains("in metric"))
+    #expect(table.contains(String(format: "%.4f", error)))
+    #expect(try Tool.run("inspect", output, "--tensor", name).output.contains("in metric   "))
   }
 }

@@ -1,0 +1,372 @@
+#!/usr/bin/env python3
+"""Measures speed and memory beside other software on the same matrices, in one run.
+
+usage: measure.py --mpo PATH --mpo-bench PATH --minilm FOLDER --work FOLDER --results FILE [--only SECTION …]
+
+What is compared is run in turn (A B A B); times are medians. Sections already in FILE are kept unless named by --only.
+tools/bench/report.py makes tables and plots of FILE.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+import models
+
+HERE = Path(__file__).resolve().parent
+CORES = len(os.sched_getaffinity(0))
+SECTIONS = {}
+
+
+def section(function):
+    SECTIONS[function.__name__] = function
+    return function
+
+
+def in_turn(runs, **things):
+    """Calls each thing (a function that gives seconds) in turn, ``runs`` times; medians by name."""
+    times = {name: [] for name in things}
+    for _ in range(runs):
+        for name, thing in things.items():
+            times[name].append(thing())
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def seconds_of(*command, **environment):
+    """Wall-clock seconds of a command."""
+    start = time.perf_counter()
+    subprocess.run(
+        [str(word) for word in command], stdout=subprocess.DEVNULL, check=True, env={**os.environ, **environment}
+    )
+    return time.perf_counter() - start
+
+
+def peak_memory(*command):
+    """The greatest resident memory of a command, in bytes.
+
+    A child's figure is at least that of the process it was forked from, so a small one runs it.
+    """
+    script = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True);"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    words = [sys.executable, "-c", script, *map(str, command)]
+    return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout) * 1024
+
+
+def threads(count):
+    return {"OPENBLAS_NUM_THREADS": str(count), "OMP_NUM_THREADS": str(count), "MKL_NUM_THREADS": str(count)}
+
+
+def flops_of_profile(record):
+    """Least floating-point operations of the profile of a matrix, as this algorithm does it.
+
+    A symmetric rank-k update counts half a product, eigenvalues of n × n count 4/3 n³ (Golub & Van Loan, 8.3).
+    """
+    left, right = outer_sizes(record)
+    size = prod(record["padded_shape"])
+    short, long = sorted(record["matrix_shape"])
+    grams = [(left, size), (right, size), (short, short * long)]
+    return sum(n * elements + 4 / 3 * n**3 for n, elements in grams if n > 1)
+
+
+def flops_of_decomposition(record):
+    """The same of truncating it to its bonds and measuring the error: eigenvectors of n × n count 4 n³."""
+    sites = [i * j for i, j in zip(record["row_factors"], record["column_factors"])]
+    centre, bonds, size = record["central"], record["bonds"], prod(record["padded_shape"])
+    left, right = outer_sizes(record)
+    flops = 0
+    before, truncated = 1, size
+    for site, bond in zip(sites[:centre], bonds[:centre]):
+        flops += 4 * (before * site) ** 3
+        before = bond
+    if left > 1:
+        flops += left * size + 2 * before * size
+        truncated = size // left * before
+    after = 1
+    for site, bond in zip(reversed(sites[centre + 1 :]), reversed(bonds[centre:])):
+        flops += 4 * (after * site) ** 3
+        after = bond
+    if right > 1:
+        flops += right * truncated + 2 * after * truncated
+    return flops + 2 * after * truncated + 2 * before * size  # the product of the cores again, for the error
+
+
+def outer_sizes(record):
+    sites = [i * j for i, j in zip(record["row_factors"], record["column_factors"])]
+    return prod(sites[: record["central"]]), prod(sites[record["central"] + 1 :])
+
+
+class Bench:
+    def __init__(self, options):
+        self.mpo, self.bench, self.minilm, self.work = options.mpo, options.mpo_bench, options.minilm, options.work
+        self.rates = {}
+
+    def sgemm_rate(self, count):
+        """Floating-point operations a second of a large single-precision product on that many threads."""
+        script = (
+            "import numpy as np, time; a = np.ones((3072, 3072), np.float32); a @ a; best = 9e9\n"
+            "for _ in range(5):\n start = time.perf_counter(); a @ a; best = min(best, time.perf_counter() - start)\n"
+            "print(2 * 3072**3 / best)"
+        )
+        if count not in self.rates:
+            output = subprocess.run(
+                [sys.executable, "-c", script], capture_output=True, text=True, check=True,
+                env={**os.environ, **threads(count)},
+            ).stdout
+            self.rates[count] = float(output)
+        return self.rates[count]
+
+    def model(self, name, *arguments):
+        """The folder of a generated model, made when it's first asked for."""
+        folder = self.work / "-".join([name, *arguments]).replace("--", "")
+        if not folder.exists():
+            subprocess.run(
+                [sys.executable, HERE / "models.py", name, folder.with_suffix(".part"), *arguments], check=True)
+            folder.with_suffix(".part").rename(folder)
+        return folder
+
+    def output(self, name):
+        path = self.work / name
+        shutil.rmtree(path, ignore_errors=True)
+        path.unlink(missing_ok=True)
+        return path
+
+    def convert(self, model, output, *arguments):
+        return seconds_of(self.mpo, "convert", model, "-o", output, "--force", *arguments)
+
+    def matrices(self, output):
+        records = json.loads((output / "manifest.json").read_text())["tensors"]
+        return [record for record in records if record["kind"] == "mpo"]
+
+
+@section
+def machine(bench):
+    """What everything was measured on."""
+    name = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.machine())
+    return {
+        "processor": name, "cores": CORES,
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": platform.platform(), "numpy": np.__version__,
+        "sgemm_flops": {count: bench.sgemm_rate(count) for count in sorted({1, CORES})},
+    }
+
+
+@section
+def single_matrices(bench):
+    """One matrix, decomposed losslessly and to half its parameters, on one thread; by each peer while it's bearable."""
+    rows = []
+    last = {}
+    for shape in [(384, 384), (768, 768), (768, 3072), (2048, 2048), (2048, 5632), (4096, 4096), (8192, 8192)]:
+        folder = bench.output("single")
+        models.write(folder, {"w": shape})
+        from safetensors.numpy import load_file
+
+        np.save(bench.work / "w.npy", load_file(folder / "model.safetensors")["w"])
+        for how in (("--lossless",), ("--ratio", "0.5")):
+            converted = bench.output("single.mpo")
+            bench.convert(folder, converted, *how)
+            (record,) = bench.matrices(converted)
+            (bench.work / "shape.json").write_text(json.dumps(record))
+            bonds = ",".join(map(str, record["bonds"]))
+
+            def ours():
+                output = subprocess.run(
+                    [bench.bench, "decompose", folder / "model.safetensors", "w", "--bonds", bonds, "--runs", "1"],
+                    capture_output=True, text=True, check=True).stdout
+                return float(output.split()[1])
+
+            def peer(name):
+                output = subprocess.run(
+                    [sys.executable, HERE / "peers.py", name, bench.work / "w.npy", bench.work / "shape.json"],
+                    capture_output=True, text=True, check=True, env={**os.environ, **threads(1)}).stdout
+                return float(output.split()[-1])
+
+            things = {"mpo": ours}
+            for name in ("numpy", "torch", "tensorly", "teneva"):
+                # The work grows with more than the 1.5th power of the elements.
+                expected = last.get((name, how), (0, 1))
+                if expected[0] * (prod(shape) / expected[1]) ** 1.5 < 60:
+                    things[name] = lambda name=name: peer(name)
+            times = in_turn(3 if prod(shape) < 5e6 else 1, **things)
+            for name, taken in times.items():
+                last[name, how] = (taken, prod(shape))
+            rows.append({
+                "shape": shape, "how": " ".join(how), "bonds": record["bonds"], "seconds": times,
+                "sgemm_seconds": flops_of_decomposition(record) / bench.sgemm_rate(1),
+            })
+            print(rows[-1], flush=True)
+    return rows
+
+
+@section
+def bert_base(bench):
+    """The whole conversion of a BERT-base, against NumPy's sweep alone over the same matrices with the same bonds."""
+    model, output = bench.model("bert-base"), bench.output("bert.mpo")
+    result = in_turn(3, convert=lambda: bench.convert(model, output, "--ratio", "0.5"))
+    matrices = bench.matrices(output)
+    flops = sum(flops_of_profile(r) + flops_of_decomposition(r) for r in matrices)
+    by_shape = {}
+    for record in matrices:
+        by_shape.setdefault((tuple(record["matrix_shape"]), tuple(record["row_factors"])), []).append(record)
+    total = 0
+    for (shape, _), records in by_shape.items():  # one matrix of each shape, times their number
+        record = sorted(records, key=lambda r: sum(r["bonds"]))[len(records) // 2]
+        np.save(bench.work / "w.npy", models.decaying(np.random.default_rng(1), shape))
+        (bench.work / "shape.json").write_text(json.dumps(record))
+        taken = subprocess.run(
+            [sys.executable, HERE / "peers.py", "numpy", bench.work / "w.npy", bench.work / "shape.json"],
+            capture_output=True, text=True, check=True, env={**os.environ, **threads(CORES)}).stdout
+        total += float(taken) * len(records)
+    return {
+        **result, "numpy": total, "sgemm": flops / bench.sgemm_rate(CORES), "matrices": len(matrices),
+        "peak_bytes": peak_memory(bench.mpo, "convert", model, "-o", output, "--force", "--ratio", "0.5"),
+        "largest_bytes": 30522 * 768 * 4,
+    }
+
+
+@section
+def llama(bench):
+    """Profile, conversion and memory of a Llama of 1.1 billion parameters."""
+    rows = []
+    for dtype in ("F32", "BF16"):
+        model, output = bench.model("llama-1.1b", "--dtype", dtype), bench.output("llama.mpo")
+        profile = bench.output("llama.json")
+        taken = seconds_of(bench.mpo, "profile", model, "-o", profile)
+        start = time.perf_counter()
+        peak = peak_memory(bench.mpo, "convert", model, "-o", output, "--force", "--ratio", "0.5")
+        converted = time.perf_counter() - start
+        matrices = bench.matrices(output)
+        rate = bench.sgemm_rate(CORES)
+        rows.append({
+            "dtype": dtype, "profile": taken, "profile_sgemm": sum(map(flops_of_profile, matrices)) / rate,
+            "convert": converted, "convert_sgemm": sum(
+                flops_of_profile(r) + flops_of_decomposition(r) for r in matrices) / rate,
+            "peak_bytes": peak, "largest_bytes": 32000 * 2048 * (4 if dtype == "F32" else 2), "jobs": CORES,
+        })
+        print(rows[-1], flush=True)
+        shutil.rmtree(output)
+        if dtype == "BF16":
+            shutil.rmtree(model)
+    return rows
+
+
+@section
+def layers(bench):
+    """Time and memory against the number of layers."""
+    rows = []
+    for count in (4, 8, 16, 32, 64):
+        model, output = bench.model("layers", "--layers", str(count)), bench.output("layers.mpo")
+        taken = in_turn(3, convert=lambda: bench.convert(model, output, "--ratio", "0.5"))["convert"]
+        peak = peak_memory(bench.mpo, "convert", model, "-o", output, "--force", "--ratio", "0.5")
+        rows.append({"layers": count, "seconds": taken, "peak_bytes": peak, "largest_bytes": 4 * 1024**2})
+        shutil.rmtree(model)
+    return rows
+
+
+@section
+def restoring(bench):
+    """Restoring a BERT-base, against copying the result and the products that make it."""
+    model, output = bench.model("bert-base"), bench.output("bert.mpo")
+    bench.convert(model, output, "--ratio", "0.5")
+    restored, copied = bench.work / "restored.safetensors", bench.work / "copied.safetensors"
+    seconds_of(bench.mpo, "restore", output, "-o", restored, "--force")
+    times = in_turn(
+        3, restore=lambda: seconds_of(bench.mpo, "restore", output, "-o", restored, "--force"),
+        cp=lambda: seconds_of("sh", "-c", 'cp "$0" "$1" && sync "$1"', restored, copied))
+    flops = 0
+    for record in bench.matrices(output):
+        sites = [i * j for i, j in zip(record["row_factors"], record["column_factors"])]
+        bonds, centre = record["bonds"], record["central"]
+        left, right = outer_sizes(record)
+        flops += 2 * prod(sites) // left * (bonds[centre - 1] if centre else 1) * left
+        if centre < len(bonds):
+            flops += 2 * (bonds[centre - 1] if centre else 1) * sites[centre] * bonds[centre] * right
+    return {**times, "sgemm": flops / bench.sgemm_rate(CORES)}
+
+
+@section
+def small_things(bench):
+    """Start-up, and looking into a folder of 5 GB."""
+    folder = bench.output("five-gigabytes")
+    shapes = {f"model.layers.{n}.mlp.up_proj.weight": (11008, 4096) for n in range(28)}
+    folder.mkdir()
+    header, offset = {}, 0
+    for name, shape in shapes.items():
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [offset, offset + prod(shape) * 4]}
+        offset += prod(shape) * 4
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(folder / "model.safetensors", "wb") as file:  # a sparse file: only its header is read
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + offset)
+    result = in_turn(
+        15, version=lambda: seconds_of(bench.mpo, "--version"), inspect=lambda: seconds_of(bench.mpo, "inspect", folder))
+    return {**result, "bytes": offset}
+
+
+@section
+def reading(bench):
+    """Reading one matrix of 360 MB from the page cache: every page touched."""
+    import h5py
+    from safetensors import safe_open
+
+    folder = bench.output("reading")
+    models.write(folder, {"w": (11008, 8192)})
+    path, hdf5 = folder / "model.safetensors", folder / "model.h5"
+    with safe_open(path, "np") as file, h5py.File(hdf5, "w") as target:
+        target["w"] = file.get_tensor("w")
+
+    def ours(file):
+        output = subprocess.run(
+            [bench.bench, "read", file, "w", "--runs", "1"], capture_output=True, text=True, check=True).stdout
+        return float(output.split()[0])
+
+    def with_safetensors():
+        start = time.perf_counter()
+        with safe_open(path, "np") as file:
+            file.get_tensor("w")
+        return time.perf_counter() - start
+
+    def with_h5py():
+        start = time.perf_counter()
+        with h5py.File(hdf5) as file:
+            file["w"][...]
+        return time.perf_counter() - start
+
+    return in_turn(
+        5, mpo_safetensors=lambda: ours(path), safetensors=with_safetensors, mpo_hdf5=lambda: ours(hdf5), h5py=with_h5py,
+        cat=lambda: seconds_of("cat", path))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("mpo", "mpo-bench", "minilm", "work", "results"):
+        parser.add_argument("--" + name, type=Path, required=True)
+    parser.add_argument("--only", nargs="*", choices=list(SECTIONS), default=[])
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    results = json.loads(options.results.read_text()) if options.results.exists() else {}
+    bench = Bench(options)
+    for name, measure in SECTIONS.items():
+        if name in results and name not in options.only or options.only and name not in options.only:
+            continue
+        print(f"{name}: {measure.__doc__}", file=sys.stderr, flush=True)
+        results[name] = measure(bench)
+        options.results.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The same decomposition by other software: a matrix into a chain of cores with given bonds.
+
+usage: peers.py PEER MATRIX.npy DECOMPOSITION.json     prints the seconds
+
+DECOMPOSITION.json: row_factors, column_factors, bonds. Each peer runs in a process of its own, so that its threads are
+those the environment allows.
+"""
+
+import json
+import sys
+import time
+from math import prod
+
+import numpy as np
+
+
+def site_order(matrix, rows, columns):
+    """The tensor ``[i1 j1, i2 j2, …]``, padded with zeros."""
+    n = len(rows)
+    padded = np.zeros((prod(rows), prod(columns)), matrix.dtype)
+    padded[: matrix.shape[0], : matrix.shape[1]] = matrix
+    order = [axis for site in range(n) for axis in (site, n + site)]
+    return padded.reshape(*rows, *columns).transpose(order).reshape([i * j for i, j in zip(rows, columns)])
+
+
+def sweep(svd, rest, sizes, bonds, divide):
+    """The sweep of the published code: one singular value decomposition a bond, from the left."""
+    cores, bond = [], 1
+    rest = rest.reshape(bond * sizes[0], -1)
+    for site, size in enumerate(sizes[:-1]):
+        u, s, v = svd(rest.reshape(bond * size, -1))
+        kept = min(bonds[site], len(s))
+        cores.append(u[:, :kept].reshape(bond, size, kept))
+        rest, bond = divide(s[:kept], v[:kept]), kept
+    return cores + [rest.reshape(bond, sizes[-1], 1)]
+
+
+def sequential_svd(matrix, rows, columns, bonds):
+    """NumPy, the method of the published code: cores ``[d, i, j, d']``."""
+    tensor = site_order(matrix, rows, columns)
+    cores = sweep(lambda m: np.linalg.svd(m, full_matrices=False), tensor, tensor.shape, bonds, lambda s, v: s[:, None] * v)
+    return [core.reshape(core.shape[0], i, j, core.shape[2]) for core, i, j in zip(cores, rows, columns)]
+
+
+def with_torch(matrix, rows, columns, bonds):
+    import torch
+
+    tensor = torch.from_numpy(site_order(matrix, rows, columns))
+    svd = lambda m: torch.linalg.svd(m, full_matrices=False)  # noqa: E731
+    return sweep(svd, tensor, tensor.shape, bonds, lambda s, v: s[:, None] * v)
+
+
+def with_tensorly(matrix, rows, columns, bonds):
+    from tensorly.decomposition import tensor_train_matrix
+
+    padded = np.zeros((prod(rows), prod(columns)), matrix.dtype)
+    padded[: matrix.shape[0], : matrix.shape[1]] = matrix
+    return tensor_train_matrix(padded.reshape(*rows, *columns), rank=[1, *bonds, 1])
+
+
+def with_teneva(matrix, rows, columns, bonds):
+    import teneva
+
+    return teneva.svd(site_order(matrix, rows, columns), e=1e-12, r=max(bonds))
+
+
+PEERS = {"numpy": sequential_svd, "torch": with_torch, "tensorly": with_tensorly, "teneva": with_teneva}
+
+
+def main():
+    peer, path, decomposition = sys.argv[1:]
+    matrix = np.load(path)
+    shape = json.load(open(decomposition))
+    arguments = shape["row_factors"], shape["column_factors"], shape["bonds"]
+    if peer != "numpy":  # importing is not what is measured
+        PEERS[peer](np.eye(16, dtype=np.float32), [4, 4], [4, 4], [16])
+    start = time.perf_counter()
+    PEERS[peer](matrix, *arguments)
+    print(time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()
