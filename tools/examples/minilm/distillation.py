@@ -43,9 +43,10 @@ def optimizer_of(model, rate):
     """AdamW over what requires gradients; the learning rate of a tensor is relative to the size of its elements."""
 
     def size(tensor):
-        return max(float(tensor.detach().square().mean().sqrt()), 0.01)
+        size = float(tensor.detach().square().mean().sqrt())
+        return max(size, 0.01) if size else 0.05
 
-    groups = [{"params": [p], "lr": rate * size(p), "peak": rate * size(p)} for p in model.parameters() if p.requires_grad]
+    groups = [{"params": [p], "peak": rate * size(p)} for p in model.parameters() if p.requires_grad]
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
 
 
