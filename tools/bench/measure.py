@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures speed and memory beside other software on the same matrices, in one run.
 
-usage: measure.py --mpo PATH --mpo-bench PATH --minilm FOLDER --work FOLDER --results FILE [--only SECTION …]
+usage: measure.py --mpo PATH --mpo-bench PATH --work FOLDER --results FILE [--only SECTION …]
 
 What is compared is run in turn (A B A B); times are medians. Sections already in FILE are kept unless named by --only.
 tools/bench/report.py makes tables and plots of FILE.
@@ -109,7 +109,7 @@ def outer_sizes(record):
 
 class Bench:
     def __init__(self, options):
-        self.mpo, self.bench, self.minilm, self.work = options.mpo, options.mpo_bench, options.minilm, options.work
+        self.mpo, self.bench, self.work = options.mpo, options.mpo_bench, options.work
         self.rates = {}
 
     def sgemm_rate(self, count):
@@ -353,7 +353,7 @@ def reading(bench):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("mpo", "mpo-bench", "minilm", "work", "results"):
+    for name in ("mpo", "mpo-bench", "work", "results"):
         parser.add_argument("--" + name, type=Path, required=True)
     parser.add_argument("--only", nargs="*", choices=list(SECTIONS), default=[])
     options = parser.parse_args()
