@@ -22,7 +22,7 @@ let package = Package(
     .systemLibrary(name: "CZip", pkgConfig: "libzip", providers: [.apt(["libzip-dev"])]),
     .systemLibrary(
       name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev", "liblapacke-dev"])]),
-    .systemLibrary(name: "CLinux"),
+    .target(name: "CLinux"),
 
     .target(
       name: "LinearAlgebra", dependencies: ["COpenBLAS"],
@@ -50,6 +50,13 @@ let package = Package(
       name: "mpo-bench",
       dependencies: [
         "Conversion", "LinearAlgebra", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ]),
+
+    .executableTarget(
+      name: "mpo-fuzz",
+      dependencies: [
+        "Conversion", "LinearAlgebra", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Crypto", package: "swift-crypto"),
       ]),
 
     .testTarget(name: "LinearAlgebraTests", dependencies: ["LinearAlgebra"]),

@@ -22,6 +22,8 @@ public final class AtomicOutput: Sendable {
     }
     private struct State {
       var entries: [ObjectIdentifier: Entry] = [:]
+      /// Of all outputs that were ever begun.
+      var names: [(temporary: String, final: String)] = []
       var isClosed = false
     }
     private let state = Mutex(State())
@@ -35,6 +37,7 @@ public final class AtomicOutput: Sendable {
       state.withLock { state in
         guard !state.isClosed else { return false }
         state.entries[ObjectIdentifier(output)] = Entry(output: output)
+        state.names.append((output.temporaryPath, output.path))
         return true
       }
     }
@@ -42,6 +45,8 @@ public final class AtomicOutput: Sendable {
     fileprivate func remove(_ output: AtomicOutput) {
       state.withLock { _ = $0.entries.removeValue(forKey: ObjectIdentifier(output)) }
     }
+
+    fileprivate var names: [(temporary: String, final: String)] { state.withLock { $0.names } }
 
     package func discardAll() {
       let outputs = state.withLock { state in
@@ -146,6 +151,14 @@ public final class AtomicOutput: Sendable {
   ///
   /// Waits for a `commit` that has begun.
   public static func discardAll() { Registry.shared.discardAll() }
+
+  /// A message with the names that outputs of this process were to get in place of their temporary ones.
+  public static func withFinalNames(_ message: String) -> String {
+    Registry.shared.names.reduce(message) { message, name in
+      message.split(separator: escaped(name.temporary, limit: 4096), omittingEmptySubsequences: false)
+        .joined(separator: escaped(name.final, limit: 4096))
+    }
+  }
 
   // MARK: - Names
 
@@ -274,17 +287,28 @@ public final class AtomicOutput: Sendable {
   ) throws -> (path: String, descriptor: CInt) {
     for _ in 0..<100 {
       let path = name.temporaryPath()
-      let descriptor: CInt
+      var descriptor: CInt = -1
       switch kind {
-      case .file: descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o666)
+      case .file:
+        descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o666)
+        if descriptor < 0 {
+          let code = errno
+          if code == EEXIST { continue }
+          throw creationError(name, code)
+        }
       case .folder:
-        descriptor = mkdir(path, 0o777) == 0 ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW) : -1
-      }
-      guard descriptor >= 0 else {
-        let code = errno
-        // Between its creation and its opening another process may have taken it for litter.
-        if code == EEXIST || code == ENOENT { continue }
-        throw CheckpointError.system(name.path, "create it", code)
+        if mkdir(path, 0o777) != 0 {
+          let code = errno
+          if code == EEXIST { continue }
+          throw creationError(name, code)
+        }
+        descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)
+        if descriptor < 0 {
+          let code = errno
+          // Another process may have taken it for litter already.
+          if code == ENOENT { continue }
+          throw CheckpointError.system(name.path, "create it", code)
+        }
       }
       // The same may happen before it is locked, so whoever has the lock looks whether it is still there.
       if flock(descriptor, LOCK_EX | LOCK_NB) == 0, isStill(descriptor, at: path) { return (path, descriptor) }
@@ -293,9 +317,26 @@ public final class AtomicOutput: Sendable {
     throw CheckpointError.io(file: name.path, operation: "create it", reason: "no temporary name beside it is free")
   }
 
+  private static func creationError(_ name: OutputName, _ code: CInt) -> CheckpointError {
+    // The folder was there a moment ago: that of a file system like /proc, which takes nothing.
+    guard code == ENOENT else { return .system(name.path, "create it", code) }
+    return .io(
+      file: name.path, operation: "create it",
+      reason: "the folder '\(escaped(name.parent))' takes no new files; choose another output")
+  }
+
   /// Removes the temporaries of the same output that no process has locked.
   private static func sweep(beside name: OutputName) {
     guard let siblings = try? listFolder(at: name.parent) else { return }
+    defer {
+      // What libraries put beside a temporary while they write it, where that is gone.
+      for sibling in siblings {
+        guard let temporary = name.temporary(besideWhich: sibling),
+          access(name.parent + "/" + temporary, F_OK) != 0, errno == ENOENT
+        else { continue }
+        unlink(name.parent + "/" + sibling)
+      }
+    }
     for sibling in siblings where name.isTemporary(sibling) {
       let path = name.parent + "/" + sibling
       let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
@@ -344,6 +385,13 @@ private struct OutputName {
     let digits = String(UInt64.random(in: 0...UInt64.max), radix: 16)
     let random = String(repeating: "0", count: OutputName.digitCount - digits.count) + digits
     return "\(parent == "/" ? "" : parent)/.\(name).\(random)\(OutputName.ending)"
+  }
+
+  /// The temporary that a name is made from by adding a dot and six letters, as libzip does; `nil` for other names.
+  func temporary(besideWhich sibling: String) -> String? {
+    guard sibling.utf8.count > 7, sibling.utf8.suffix(7).first == UInt8(ascii: ".") else { return nil }
+    let temporary = String(sibling.dropLast(7))
+    return isTemporary(temporary) ? temporary : nil
   }
 
   func isTemporary(_ sibling: String) -> Bool {

@@ -57,5 +57,5 @@ package struct FileStatus: Sendable, Hashable {
   }
 
   /// Whether both are the same file, whatever the paths they were found by.
-  func isSame(as other: FileStatus) -> Bool { device == other.device && inode == other.inode }
+  package func isSame(as other: FileStatus) -> Bool { device == other.device && inode == other.inode }
 }

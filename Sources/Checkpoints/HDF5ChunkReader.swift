@@ -63,6 +63,20 @@ struct HDF5ChunkReader {
     if let failure = progress.withLock({ $0.failure }) { throw failure }
   }
 
+  /// Looks up where every chunk is, and reads none.
+  func locateAll() throws {
+    let rows = 0..<(dataset.shape.first ?? 0)
+    let count = grid.count(of: rows)
+    let (open, _) = try prepare()
+    for number in 0..<count {
+      let place = grid.offset(ofChunk: number, of: rows).map { hsize_t($0) }
+      HDF5Library.withLock {
+        var size: hsize_t = 0
+        if H5Dget_chunk_storage_size(open.id, place, &size) < 0 { _ = HDF5Library.takeReason() }
+      }
+    }
+  }
+
   private func failed(_ reason: String) -> CheckpointError {
     file.malformed(dataset.path, "can't be read: \(reason)")
   }

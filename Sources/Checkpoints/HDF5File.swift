@@ -14,7 +14,7 @@ final class HDF5File: @unchecked Sendable {
   /// Opens an HDF5 file, or the weights of a Keras archive.
   ///
   /// A file is opened by the descriptor that it is mapped by, so what was checked about it holds for what libhdf5 reads.
-  /// It is not locked.
+  /// It is not locked. Where `HDF5Probe` is in use, it has looked at the file before.
   init(fileOrArchive path: String) throws {
     let map = try MappedFile(path: path)
     self.path = path
@@ -22,11 +22,23 @@ final class HDF5File: @unchecked Sendable {
     if isFromArchive {
       let (weights, file) = try KerasArchive.weights(of: path)
       self.map = weights
-      identifier = try file.withPath { try HDF5File.open($0, path: path) }
+      identifier = try file.withPath { name in
+        try HDF5Probe.check(weights.descriptor, path: path)
+        return try HDF5File.open(name, path: path)
+      }
     } else {
+      try HDF5Probe.check(map.descriptor, path: path)
       self.map = map
       identifier = try HDF5File.open("/proc/self/fd/\(map.descriptor)", path: path)
     }
+  }
+
+  /// Opens an HDF5 file that nobody has looked at before.
+  init(path: String) throws {
+    map = try MappedFile(path: path)
+    self.path = path
+    isFromArchive = false
+    identifier = try HDF5File.open("/proc/self/fd/\(map.descriptor)", path: path)
   }
 
   private static func open(_ name: String, path: String) throws -> hid_t {

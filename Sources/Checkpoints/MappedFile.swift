@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// A regular file mapped into memory for reading.
@@ -8,7 +9,7 @@ import Glibc
 ///
 /// A file that became shorter after it was opened is an error, not a crash, when a range is asked for. What remains is
 /// a file that is cut while a range is in use: touching a page behind its new end raises `SIGBUS`, and no check
-/// beforehand can exclude it.
+/// beforehand can exclude it. `reportLostPages` makes that an error message too, at the end of the process.
 public final class MappedFile: @unchecked Sendable {
   /// The path it was opened by.
   public let path: String
@@ -19,6 +20,8 @@ public final class MappedFile: @unchecked Sendable {
   let descriptor: CInt
   /// `nil` when the file is empty.
   private let base: UnsafeMutableRawPointer?
+  /// What the handler of `SIGBUS` knows of the map.
+  private let entry: OpaquePointer?
 
   /// Opens the regular file at `path`; folders, pipes and devices are refused.
   public convenience init(path: String) throws {
@@ -44,8 +47,10 @@ public final class MappedFile: @unchecked Sendable {
           throw CheckpointError.system(path, "map it into memory", errno)
         }
         self.base = base
+        entry = mpo_mapped_file_add(base, status.byteCount, descriptor, escaped(path, limit: 4096))
       } else {
         base = nil
+        entry = nil
       }
       self.path = path
       self.descriptor = descriptor
@@ -57,6 +62,7 @@ public final class MappedFile: @unchecked Sendable {
   }
 
   deinit {
+    mpo_mapped_file_remove(entry)
     if let base { munmap(base, byteCount) }
     close(descriptor)
   }
@@ -90,6 +96,16 @@ public final class MappedFile: @unchecked Sendable {
       }
     }
     return try body(UnsafeRawBufferPointer(start: base + range.lowerBound, count: range.count))
+  }
+
+  /// Has the process end with status 1 and a message that names the file, rather than by `SIGBUS`, when a file loses
+  /// pages that are in use: for programs, to be called once at their beginning.
+  ///
+  /// - Parameters:
+  ///   - program: What the message begins with.
+  ///   - descriptor: Where a zero byte is written then; whoever reads it has ten seconds to clean up and end the process.
+  public static func reportLostPages(program: String, cleanUp descriptor: CInt = -1) {
+    mpo_report_lost_pages(program, descriptor)
   }
 
   private func checkSize(reaching end: Int) throws {

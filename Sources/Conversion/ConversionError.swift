@@ -17,6 +17,10 @@ public enum ConversionError: Error, Sendable, Equatable {
   /// A Keras archive is asked for but the source was none.
   case noKerasArchive(path: String)
   case notRestorable(path: String, tensor: String, reason: String)
+  /// A checkpoint is a part of a conversion where the whole is asked for.
+  case onePart(path: String, index: Int, count: Int)
+  /// Parts that do not make a whole.
+  case notMergeable(path: String, reason: String)
 
   public static func == (a: ConversionError, b: ConversionError) -> Bool { a.description == b.description }
 }
@@ -46,6 +50,9 @@ extension ConversionError: CustomStringConvertible {
     case .noKerasArchive(let path):
       "\(escaped(path, limit: 4096)): its source was no Keras archive, so there is no model to put the weights into; "
         + "restore to an .h5 or a .safetensors file"
+    case .onePart(let path, let index, let count):
+      "\(escaped(path, limit: 4096)): is part \(index) of \(count) of a conversion; join all of them with 'mpo merge' first"
+    case .notMergeable(let path, let reason): "\(escaped(path, limit: 4096)): \(reason)"
     case .notRestorable(let path, let tensor, let reason):
       "\(escaped(path, limit: 4096)): tensor '\(escaped(tensor))': \(reason)"
     }

@@ -15,6 +15,8 @@ public struct Converter: Sendable {
   public var quantizesCentralCores = false
   /// Whether entries are packed.
   public var packs = false
+  /// The part of the tensors to convert; nil for all of them.
+  public var part: SourceNetwork.Part?
   public var jobs: Int
   /// Fails when a measured relative error is above it.
   public var maximumError: Double?
@@ -44,7 +46,12 @@ public struct Converter: Sendable {
     progress: @escaping ProgressHandler = { _ in }
   ) throws -> [TensorRecord] {
     let ties = try TiedTensors.find(in: checkpoint)
-    let records = try self.records(of: checkpoint, plan: plan, ties: ties)
+    let all = try self.records(of: checkpoint, plan: plan, ties: ties)
+    let part = part.map { part in
+      Manifest.Part(
+        index: part.index, count: part.count, tensorCount: all.count, positions: Self.positions(of: part, in: all))
+    }
+    let records = part.map { $0.positions.map { all[$0] } } ?? all
     let writer = try MPOCheckpointWriter(folder: folder, records: records, packs: packs)
     let skeleton = (checkpoint as? HDF5Checkpoint)?.skeletonName
     if let skeleton, let source = checkpoint as? HDF5Checkpoint {
@@ -79,8 +86,26 @@ public struct Converter: Sendable {
       source: Manifest.Source(
         format: checkpoint.format, files: checkpoint.files.indices.compactMap { fingerprints[$0] },
         metadata: checkpoint.metadata, skeleton: skeleton),
-      options: options, companions: checkpoint.companions, from: checkpoint.folder)
+      options: options, companions: checkpoint.companions, from: checkpoint.folder, part: part)
     return manifest.tensors
+  }
+
+  /// Which tensors a part has: all parts get about as many bytes, and tensors that are tied stay together.
+  private static func positions(of part: SourceNetwork.Part, in records: [TensorRecord]) -> [Int] {
+    func holder(_ record: TensorRecord) -> String {
+      if case .tied(let other) = record.storage { other } else { record.name }
+    }
+    let largestFirst = records.indices.filter { holder(records[$0]) == records[$0].name }.sorted {
+      (records[$1].info.byteCount, $0) < (records[$0].info.byteCount, $1)
+    }
+    var sizes = Array(repeating: 0, count: part.count)
+    var own: Set<String> = []
+    for index in largestFirst {
+      let lightest = sizes.indices.min { (sizes[$0], $0) < (sizes[$1], $1) } ?? 0
+      sizes[lightest] += records[index].info.byteCount
+      if lightest == part.index - 1 { own.insert(records[index].name) }
+    }
+    return records.indices.filter { own.contains(holder(records[$0])) }
   }
 
   private enum WorkItem: Sendable {

@@ -36,6 +36,7 @@ public struct Restorer: Sendable {
     _ source: MPOCheckpoint, to path: String, as format: FileFormat = .safetensors,
     progress: @escaping ProgressHandler = { _ in }
   ) throws {
+    try Self.checkIsWhole(source)
     let manifest = source.manifest
     let tensors = manifest.tensors.map(\.info)
     let metadata = manifest.source?.metadata ?? [:]
@@ -52,20 +53,33 @@ public struct Restorer: Sendable {
     case (.keras, nil): throw ConversionError.noKerasArchive(path: source.path)
     }
     try restore(source, to: writer, progress: progress)
+    if skeleton != nil { try source.checkNotReplaced() }
+  }
+
+  private static func checkIsWhole(_ source: MPOCheckpoint) throws {
+    guard let part = source.manifest.part else { return }
+    throw ConversionError.onePart(path: source.path, index: part.index, count: part.count)
   }
 
   /// Restores to a model folder: shards, and the companions of the source.
   public func restoreFolder(
     _ source: MPOCheckpoint, to folder: String, progress: @escaping ProgressHandler = { _ in }
   ) throws {
+    try Self.checkIsWhole(source)
     let manifest = source.manifest
     let writer = try ShardedSafetensorsWriter(
       folder: folder, tensors: manifest.tensors.map(\.info), metadata: manifest.source?.metadata ?? [:])
     try restore(source, to: writer, progress: progress)
-    for companion in manifest.companions
-    where companion.file != MPOCheckpointWriter.indexName && companion.file != manifest.source?.skeleton {
-      try copyCompanion(companion.file, from: source.path, to: folder)
+    let companions = manifest.companions.map(\.file).filter {
+      $0 != MPOCheckpointWriter.indexName && $0 != manifest.source?.skeleton
     }
+    do {
+      for companion in companions { try copyCompanion(companion, from: source.path, to: folder) }
+    } catch {
+      try source.checkNotReplaced()
+      throw error
+    }
+    if !companions.isEmpty { try source.checkNotReplaced() }
   }
 
   /// Contracts the cores of every tensor and writes all tensors in the source's order, dtypes and shapes.

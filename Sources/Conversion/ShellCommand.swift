@@ -3,7 +3,7 @@ import FoundationEssentials
 import Glibc
 import Synchronization
 
-/// A command of the user, run by `/bin/sh -c` in a process group of its own.
+/// A command of the user, run by `/bin/sh -c` in a process group of its own, which does not outlive this process.
 public struct ShellCommand: Sendable {
   /// As the user gave it; each `{}` in it stands for a path.
   public let text: String
@@ -39,9 +39,11 @@ public struct ShellCommand: Sendable {
   public func run(path: String, variables: [String: String], timeout: Duration?) throws -> Outcome {
     var output = try Pipe()
     var errors = try Pipe()
+    let watchdog = ProcessGroupWatchdog()
     let process = try Self.running.start {
       try spawn(path: path, variables: variables, output: output.writeEnd, errors: errors.writeEnd)
     }
+    watchdog?.watch(process)
     output.closeWriteEnd()
     errors.closeWriteEnd()
 

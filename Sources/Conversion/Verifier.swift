@@ -42,18 +42,37 @@ public struct Verifier: Sendable {
     }
   }
 
+  /// What does not hold of a checkpoint that can't be opened: the reason, and every file that is not as it should be.
+  public static func problems(at path: String, openingFailedFor reason: String) -> [String] {
+    [reason] + MPOCheckpoint.fileProblems(at: path).filter { $0 != reason }
+  }
+
   /// - Parameter original: the dense checkpoint it is supposed to come from.
   /// - Throws: what keeps the check from being made at all.
   public func verify(
     _ checkpoint: MPOCheckpoint, against original: (any DenseCheckpoint)? = nil,
     progress: @escaping ProgressHandler = { _ in }
   ) throws -> Report {
+    let report: Report
+    do {
+      report = try check(checkpoint, against: original, progress)
+    } catch {
+      try checkpoint.checkNotReplaced()
+      throw error
+    }
+    if !report.problems.isEmpty { try checkpoint.checkNotReplaced() }
+    return report
+  }
+
+  private func check(
+    _ checkpoint: MPOCheckpoint, against original: (any DenseCheckpoint)?, _ progress: @escaping ProgressHandler
+  ) throws -> Report {
     var report = Report()
     report.fileCount = checkpoint.manifest.shards.count + checkpoint.manifest.companions.count + 1
     report.tensorCount = checkpoint.manifest.tensors.count
     report.problems = try checkpoint.damagedFiles().map(\.description)
     if report.problems.isEmpty { report.problems = try checkpoint.damagedEntries().map(\.description) }
-    if let original, report.problems.isEmpty { try compare(checkpoint, original, &report, progress) }
+    if let original { try compare(checkpoint, original, &report, progress) }
     return report
   }
 
@@ -74,30 +93,44 @@ public struct Verifier: Sendable {
       guard tensor.dtype == record.dtype, tensor.shape == record.shape else {
         return problem("is \(tensor.dtype.rawValue) \(tensor.shape) in \(escaped(original.path))")
       }
-      let holder = try checkpoint.holder(of: record)
-      guard let mpo = holder.mpo else {
-        let isEqual = try original.withBytes(of: tensor) { bytes in
-          try checkpoint.withDenseBytes(of: holder) { $0.elementsEqual(bytes) }
-        }
-        if !isEqual { problem("its bytes are not those of \(escaped(original.path))") }
-        return
-      }
-      let error =
-        holder.needsDoublePrecision
-        ? try measure(record, holder, mpo, as: Double.self, checkpoint, original)
-        : try measure(record, holder, mpo, as: Float.self, checkpoint, original)
-      errors[index] = error
-      if let recorded = mpo.relativeError, !(abs(error - recorded) <= 1e-7 + 1e-3 * recorded) {
-        problem("its relative error is \(error), the manifest says \(recorded)")
+      do {
+        let (error, reason) = try compare(record, tensor, checkpoint, original)
+        errors[index] = error
+        if let reason { problem(reason) }
+      } catch let error as MPOCheckpointError {
+        problem(error.description)
       }
     }
     report.problems += try differentFiles(checkpoint, original)
     report.problems += records.indices.compactMap { problems[$0] }
     report.relativeErrors = records.indices.compactMap { index in errors[index].map { (records[index].name, $0) } }
+    // A part has some of the tensors only.
+    if checkpoint.manifest.part != nil { return }
     let names = Set(records.map(\.name))
     report.problems += original.tensors.filter { !names.contains($0.name) }.map {
       "tensor '\(escaped($0.name))': is in \(escaped(original.path)) but not here"
     }
+  }
+
+  /// The measured error of a tensor in cores, and what does not hold of it.
+  private func compare(
+    _ record: TensorRecord, _ tensor: TensorInfo, _ checkpoint: MPOCheckpoint, _ original: any DenseCheckpoint
+  ) throws -> (error: Double?, problem: String?) {
+    let holder = try checkpoint.holder(of: record)
+    guard let mpo = holder.mpo else {
+      let isEqual = try original.withBytes(of: tensor) { bytes in
+        try checkpoint.withDenseBytes(of: holder) { $0.elementsEqual(bytes) }
+      }
+      return (nil, isEqual ? nil : "its bytes are not those of \(escaped(original.path))")
+    }
+    let error =
+      holder.needsDoublePrecision
+      ? try measure(record, holder, mpo, as: Double.self, checkpoint, original)
+      : try measure(record, holder, mpo, as: Float.self, checkpoint, original)
+    guard let recorded = mpo.relativeError, !(abs(error - recorded) <= 1e-7 + 1e-3 * recorded) else {
+      return (error, nil)
+    }
+    return (error, "its relative error is \(error), the manifest says \(recorded)")
   }
 
   private func measure<Scalar: CheckpointScalar>(

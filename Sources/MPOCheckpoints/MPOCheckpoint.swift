@@ -10,14 +10,30 @@ public struct MPOCheckpoint: Sendable {
   private let shards: any DenseCheckpoint
   private let packed: [String: PackedEntry]
   private let records: [String: Int]
+  /// What the folder was when it was opened.
+  private let identity: FileStatus
 
   /// Whether a folder with a manifest of this format is at `path`.
   public static func isPresent(at path: String) -> Bool {
     isMPOManifest(at: path + "/" + Manifest.fileName)
   }
 
+  /// Opens the checkpoint; when its folder is replaced at the same time, the old one or the new one.
   /// - Throws: `MPOCheckpointError`, and `CheckpointError` for what is wrong with a shard.
   public init(path: String) throws {
+    for _ in 0..<10 {
+      let before = try? FileStatus(at: path)
+      do {
+        self = try MPOCheckpoint(opening: path)
+        return
+      } catch {
+        guard let before, let now = try? FileStatus(at: path), !now.isSame(as: before) else { throw error }
+      }
+    }
+    self = try MPOCheckpoint(opening: path)
+  }
+
+  private init(opening path: String) throws {
     guard let status = try FileStatus(at: path) else {
       throw MPOCheckpointError.notAnMPOCheckpoint(path: path, reason: "no such folder")
     }
@@ -26,6 +42,7 @@ public struct MPOCheckpoint: Sendable {
         path: path, reason: "is no MPO checkpoint (a folder with a manifest.json); make one with 'mpo convert'")
     }
     self.path = path
+    identity = status
     let manifest = try Self.readManifest(path + "/" + Manifest.fileName)
     self.manifest = manifest
     try Self.checkFiles(of: manifest, in: path)
@@ -38,6 +55,10 @@ public struct MPOCheckpoint: Sendable {
       })
     self.records = records
     try Self.checkTies(of: manifest, records, path)
+    if let part = manifest.part, !part.isConsistent(tensors: manifest.tensors.count) {
+      throw MPOCheckpointError.manifest(
+        path: path + "/" + Manifest.fileName, reason: "has an invalid member 'part'")
+    }
 
     if let skeleton = manifest.source?.skeleton, !manifest.companions.contains(where: { $0.file == skeleton }) {
       throw MPOCheckpointError.manifest(
@@ -55,8 +76,20 @@ public struct MPOCheckpoint: Sendable {
         path: path + "/" + Manifest.fileName, reason: "lists other shards than \(entryPoint) does")
     }
     try Self.checkEntries(of: manifest, shards.tensors, path)
+    // Files that were opened by name may be those of another checkpoint that has taken its place.
+    guard try FileStatus(at: path)?.isSame(as: status) == true else { throw Self.replaced(path) }
     packed = Dictionary(
       manifest.tensors.flatMap(\.packed).map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+  }
+
+  private static func replaced(_ path: String) -> MPOCheckpointError {
+    .file(path: path, reason: "was replaced while it was read; run the command again")
+  }
+
+  /// - Throws: `MPOCheckpointError.file` when another checkpoint has taken the place of this one since it was opened:
+  ///   files that are opened by name are of that one. (The tensors are not: their files are open.)
+  public func checkNotReplaced() throws {
+    guard let now = try FileStatus(at: path), now.isSame(as: identity) else { throw Self.replaced(path) }
   }
 
   private static func name(of file: String) -> String { file.split(separator: "/").last.map(String.init) ?? file }
@@ -71,7 +104,11 @@ public struct MPOCheckpoint: Sendable {
 
   /// Every file listed is a regular file inside the folder and of its size.
   private static func checkFiles(of manifest: Manifest, in path: String) throws {
-    for file in manifest.shards + manifest.companions {
+    for file in manifest.shards + manifest.companions { try check(file, in: path) }
+  }
+
+  private static func check(_ file: FileFingerprint, in path: String) throws {
+    do {
       let parts = file.file.split(separator: "/", omittingEmptySubsequences: false)
       guard !parts.isEmpty, parts.allSatisfy({ !$0.isEmpty && $0 != "." && $0 != ".." }), !file.file.contains("\0")
       else {
@@ -185,8 +222,14 @@ public struct MPOCheckpoint: Sendable {
   public func withEntryBytes<Result>(
     of entry: TensorInfo, _ body: (UnsafeRawBufferPointer) throws -> Result
   ) throws -> Result {
-    guard let packed = packed[entry.name], packed.unpacked == entry else {
-      return try shards.withBytes(of: entry, body)
+    guard let packed = packed[entry.name] else {
+      // The shards know nothing of the sides of a matrix, which are part of what a record says.
+      let stored = TensorInfo(name: entry.name, dtype: entry.dtype, shape: entry.shape)
+      return try shards.withBytes(of: stored, body)
+    }
+    guard (packed.dtype, packed.shape) == (entry.dtype, entry.shape) else {
+      throw MPOCheckpointError.tensor(
+        path: path, tensor: entry.name, reason: "is not \(entry.dtype.rawValue) \(entry.shape)")
     }
     let stored = packed.stored
     do {
@@ -235,12 +278,28 @@ public struct MPOCheckpoint: Sendable {
 
   /// The files whose SHA-256 is not the manifest's, each with what is wrong; reads them whole.
   public func damagedFiles() throws -> [MPOCheckpointError] {
-    try (manifest.shards + manifest.companions).compactMap { file in
-      let found = try FileFingerprint(ofFileAt: path + "/" + file.file, named: file.file)
-      if found == file { return nil }
-      return .file(
-        path: path + "/" + file.file,
-        reason: "was changed after it was written: its SHA-256 is \(found.sha256), the manifest says \(file.sha256)")
+    try (manifest.shards + manifest.companions).compactMap { try Self.damage(of: $0, in: path) }
+  }
+
+  private static func damage(of file: FileFingerprint, in path: String) throws -> MPOCheckpointError? {
+    let found = try FileFingerprint(ofFileAt: path + "/" + file.file, named: file.file)
+    if found == file { return nil }
+    return .file(
+      path: path + "/" + file.file,
+      reason: "was changed after it was written: its SHA-256 is \(found.sha256), the manifest says \(file.sha256)")
+  }
+
+  /// What is wrong with the files of a checkpoint that can't be opened: each that is missing, of another kind or size, or
+  /// was changed; nothing where the manifest itself can't be read.
+  public static func fileProblems(at path: String) -> [String] {
+    guard let manifest = try? readManifest(path + "/" + Manifest.fileName) else { return [] }
+    return (manifest.shards + manifest.companions).compactMap { file in
+      do {
+        try check(file, in: path)
+        return try damage(of: file, in: path)?.description
+      } catch {
+        return "\(error)"
+      }
     }
   }
 }

@@ -28,6 +28,13 @@ public struct MPOCheckpointWriter: Sendable {
     folder: String, records: [TensorRecord], packs: Bool = false, maximumShardBytes: Int = 5_000_000_000
   ) throws {
     self.folder = folder
+    for record in records {
+      guard let mpo = record.mpo, !MPORecord.isWithinLimit(mpo.shape, bonds: mpo.bonds) else { continue }
+      throw MPOCheckpointError.tensor(
+        path: folder, tensor: record.name,
+        reason: "its cores of \(mpo.parameterCount) elements are too few for a matrix of "
+          + "\(mpo.shape.rows) × \(mpo.shape.columns): readers would refuse it; raise --min-bond, or --exclude it")
+    }
     self.maximumShardBytes = maximumShardBytes
     let entries = records.flatMap(\.entries)
     if packs {
@@ -111,11 +118,12 @@ public struct MPOCheckpointWriter: Sendable {
   /// - Parameters:
   ///   - records: the records of the initialiser with their errors filled in.
   ///   - companions: files of the model folder to carry over, relative to `source`.
+  ///   - part: which part of a conversion this is, when it is one.
   /// - Returns: the manifest, whose records say what is packed.
   @discardableResult
   public func finish(
     records: [TensorRecord], generator: String, source: Manifest.Source?, options: [String: String]?,
-    companions: [String] = [], from sourceFolder: String? = nil
+    companions: [String] = [], from sourceFolder: String? = nil, part: Manifest.Part? = nil
   ) throws -> Manifest {
     let shardFiles: [String]
     var packed: [String: PackedEntry] = [:]
@@ -143,7 +151,7 @@ public struct MPOCheckpointWriter: Sendable {
         var record = record
         record.packed = record.entries.compactMap { packed[$0.name] }
         return record
-      })
+      }, part: part)
     try ManifestFile.encode(manifest).withUnsafeBytes { try writeFile($0, to: folder + "/" + Manifest.fileName) }
     return manifest
   }

@@ -17,8 +17,40 @@ public struct Manifest: Sendable, Equatable, Codable {
   /// How the conversion was asked for.
   public let options: [String: String]?
   public let totals: Totals
-  /// Every tensor of the source, in its order.
+  /// Every tensor of the source, in its order; of a part of a conversion: its tensors.
   public let tensors: [TensorRecord]
+  /// Which part of a conversion this is; nil for the whole of it.
+  public let part: Part?
+
+  /// A part of a conversion that was done in several.
+  public struct Part: Sendable, Equatable, Codable {
+    /// From 1.
+    public let index: Int
+    public let count: Int
+    /// Tensors of the source.
+    public let tensorCount: Int
+    /// Where the tensors of the part are among those of the source, from 0, ascending.
+    public let positions: [Int]
+
+    enum CodingKeys: String, CodingKey {
+      case index, count, positions
+      case tensorCount = "tensor_count"
+    }
+
+    public init(index: Int, count: Int, tensorCount: Int, positions: [Int]) {
+      self.index = index
+      self.count = count
+      self.tensorCount = tensorCount
+      self.positions = positions
+    }
+
+    /// Whether the numbers can be those of a part with so many tensors.
+    func isConsistent(tensors: Int) -> Bool {
+      count >= 1 && (1...count).contains(index) && positions.count == tensors
+        && zip(positions, positions.dropFirst()).allSatisfy { $0 < $1 } && (positions.first ?? 0) >= 0
+        && (positions.last ?? -1) < tensorCount
+    }
+  }
 
   /// Where the tensors came from.
   public struct Source: Sendable, Equatable, Codable {
@@ -97,7 +129,7 @@ public struct Manifest: Sendable, Equatable, Codable {
 
   public init(
     generator: String, source: Source?, shards: [FileFingerprint], companions: [FileFingerprint],
-    options: [String: String]?, tensors: [TensorRecord]
+    options: [String: String]?, tensors: [TensorRecord], part: Part? = nil
   ) {
     format = Self.formatName
     version = Self.currentVersion
@@ -109,10 +141,11 @@ public struct Manifest: Sendable, Equatable, Codable {
     self.options = options
     totals = Totals(tensors)
     self.tensors = tensors
+    self.part = part
   }
 
   enum CodingKeys: String, CodingKey {
-    case format, version, generator, source, shards, companions, options, totals, tensors
+    case format, version, generator, source, shards, companions, options, totals, tensors, part
     case sha256 = "manifest_sha256"
   }
 }

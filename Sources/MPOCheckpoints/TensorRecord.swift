@@ -124,6 +124,25 @@ public struct MPORecord: Sendable, Equatable {
     self.entropies = entropies
   }
 
+  /// Matrices of so many elements are never too large for their cores.
+  static let harmlessElementCount = 1 << 28
+  /// How many elements of a larger matrix one element of the cores may stand for.
+  static let maximumExpansion = 1 << 16
+
+  /// Whether the padded matrix is not so large for its cores that a file of a few bytes would make a reader take any
+  /// amount of memory: the limit of FORMAT.md.
+  static func isWithinLimit(_ shape: MPOShape, bonds: [Int]) -> Bool {
+    let count = [shape.rows, shape.columns].productOfSizes
+    if let count, count <= harmlessElementCount { return true }
+    var limit = harmlessElementCount
+    for core in shape.coreShapes(bonds: bonds) {
+      let (elements, isTooMany) = (core.productOfSizes ?? .max).multipliedReportingOverflow(by: maximumExpansion)
+      let (sum, overflow) = limit.addingReportingOverflow(elements)
+      limit = isTooMany || overflow ? .max : sum
+    }
+    return count.map { $0 <= limit } ?? false
+  }
+
   public var parameterCount: Int { shape.parameterCount(bonds: bonds) }
   /// Parameters of the central core, which lightweight fine-tuning leaves alone.
   public var centralParameterCount: Int { shape.coreShapes(bonds: bonds)[shape.centralIndex].reduce(1, *) }
@@ -194,6 +213,9 @@ extension TensorRecord: Codable {
       let bonds = try container.decode([Int].self, forKey: .bonds)
       guard bonds.count == shape.siteCount - 1, shape.limitedBonds(bonds) == bonds else {
         throw invalid(.bonds, "\(bonds) are not bonds of the factors \(shape)")
+      }
+      guard MPORecord.isWithinLimit(shape, bonds: bonds) else {
+        throw invalid(.paddedShape, "\(padded) has far more elements than its cores could stand for")
       }
       guard try container.decode([Int].self, forKey: .fullBonds) == shape.fullBonds else {
         throw invalid(.fullBonds, "must be \(shape.fullBonds)")

@@ -28,6 +28,12 @@ struct Convert: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
+      "With --plan: convert the K-th of N parts of the tensors only, K from 1; 'merge' joins all of them.",
+      valueName: "k/n"))
+  var part: SourceNetwork.Part?
+
+  @Option(
+    help: ArgumentHelp(
       "Type of the cores: f64, f32, f16 or bf16. Default: that of the source; with --lossless at least f32.",
       valueName: "type"))
   var dtype: DType?
@@ -51,6 +57,10 @@ struct Convert: ParsableCommand {
       throw ValidationError("--plan holds a budget already; leave out --ratio, --max-error, --bond and --lossless.")
     }
     if plan == nil { _ = try budget.requiredBudget() }
+    if part != nil, plan == nil {
+      throw ValidationError(
+        "--part goes with --plan, the same for all parts: make it with 'mpo profile' and 'mpo plan'.")
+    }
     if let dtype, !dtype.isDecomposable {
       throw ValidationError("--dtype must be f64, f32, f16 or bf16, not \(dtype.rawValue.lowercased()).")
     }
@@ -67,6 +77,7 @@ struct Convert: ParsableCommand {
     converter.coreDType = dtype
     converter.quantizesCentralCores = central == .int8
     converter.packs = pack
+    converter.part = part
     converter.statistics = try calibration.statistics()
     let plan: SqueezePlan
     if let path = self.plan {

@@ -17,6 +17,7 @@ enum Interruption {
     pthread_sigmask(SIG_UNBLOCK, &handled, nil)
     var thread = pthread_t()
     pthread_create(&thread, nil, { _ in Interruption.waitAndCleanUp() }, nil)
+    MappedFile.reportLostPages(program: "mpo", cleanUp: signalPipe.write)
     for number in [SIGINT, SIGTERM, SIGHUP] {
       var action = sigaction()
       // The handler may run on any thread, the BLAS library's among them: it only passes the number on.
@@ -42,7 +43,8 @@ enum Interruption {
     while read(signalPipe.read, &byte, 1) != 1 {}
     ShellCommand.terminateRunning()
     AtomicOutput.discardAll()
-    _exit(128 + Int32(byte))
+    // Zero is from the handler of lost pages, which has said what is wrong.
+    _exit(byte == 0 ? 1 : 128 + Int32(byte))
   }
 }
 

@@ -20,16 +20,20 @@ struct MPOTool: ParsableCommand {
       (verify, a maximum error that was not met, a model that is outside the limit of squeeze to begin with); 64 the command line was wrong; 128 + n ended by signal n.
       """,
     version: version,
-    subcommands: [Convert.self, Profile.self, Plan.self, Squeeze.self, Inspect.self, Restore.self, Verify.self])
+    subcommands: [
+      Convert.self, Profile.self, Plan.self, Merge.self, Squeeze.self, Inspect.self, Restore.self, Verify.self,
+      ProbeHDF5.self,
+    ])
 
   static func main() {
     Interruption.cleanUpOnSignals()
+    HDF5Probe.use(program: "/proc/self/exe", arguments: [ProbeHDF5.name])
     do {
       var command = try parseAsRoot()
       do {
         try command.run()
       } catch  where Failure.isOwn(error) {
-        StandardError.write("mpo: \(error)\n")
+        StandardError.write("mpo: \(AtomicOutput.withFinalNames("\(error)"))\n")
         Glibc.exit(Failure.status(of: error))
       }
     } catch {

@@ -24,7 +24,7 @@ final class ProgressDisplay: Sendable {
     case .json:
       StandardError.write(
         "{\"stage\":\"\(progress.stage.rawValue)\",\"completed\":\(progress.completed),"
-          + "\"total\":\(progress.total),\"tensor\":\(jsonString(progress.tensor))}\n")
+          + "\"total\":\(progress.total),\"tensor\":\(printableJSON(jsonString(progress.tensor)))}\n")
     case .bar:
       let fraction = Double(progress.completed) / Double(max(1, progress.total))
       let filled = Int(fraction * 30)

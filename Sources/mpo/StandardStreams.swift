@@ -11,7 +11,7 @@ enum StandardOutput {
   static func writeJSON(_ value: some Encodable) throws {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    try write(Array(encoder.encode(value)) + [UInt8(ascii: "\n")])
+    try write(printableJSON(String(decoding: encoder.encode(value), as: UTF8.self)) + "\n")
   }
 
   static func write(_ bytes: [UInt8]) throws {

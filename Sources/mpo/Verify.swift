@@ -27,7 +27,8 @@ struct Verify: ParsableCommand {
     switch try Verifier.open(checkpoint) {
     case .valid(let source):
       report = try Verifier(jobs: work.jobs).verify(source, against: original, progress: display.handler)
-    case .invalid(let reason): report = Verifier.Report(problems: [reason])
+    case .invalid(let reason):
+      report = Verifier.Report(problems: Verifier.problems(at: checkpoint, openingFailedFor: reason))
     }
     display.clear()
     if json {

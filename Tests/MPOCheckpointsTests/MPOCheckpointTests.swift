@@ -325,6 +325,28 @@ import Testing
     expectRefused("manifest.json", "tensors[0].padded_shape")
   }
 
+  @Test(arguments: [
+    (28, "'tied weight': is tied to 'f32.weight', which has another"), (29, "far more elements than its cores"),
+  ])
+  func `a matrix far too large for its cores is refused`(digits: Int, reason: String) throws {
+    // One row factor and one column factor a site, all bonds 1: 4 numbers stand for a factor of 4.
+    let rows = digits / 2
+    let columns = digits - rows
+    try edit {
+      try $0.change(
+        "f32.weight",
+        [
+          "shape": [1 << rows, 1 << columns], "matrix_shape": [1 << rows, 1 << columns],
+          "padded_shape": [1 << rows, 1 << columns],
+          "row_factors": Array(repeating: 2, count: rows) + Array(repeating: 1, count: columns - rows),
+          "column_factors": Array(repeating: 2, count: columns), "bonds": Array(repeating: 1, count: columns - 1),
+          "full_bonds": (1..<columns).map { 1 << min(2 * $0, digits - 2 * $0) },
+          "central": (digits + 1) / 4 - (digits % 4 == 0 ? 1 : 0),
+        ])
+    }
+    expectRefused("tensor", reason)
+  }
+
   @Test func `ties lead to a tensor that is stored, of the same dtype and shape`() throws {
     let text = try ManifestText(in: folder)
     let cases: [(tie: String, to: String, reason: String)] = [

@@ -1,0 +1,115 @@
+import Checkpoints
+import MPOCheckpoints
+
+/// Joins the parts of one conversion to the checkpoint that one run would have written, byte for byte.
+public struct Merger: Sendable {
+  public var jobs: Int
+
+  public init(jobs: Int) { self.jobs = jobs }
+
+  /// - Parameters:
+  ///   - parts: all parts of a conversion, in any order.
+  ///   - folder: an empty folder.
+  /// - Returns: the records of all tensors.
+  /// - Throws: `ConversionError.notMergeable` for parts that do not belong together or are not all there, and
+  ///   `MPOCheckpointError` for one that was changed after it was written.
+  @discardableResult
+  public func merge(
+    _ parts: [MPOCheckpoint], to folder: String, progress: @escaping ProgressHandler = { _ in }
+  ) throws -> [TensorRecord] {
+    let places = try Self.places(in: parts)
+    let manifest = parts[0].manifest
+    for part in parts {
+      if let damage = try part.damagedFiles().first { throw damage }
+    }
+    let records = places.map { parts[$0.part].manifest.tensors[$0.tensor] }
+    let writer = try MPOCheckpointWriter(
+      folder: folder, records: records, packs: records.contains { !$0.packed.isEmpty })
+    let largestFirst = records.indices.sorted {
+      (records[$1].info.byteCount, $0) < (records[$0].info.byteCount, $1)
+    }
+    let counter = ProgressCounter(.merge, total: records.reduce(0) { $0 + $1.info.elementCount }, progress)
+    try forEachInParallel(largestFirst, jobs: jobs) { index in
+      try writer.copy(records[index], from: parts[places[index].part])
+      counter.finished(records[index].name, elements: records[index].info.elementCount)
+    }
+    if let skeleton = manifest.source?.skeleton {
+      try copyCompanion(skeleton, from: parts[0].path, to: folder)
+    }
+    let whole = try writer.finish(
+      records: records, generator: manifest.generator, source: manifest.source, options: manifest.options,
+      companions: Self.companions(of: manifest).map(\.file).filter { $0 != manifest.source?.skeleton },
+      from: parts[0].path)
+    for part in parts { try part.checkNotReplaced() }
+    return whole.tensors
+  }
+
+  /// The files that every part has: all but the index of its own shards.
+  private static func companions(of manifest: Manifest) -> [FileFingerprint] {
+    manifest.companions.filter { $0.file != MPOCheckpointWriter.indexName }
+  }
+
+  /// Where each tensor of the source is, after checking that the parts are those of one conversion, each of them once.
+  private static func places(in parts: [MPOCheckpoint]) throws -> [(part: Int, tensor: Int)] {
+    guard let first = parts.first else { return [] }
+    func refused(_ checkpoint: MPOCheckpoint, _ reason: String) -> ConversionError {
+      .notMergeable(path: checkpoint.path, reason: reason)
+    }
+    var count = 0
+    var tensorCount = 0
+    var seen: [Int: MPOCheckpoint] = [:]
+    var places: [Int: (part: Int, tensor: Int)] = [:]
+    for (number, checkpoint) in parts.enumerated() {
+      guard let part = checkpoint.manifest.part else {
+        throw refused(
+          checkpoint, "is no part of a conversion: it was written without --part, there is nothing to merge")
+      }
+      if number == 0 { (count, tensorCount) = (part.count, part.tensorCount) }
+      if let difference = difference(checkpoint.manifest, first.manifest) {
+        throw refused(
+          checkpoint,
+          "belongs to another conversion than '\(escaped(first.path, limit: 4096))': \(difference); convert all parts "
+            + "of the same model with the same plan and options")
+      }
+      if let other = seen.updateValue(checkpoint, forKey: part.index) {
+        throw refused(
+          checkpoint,
+          "is part \(part.index) of \(count), as '\(escaped(other.path, limit: 4096))' is; give each part once")
+      }
+      for (tensor, position) in part.positions.enumerated() {
+        if let other = places.updateValue((number, tensor), forKey: position) {
+          throw refused(
+            checkpoint,
+            "holds tensor '\(escaped(checkpoint.manifest.tensors[tensor].name))', which is in "
+              + "'\(escaped(parts[other.part].path, limit: 4096))' too; convert the parts again")
+        }
+      }
+    }
+    let missing = (1...max(1, count)).filter { seen[$0] == nil }
+    guard missing.isEmpty else {
+      let list = missing.prefix(5).map(String.init).joined(separator: ", ") + (missing.count > 5 ? ", …" : "")
+      throw refused(first, "is one of \(count) parts; not given: \(list)")
+    }
+    return try (0..<tensorCount).map { position in
+      guard let place = places[position] else {
+        throw refused(
+          first, "and the other parts lack tensor \(position + 1) of \(tensorCount); convert the parts again")
+      }
+      return place
+    }
+  }
+
+  /// What two parts of one conversion have in common and these have not.
+  private static func difference(_ a: Manifest, _ b: Manifest) -> String? {
+    if a.source?.files != b.source?.files { return "the source files have other sizes or checksums" }
+    if a.source != b.source { return "the source has other metadata" }
+    if a.options != b.options { return "the options are others" }
+    if a.generator != b.generator {
+      return "they were written by '\(escaped(a.generator))' and '\(escaped(b.generator))'"
+    }
+    if a.part?.count != b.part?.count { return "it was divided into another number of parts" }
+    if a.part?.tensorCount != b.part?.tensorCount { return "the model has another number of tensors" }
+    if companions(of: a) != companions(of: b) { return "the files carried over from the model folder are others" }
+    return nil
+  }
+}

@@ -1,0 +1,89 @@
+"""Trains a converted model to compute what the original computes: self-distillation, without labels."""
+
+import math
+import random
+import time
+
+import torch
+from mpo_checkpoint import sentence_embedding
+from mpo_checkpoint.huggingface import TextBatches
+
+WARM_UP = 0.05
+
+
+def shuffled_batches(folder, sentences, batch_size, seed=0):
+    """Batches without end, each of sentences of like length, in random order."""
+    sentences, generator = list(sentences), random.Random(seed)
+    encode = TextBatches(folder, []).encode
+    while True:
+        generator.shuffle(sentences)
+        pool = batch_size * 64
+        groups = [sorted(sentences[start : start + pool], key=len) for start in range(0, len(sentences), pool)]
+        batches = [group[start : start + batch_size] for group in groups for start in range(0, len(group), batch_size)]
+        generator.shuffle(batches)
+        yield from map(encode, batches)
+
+
+def distillation_loss(student, teacher, batch):
+    """One minus the cosine of the embeddings, plus the mean relative squared error of the hidden states."""
+    with torch.no_grad():
+        expected = teacher(**batch, output_hidden_states=True)
+    found = student(**batch, output_hidden_states=True)
+    mask = batch["attention_mask"]
+    embeddings = [sentence_embedding(output.last_hidden_state, mask) for output in (found, expected)]
+    loss = 1 - (embeddings[0] * embeddings[1]).sum(-1).mean()
+    errors = [
+        ((a - b).square() * mask[..., None]).sum() / (b.square() * mask[..., None]).sum()
+        for a, b in zip(found.hidden_states[1:], expected.hidden_states[1:])
+    ]
+    return loss + sum(errors) / len(errors)
+
+
+def optimizer_of(model, rate):
+    """AdamW over what requires gradients; the learning rate of a tensor is relative to the size of its elements."""
+
+    def size(tensor):
+        size = float(tensor.detach().square().mean().sqrt())
+        return max(size, 0.01) if size else 0.05
+
+    groups = [{"params": [p], "peak": rate * size(p)} for p in model.parameters() if p.requires_grad]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
+
+
+class Schedule:
+    """How far a training is: by steps, or by the time that its threads computed (not by what a busy machine makes of it)."""
+
+    def __init__(self, steps=None, minutes=None):
+        self.steps, self.minutes, self.step, self.start = steps, minutes, 0, time.process_time()
+
+    @property
+    def seconds(self):
+        """As if the threads had a core each."""
+        return (time.process_time() - self.start) / torch.get_num_threads()
+
+    @property
+    def progress(self):
+        return self.step / self.steps if self.steps else self.seconds / (60 * self.minutes)
+
+    @property
+    def factor(self):
+        """Of the learning rate: a linear warm-up, then half a cosine down to zero."""
+        progress = self.progress
+        if progress < WARM_UP:
+            return progress / WARM_UP
+        return (1 + math.cos(math.pi * min(1, (progress - WARM_UP) / (1 - WARM_UP)))) / 2
+
+
+def distill(student, teacher, batches, schedule, rate, report=lambda step, loss: None):
+    """Trains until the schedule ends."""
+    optimizer = optimizer_of(student, rate)
+    while schedule.progress < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * schedule.factor
+        loss = distillation_loss(student, teacher, next(batches))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for p in student.parameters() if p.grad is not None], 1.0)
+        optimizer.step()
+        schedule.step += 1
+        report(schedule.step, float(loss.detach()))

@@ -1,0 +1,30 @@
+"""What the scripts here share: a model of a folder, dense or made of cores, and its sentence embeddings."""
+
+import sys
+from pathlib import Path
+
+import torch
+from transformers import AutoModel
+from transformers.utils import logging
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "python"))  # where mpo_checkpoint is not installed
+from mpo_checkpoint import from_pretrained, sentence_embedding  # noqa: E402
+
+
+def load(folder, trainable="none"):
+    """The model of an MPO checkpoint or of a dense model folder, without dropout."""
+    logging.disable_progress_bar()
+    if (Path(folder) / "manifest.json").is_file():
+        return from_pretrained(folder, trainable).eval()
+    return AutoModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def embed(model, batches):
+    """``[sentences, features]``, of unit length."""
+    return torch.cat([sentence_embedding(model(**b).last_hidden_state, b["attention_mask"]) for b in batches])
+
+
+def mean_cosine(model, batches, reference):
+    """Between a model's embeddings and other ones."""
+    return float((embed(model, batches) * reference).sum(-1).mean())

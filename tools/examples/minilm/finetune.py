@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""Trains a converted MiniLM to compute what the original computes, on the lines of a text file; no labels are needed.
+
+usage: finetune.py ORIGINAL_FOLDER TEXT [--checkpoint IN.mpo] [--output OUT.mpo] [--steps N | --minutes M]
+                   [--train auxiliary | all | lora] [--measure OTHER_TEXT]
+
+Only the auxiliary cores and the vectors (biases, norms) are trained, unless --train says otherwise. Without --checkpoint
+and --output, the environment variables MPO_CHECKPOINT and MPO_OUTPUT name them, so that the script serves as the --finetune
+command of 'mpo squeeze'.
+"""
+
+import argparse
+import os
+import sys
+import time
+
+import torch
+from embeddings import embed, load, mean_cosine
+from distillation import Schedule, distill, shuffled_batches
+from lora import add_lora
+from mpo_checkpoint import save
+from mpo_checkpoint.huggingface import TextBatches, read_samples
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("original", metavar="ORIGINAL_FOLDER", help="the dense model folder")
+    parser.add_argument("text", metavar="TEXT", help="what is trained on, one sentence a line")
+    parser.add_argument("--checkpoint", default=os.environ.get("MPO_CHECKPOINT"), metavar="IN.mpo", help="or $MPO_CHECKPOINT")
+    parser.add_argument("--output", default=os.environ.get("MPO_OUTPUT"), metavar="OUT.mpo", help="or $MPO_OUTPUT")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, default=None, metavar="N", help="batches (default: 300)")
+    length.add_argument("--minutes", type=float, metavar="M", help="instead: computing time of each thread")
+    parser.add_argument(
+        "--train", choices=("auxiliary", "all", "lora"), default="auxiliary",
+        help="auxiliary cores (default), all of the cores and matrices, or, to compare, low-rank adapters of about as many "
+        "parameters beside them; vectors always",
+    )  # fmt: skip
+    parser.add_argument("--measure", metavar="TEXT", help="print the mean cosine on these sentences, before and after")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="sentences (default: 32)")
+    parser.add_argument("--rate", type=float, default=0.02, help="learning rate, relative to a tensor's elements")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="of PyTorch (default: 2)")
+    options = parser.parse_args()
+    if not options.checkpoint:
+        parser.error("say which checkpoint: --checkpoint IN.mpo, or $MPO_CHECKPOINT")
+    if options.train == "lora" and options.output:
+        parser.error("an MPO checkpoint has no place for adapters: leave out --output")
+
+    torch.manual_seed(0)
+    torch.set_num_threads(options.threads)
+    teacher = load(options.original)
+    student = load(options.checkpoint, "none" if options.train == "lora" else options.train)
+    print(student.mpo_source.report if options.train != "lora" else add_lora(student))
+    if options.measure:
+        held_out = list(TextBatches(options.original, read_samples(options.measure)))
+        reference = embed(teacher, held_out)
+        print(f"before {mean_cosine(student, held_out, reference):.4f}", flush=True)
+
+    batches = shuffled_batches(options.original, read_samples(options.text), options.batch_size)
+    schedule = Schedule(options.steps or (None if options.minutes else 300), options.minutes)
+    start, recent = time.perf_counter(), []
+
+    def report(step, loss):
+        recent.append(loss)
+        if step % 50 == 0:
+            print(f"step {step}, loss {sum(recent) / len(recent):.4f}, {schedule.seconds:.0f} s", file=sys.stderr, flush=True)
+            recent.clear()
+
+    distill(student, teacher, batches, schedule, options.rate, report)
+    print(
+        f"{schedule.step} steps, {schedule.seconds / 60:.1f} min of each of {options.threads} threads, "
+        f"{(time.perf_counter() - start) / 60:.1f} min by the clock"
+    )
+    if options.measure:
+        print(f"after  {mean_cosine(student, held_out, reference):.4f}")
+    if options.output:
+        save(student, options.output)
+
+
+main()

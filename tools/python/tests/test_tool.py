@@ -1,0 +1,133 @@
+"""What the built tool makes is loaded, and what is saved here the tool takes. The environment variable MPO names the tool."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mpo_checkpoint import MPOCheckpoint, from_pretrained, load_dense, load_into, save
+from safetensors.torch import load_file, save_file
+
+pytestmark = pytest.mark.skipif("MPO" not in os.environ, reason="the environment variable MPO does not name the built tool")
+
+
+def mpo(*arguments):
+    done = subprocess.run([os.environ["MPO"], *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def folder(tiny_bert, tmp_path):
+    """A dense model folder."""
+    from transformers import BertModel
+
+    BertModel(tiny_bert).save_pretrained(tmp_path / "bert")
+    return tmp_path / "bert"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--ratio", 0.6],
+        ["--ratio", 0.6, "--structure", "svd"],
+        ["--ratio", 0.6, "--structure", "auto"],
+        ["--lossless"],
+        ["--bond", 12, "--dtype", "f16"],
+        ["--bond", 12, "--dtype", "bf16"],
+    ],
+    ids=lambda options: " ".join(map(str, options)),
+)
+def test_a_converted_model_computes_what_its_restored_one_does(folder, tmp_path, token_batch, options):
+    from transformers import BertModel
+
+    mpo("convert", folder, "-o", tmp_path / "x.mpo", *options)
+    mpo("restore", tmp_path / "x.mpo", "-o", tmp_path / "restored")
+    restored = load_file(tmp_path / "restored" / "model.safetensors")
+    for name, value in load_dense(tmp_path / "x.mpo").items():
+        np.testing.assert_allclose(value, restored[name], atol=1e-5, err_msg=name)
+    dense = BertModel.from_pretrained(tmp_path / "restored").eval()
+    model = from_pretrained(tmp_path / "x.mpo").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model(**token_batch).last_hidden_state, dense(**token_batch).last_hidden_state, atol=1e-4, rtol=1e-3
+        )
+    totals = MPOCheckpoint(tmp_path / "x.mpo").manifest.raw["totals"]
+    assert model.mpo_source.report.parameters.total() == totals["parameters_stored"]
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_the_tool_takes_a_fine_tuned_checkpoint(folder, tmp_path, token_batch, dtype):
+    mpo("convert", folder, "-o", tmp_path / "x.mpo", "--bond", 16, "--dtype", dtype)
+    model = from_pretrained(tmp_path / "x.mpo", vectors=False)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-2)
+    model(**token_batch).last_hidden_state[..., 0].square().mean().backward()
+    optimizer.step()
+    tuned = tmp_path / "tuned.mpo"
+    save(model, tuned)
+
+    assert "hold" in mpo("verify", tuned)
+    mpo("verify", tuned, "--against", folder)  # no vector was trained: those are the source's
+    totals = json.loads(mpo("inspect", tuned, "--json"))["totals"]
+    assert totals == json.loads((tuned / "manifest.json").read_text())["totals"] | totals
+    before = json.loads((tmp_path / "x.mpo" / "manifest.json").read_text())["totals"]
+    assert all(totals[name] == value for name, value in before.items() if name != "relative_error")
+    mpo("restore", tuned, "-o", tmp_path / "tuned")
+    restored = load_file(tmp_path / "tuned" / "model.safetensors")
+    for name, value in load_dense(tuned).items():
+        np.testing.assert_allclose(value, restored[name], atol=1e-5, err_msg=name)
+
+
+def test_the_squeeze_loop_fine_tunes_with_it(folder, tmp_path):
+    mpo("convert", folder, "-o", tmp_path / "x.mpo", "--bond", 16)
+    script = tmp_path / "finetune.py"
+    script.write_text(
+        "import os, torch\n"
+        "from mpo_checkpoint import from_pretrained, save\n"
+        "model = from_pretrained(os.environ['MPO_CHECKPOINT'])\n"
+        "with torch.no_grad():\n"
+        "    [p.mul_(1.001) for p in model.parameters() if p.requires_grad]\n"
+        "save(model, os.environ['MPO_OUTPUT'])\n"
+    )
+    result = mpo(
+        "squeeze", tmp_path / "x.mpo", "-o", tmp_path / "y.mpo", "--max-drop", 1, "--step", "5%", "--max-steps", 1,
+        "--finetune", f"{sys.executable} {script}", "--evaluate", "test -f {}/manifest.json && echo 1", "--json",
+    )  # fmt: skip
+    assert json.loads(result)["accepted"] == 1, result
+    mpo("verify", tmp_path / "y.mpo")
+
+
+def test_statistics_from_the_command_line_guide_a_conversion(folder, tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", *(f"w{n}" for n in range(98))]
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"w{n} w{n + 1} w{2 * n}\n" for n in range(40)))
+    stats = tmp_path / "stats.safetensors"
+    command = [sys.executable, "-m", "mpo_checkpoint", "calibrate", folder, text, "-o", stats]
+    subprocess.run(command, check=True, capture_output=True)
+    mpo("convert", folder, "-o", tmp_path / "x.mpo", "--ratio", 0.6, "--calibration", stats)
+    records = MPOCheckpoint(tmp_path / "x.mpo").manifest.raw["tensors"]
+    assert any(record.get("metric_relative_error") is not None for record in records)
+
+
+def test_entries_of_all_shards_are_a_state_dict(tmp_path):
+    layers = {f"{n}.weight": torch.randn(256, 256) for n in range(2)}
+    save_file(layers, tmp_path / "model.safetensors")
+    mpo("convert", tmp_path / "model.safetensors", "-o", tmp_path / "x.mpo", "--bond", 16)
+    model = torch.nn.ModuleList(torch.nn.Linear(256, 256, bias=False) for _ in range(2))
+    load_into(model, tmp_path / "x.mpo")
+    entries = {}
+    for shard in MPOCheckpoint(tmp_path / "x.mpo").manifest.shards:
+        entries |= load_file(tmp_path / "x.mpo" / shard)
+    missing = model.load_state_dict(entries)
+    assert not missing.missing_keys and not missing.unexpected_keys
