@@ -31,22 +31,37 @@ struct QuantizedCore: Sendable, Equatable {
   /// - Parameter scaleShape: Each axis 1 or that of the core.
   /// - Returns: nil where an element is not finite, or beyond what a scale can hold.
   init?<Scalar: LinearAlgebraScalar>(_ core: Core<Scalar>, scaleShape: [Int]) {
-    let places = Self.places(core.shape, scaleShape)
-    var largest = [Scalar](repeating: 0, count: scaleShape.reduce(1, *))
-    for (element, place) in zip(core.elements, places) {
-      guard element.isFinite else { return nil }
-      largest[Int(place)] = max(largest[Int(place)], element.magnitude)
+    // Concrete types, so that the loops are compiled for them.
+    switch core.elements {
+    case let elements as [Float]: self.init(elements, shape: core.shape, scaleShape: scaleShape)
+    case let elements as [Double]: self.init(elements, shape: core.shape, scaleShape: scaleShape)
+    default: self.init(core.elements, shape: core.shape, scaleShape: scaleShape)
+    }
+  }
+
+  private init?<Element: BinaryFloatingPoint>(_ elements: [Element], shape: [Int], scaleShape: [Int]) {
+    var largest = [Element](repeating: 0, count: scaleShape.reduce(1, *))
+    var isFinite = true
+    Self.forEachRow(shape, scaleShape) { row, scale, step in
+      for index in 0..<row.count {
+        let magnitude = elements[row.lowerBound &+ index].magnitude
+        isFinite = isFinite && magnitude.isFinite
+        let place = scale &+ index &* step
+        if magnitude > largest[place] { largest[place] = magnitude }
+      }
     }
     let scales = largest.map { Float(Double($0) / 127) }
-    guard scales.allSatisfy(\.isFinite) else { return nil }
+    guard isFinite, scales.allSatisfy(\.isFinite) else { return nil }
     // A scale that is too small to be one leaves zeros.
     let steps = scales.map { $0.isNormal ? 1 / Double($0) : 0 }
-    shape = core.shape
-    self.scaleShape = scaleShape
-    self.scales = zip(scales, steps).map { $1 == 0 ? 0 : $0 }
-    bytes = zip(core.elements, places).map { element, place in
-      Int8(max(-127, min(127, (Double(element) * steps[Int(place)]).rounded(.toNearestOrEven))))
+    var bytes = [Int8](repeating: 0, count: elements.count)
+    Self.forEachRow(shape, scaleShape) { row, scale, step in
+      for index in 0..<row.count {
+        let value = Double(elements[row.lowerBound &+ index]) * steps[scale &+ index &* step]
+        bytes[row.lowerBound &+ index] = Int8(max(-127, min(127, value.rounded(.toNearestOrEven))))
+      }
     }
+    self.init(shape: shape, bytes: bytes, scaleShape: scaleShape, scales: zip(scales, steps).map { $1 == 0 ? 0 : $0 })
   }
 
   init(shape: [Int], bytes: [Int8], scaleShape: [Int], scales: [Float]) {
@@ -58,21 +73,43 @@ struct QuantizedCore: Sendable, Equatable {
 
   /// The elements.
   func core<Scalar: LinearAlgebraScalar>(as type: Scalar.Type = Scalar.self) -> Core<Scalar> {
-    let places = Self.places(shape, scaleShape)
-    return Core(shape: shape, elements: zip(bytes, places).map { Scalar($0) * Scalar(scales[Int($1)]) })
+    // Concrete types here too.
+    let concrete = type == Float.self ? elements(as: Float.self) as? [Scalar] : elements(as: Double.self) as? [Scalar]
+    return Core(shape: shape, elements: concrete ?? elements(as: type))
   }
 
-  /// The index of each element's scale.
-  private static func places(_ shape: [Int], _ scaleShape: [Int]) -> [Int32] {
-    var places: [Int32] = [0]
-    for (size, scales) in zip(shape, scaleShape) {
-      var next: [Int32] = []
-      next.reserveCapacity(places.count * size)
-      for place in places {
-        for index in 0..<Int32(size) { next.append(scales == 1 ? place : place * Int32(size) + index) }
+  private func elements<Element: BinaryFloatingPoint>(as type: Element.Type) -> [Element] {
+    var elements = [Element](repeating: 0, count: bytes.count)
+    Self.forEachRow(shape, scaleShape) { row, scale, step in
+      for index in 0..<row.count {
+        elements[row.lowerBound &+ index] =
+          Element(bytes[row.lowerBound &+ index]) * Element(scales[scale &+ index &* step])
       }
-      places = next
     }
-    return places
+    return elements
+  }
+
+  /// Calls `body` for each run of elements along the last axis with the index of the first one's scale, and the step
+  /// to the next one's.
+  @inline(__always)
+  private static func forEachRow(
+    _ shape: [Int], _ scaleShape: [Int], _ body: (_ row: Range<Int>, _ scale: Int, _ step: Int) -> Void
+  ) {
+    var strides = [Int](repeating: 0, count: shape.count)
+    var stride = 1
+    for axis in shape.indices.reversed() {
+      strides[axis] = scaleShape[axis] == 1 ? 0 : stride
+      stride *= scaleShape[axis]
+    }
+    let length = shape[3]
+    var start = 0
+    for a in 0..<shape[0] {
+      for i in 0..<shape[1] {
+        for j in 0..<shape[2] {
+          body(start..<start + length, a * strides[0] + i * strides[1] + j * strides[2], strides[3])
+          start += length
+        }
+      }
+    }
   }
 }
