@@ -6,7 +6,9 @@ import Testing
 @testable import MPOCheckpoints
 
 @Suite struct MPOCheckpointDamageTests {
-  @Test func `every flipped bit of every file is found`() throws {
+  /// As one shard, as several with an index, and packed.
+  @Test(arguments: [(5_000_000_000, false), (16, false), (5_000_000_000, true)])
+  func `every flipped bit of every file is found`(maximumShardBytes: Int, packs: Bool) throws {
     let temporary = try TemporaryFolder()
     let folder = try temporary.folder("a.mpo")
     let source = try temporary.folder("source")
@@ -16,17 +18,23 @@ import Testing
       TensorRecord(
         name: "w", dtype: .f32, shape: [3, 3], orientation: nil,
         storage: .mpo(MPORecord(rows: 3, columns: 3, shape: shape, bonds: [1], coreDType: .f16))),
-      TensorRecord(name: "b", dtype: .u8, shape: [2], orientation: nil, storage: .dense),
+      TensorRecord(name: "b", dtype: .u8, shape: [60], orientation: nil, storage: .dense),
       TensorRecord(name: "v", dtype: .f32, shape: [3, 3], orientation: nil, storage: .tied(to: "w")),
     ]
-    let writer = try MPOCheckpointWriter(folder: folder, records: records)
+    let writer = try MPOCheckpointWriter(
+      folder: folder, records: records, packs: packs, maximumShardBytes: maximumShardBytes)
     _ = try writer.write(MPO<Float>.random(rows: 3, columns: 3, shape: shape, bonds: [1], seed: 1), of: records[0])
-    try [7, 9].withUnsafeBytes { try writer.write(UnsafeRawBufferPointer(rebasing: $0[..<2]), of: records[1]) }
+    try [UInt8](repeating: 7, count: 60).withUnsafeBytes { try writer.write($0, of: records[1]) }
     try writer.finish(
       records: records, generator: "t", source: nil, options: nil, companions: ["config.json"], from: source)
 
     let names = try FileManager.default.contentsOfDirectory(atPath: folder)
-    #expect(names.sorted() == ["config.json", "manifest.json", "tensors.safetensors"])
+    let shards =
+      maximumShardBytes > 1000
+      ? ["tensors.safetensors"]
+      : ["tensors-00001-of-00002.safetensors", "tensors-00002-of-00002.safetensors", "tensors.safetensors.index.json"]
+    #expect(names.sorted() == ["config.json", "manifest.json"] + shards)
+    #expect(try MPOCheckpoint(path: folder).manifest.tensors.contains { !$0.packed.isEmpty } == packs)
     for name in names {
       let path = folder + "/" + name
       let bytes = Array(try Data(contentsOf: URL(filePath: path)))
