@@ -38,7 +38,7 @@ def main():
     )  # fmt: skip
     parser.add_argument("--measure", metavar="TEXT", help="print the mean cosine on these sentences, before and after")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="sentences (default: 32)")
-    parser.add_argument("--rate", type=float, default=0.02, help="learning rate, relative to a tensor's elements")
+    parser.add_argument("--rate", type=float, default=0.03, help="learning rate, relative to a tensor's elements")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="of PyTorch (default: 2)")
     options = parser.parse_args()
     if not options.checkpoint:

@@ -88,13 +88,15 @@ def load_into(
     """Loads an MPO checkpoint into a model of the dense architecture, in place.
 
     Layers whose weight is kept as cores are replaced by layers made of cores; layers that share a weight share its
-    cores. Cores and tensors take the dtype and the device of what they replace. A weight used by a layer that has no
-    such counterpart is restored to dense.
+    cores. Cores and tensors take the dtype and the device of what they replace: a half-precision checkpoint is trained in
+    float32 in a float32 model, and `save` rounds once. A weight used by a layer that has no such counterpart is restored
+    to dense.
 
     Args:
         model: a model as it is built from its configuration; its values do not matter.
         path: the checkpoint's folder.
-        trainable: which cores are trained. Parameters the checkpoint doesn't have (a new head) always are.
+        trainable: which cores are trained. Parameters the checkpoint doesn't have (a new head) always are. Of a low-rank
+            matrix (two sites) one factor counts as central, the other as auxiliary: train ``"all"`` of such checkpoints.
         vectors: whether biases, norms and other vectors are trained; by default unless ``trainable`` is ``"none"``.
         matrices: whether matrices stored dense are trained; by default only if ``trainable`` is ``"all"``.
         keeps_matrix: whether layers may keep the matrix of their cores in memory, see `MPOWeight`.

@@ -18,8 +18,8 @@ from mpo_checkpoint import (
     load_into,
     save,
 )
-from reference import Cut, write_checkpoint
-from safetensors.torch import load_file
+from reference import Cut, file_object, write_checkpoint
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 SQUARE = Cut((2, 4, 2, 4), (4, 2, 4, 2), bond=20)  # 64 × 64
@@ -89,6 +89,34 @@ def test_the_state_dict_is_the_file(bert):
             parameter.zero_()
     model.load_state_dict(entries, strict=False)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in entries.items())
+
+
+def test_the_shards_together_are_the_state_dict(tmp_path):
+    tensors = {"0.weight": torch.randn(64, 64), "1.weight": torch.randn(96, 64)}
+    written = write_checkpoint(tmp_path / "x.mpo", tensors, {n: CUTS[tuple(t.shape)] for n, t in tensors.items()})
+    path = written.folder / "tensors.safetensors"
+    entries = load_file(path)
+    path.unlink()
+    shards = [written.folder / f"tensors-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    for shard, layer in zip(shards, "01"):
+        save_file({name: entry for name, entry in entries.items() if name.startswith(layer)}, shard)
+    written.rewrite_manifest(lambda manifest: manifest.update(shards=[file_object(shard) for shard in shards]))
+
+    model = nn.Sequential(nn.Linear(64, 64, bias=False), nn.Linear(64, 96, bias=False))
+    load_into(model, written.folder)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    model.load_state_dict(load_file(shards[0]) | load_file(shards[1]))
+    assert all(torch.equal(value, entries[name]) for name, value in model.state_dict().items())
+
+
+def test_of_a_low_rank_matrix_one_factor_is_auxiliary(tmp_path):
+    written = write_checkpoint(tmp_path / "x.mpo", {"0.weight": torch.randn(64, 96)}, {"0.weight": CUTS[(64, 96)]})
+    for trainable, learning in {"auxiliary": [True, False], "all": [True, True]}.items():
+        model = nn.Sequential(nn.Linear(96, 64, bias=False))
+        load_into(model, written.folder, trainable)
+        assert [core.requires_grad for core in model[0].weight.cores] == learning
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from mpo_checkpoint import MPOCheckpoint, from_pretrained, load_dense, load_into, save
-from safetensors.torch import load_file, save_file
+from mpo_checkpoint import MPOCheckpoint, from_pretrained, load_dense, save
+from safetensors.torch import load_file
 
 pytestmark = pytest.mark.skipif("MPO" not in os.environ, reason="the environment variable MPO does not name the built tool")
 
@@ -118,16 +118,3 @@ def test_statistics_from_the_command_line_guide_a_conversion(folder, tmp_path):
     mpo("convert", folder, "-o", tmp_path / "x.mpo", "--ratio", 0.6, "--calibration", stats)
     records = MPOCheckpoint(tmp_path / "x.mpo").manifest.raw["tensors"]
     assert any(record.get("metric_relative_error") is not None for record in records)
-
-
-def test_entries_of_all_shards_are_a_state_dict(tmp_path):
-    layers = {f"{n}.weight": torch.randn(256, 256) for n in range(2)}
-    save_file(layers, tmp_path / "model.safetensors")
-    mpo("convert", tmp_path / "model.safetensors", "-o", tmp_path / "x.mpo", "--bond", 16)
-    model = torch.nn.ModuleList(torch.nn.Linear(256, 256, bias=False) for _ in range(2))
-    load_into(model, tmp_path / "x.mpo")
-    entries = {}
-    for shard in MPOCheckpoint(tmp_path / "x.mpo").manifest.shards:
-        entries |= load_file(tmp_path / "x.mpo" / shard)
-    missing = model.load_state_dict(entries)
-    assert not missing.missing_keys and not missing.unexpected_keys
