@@ -39,6 +39,7 @@ def main():
     parser.add_argument("--measure", metavar="TEXT", help="print the mean cosine on these sentences, before and after")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="sentences (default: 32)")
     parser.add_argument("--rate", type=float, default=0.03, help="learning rate, relative to a tensor's elements")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of the sentences (default: 0)")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="of PyTorch (default: 2)")
     options = parser.parse_args()
     if not options.checkpoint:
@@ -46,7 +47,7 @@ def main():
     if options.train == "lora" and options.output:
         parser.error("an MPO checkpoint has no place for adapters: leave out --output")
 
-    torch.manual_seed(0)
+    torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     teacher = load(options.original)
     student = load(options.checkpoint, "none" if options.train == "lora" else options.train)
@@ -56,7 +57,7 @@ def main():
         reference = embed(teacher, held_out)
         print(f"before {mean_cosine(student, held_out, reference):.4f}", flush=True)
 
-    batches = shuffled_batches(options.original, read_samples(options.text), options.batch_size)
+    batches = shuffled_batches(options.original, read_samples(options.text), options.batch_size, options.seed)
     schedule = Schedule(options.steps or (None if options.minutes else 300), options.minutes)
     start, recent = time.perf_counter(), []
 
