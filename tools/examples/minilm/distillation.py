@@ -24,8 +24,8 @@ def shuffled_batches(folder, sentences, batch_size, seed=0):
         yield from map(encode, batches)
 
 
-def distillation_loss(student, teacher, batch):
-    """One minus the cosine of the embeddings, plus the mean relative squared error of the hidden states."""
+def distillation_loss(student, teacher, batch, hidden):
+    """One minus the cosine of the embeddings, plus ``hidden`` times the mean relative squared error of the hidden states."""
     with torch.no_grad():
         expected = teacher(**batch, output_hidden_states=True)
     found = student(**batch, output_hidden_states=True)
@@ -36,7 +36,7 @@ def distillation_loss(student, teacher, batch):
         ((a - b).square() * mask[..., None]).sum() / (b.square() * mask[..., None]).sum()
         for a, b in zip(found.hidden_states[1:], expected.hidden_states[1:])
     ]
-    return loss + sum(errors) / len(errors)
+    return loss + hidden * sum(errors) / len(errors)
 
 
 def optimizer_of(model, rate):
@@ -74,13 +74,13 @@ class Schedule:
         return (1 + math.cos(math.pi * min(1, (progress - WARM_UP) / (1 - WARM_UP)))) / 2
 
 
-def distill(student, teacher, batches, schedule, rate, report=lambda step, loss: None):
+def distill(student, teacher, batches, schedule, rate, hidden, report=lambda step, loss: None):
     """Trains until the schedule ends."""
     optimizer = optimizer_of(student, rate)
     while schedule.progress < 1:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * schedule.factor
-        loss = distillation_loss(student, teacher, next(batches))
+        loss = distillation_loss(student, teacher, next(batches), hidden)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in student.parameters() if p.grad is not None], 1.0)

@@ -39,6 +39,10 @@ def main():
     parser.add_argument("--measure", metavar="TEXT", help="print the mean cosine on these sentences, before and after")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="sentences (default: 32)")
     parser.add_argument("--rate", type=float, default=0.03, help="learning rate, relative to a tensor's elements")
+    parser.add_argument(
+        "--hidden", type=float, default=1.0, metavar="W",
+        help="weight of the hidden states beside the embeddings (default: 1; 0 at the end brings the embeddings closer)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of the sentences (default: 0)")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="of PyTorch (default: 2)")
     options = parser.parse_args()
@@ -67,7 +71,7 @@ def main():
             print(f"step {step}, loss {sum(recent) / len(recent):.4f}, {schedule.seconds:.0f} s", file=sys.stderr, flush=True)
             recent.clear()
 
-    distill(student, teacher, batches, schedule, options.rate, report)
+    distill(student, teacher, batches, schedule, options.rate, options.hidden, report)
     print(
         f"{schedule.step} steps, {schedule.seconds / 60:.1f} min of each of {options.threads} threads, "
         f"{(time.perf_counter() - start) / 60:.1f} min by the clock"
