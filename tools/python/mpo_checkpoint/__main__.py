@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the output whose change matters: embedding, hidden, logits or auto (default): the sentence embedding "
         "where the folder has one, else the hidden states; the logits with a task",
     )
-    calibrate.add_argument("--projections", type=_positive, default=8, metavar="N", help="of each output (default: 8)")
+    calibrate.add_argument("--projections", type=_positive, default=12, metavar="N", help="of each output (default: 12)")
     calibrate.add_argument("--seed", type=int, default=0, metavar="N", help="of the projections (default: 0)")
     calibrate.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="samples at a time (default: 32)")
     calibrate.add_argument(

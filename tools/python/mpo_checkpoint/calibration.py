@@ -45,7 +45,7 @@ def collect_statistics(
     *,
     mask: Callable[[Any], Tensor | None] = attention_mask,
     loss: Callable[[Tensor, Any], Tensor] | None = None,
-    projections: int = 8,
+    projections: int = 12,
     seed: int = 0,
     names: Callable[[str], str | None] = lambda name: name,
     include: Iterable[str] = ("*",),

@@ -168,7 +168,7 @@ def calibrate_folder(
     output: str = "auto",
     batch_size: int = 32,
     max_length: int = 128,
-    projections: int = 8,
+    projections: int = 12,
     seed: int = 0,
     show_progress: bool = False,
     **selection: Any,
