@@ -29,14 +29,14 @@ def sweep(svd, rest, sizes, bonds, divide):
     rest = rest.reshape(bond * sizes[0], -1)
     for site, size in enumerate(sizes[:-1]):
         u, s, v = svd(rest.reshape(bond * size, -1))
-        kept = min(bonds[site], len(s))
+        kept = len(s) if bonds is None else min(bonds[site], len(s))
         cores.append(u[:, :kept].reshape(bond, size, kept))
         rest, bond = divide(s[:kept], v[:kept]), kept
     return cores + [rest.reshape(bond, sizes[-1], 1)]
 
 
-def sequential_svd(matrix, rows, columns, bonds):
-    """NumPy, the method of the published code: cores ``[d, i, j, d']``."""
+def sequential_svd(matrix, rows, columns, bonds=None):
+    """NumPy, the method of the published code: cores ``[d, i, j, d']``; of full rank without bonds."""
     tensor = site_order(matrix, rows, columns)
     cores = sweep(lambda m: np.linalg.svd(m, full_matrices=False), tensor, tensor.shape, bonds, lambda s, v: s[:, None] * v)
     return [core.reshape(core.shape[0], i, j, core.shape[2]) for core, i, j in zip(cores, rows, columns)]
