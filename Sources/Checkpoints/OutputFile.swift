@@ -23,19 +23,7 @@ final class OutputFile: Sendable {
 
   /// Writes all of `bytes` at `offset`.
   func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws {
-    guard let base = bytes.baseAddress else { return }
-    var done = 0
-    while done < bytes.count {
-      // Below the 2^31 bytes that Linux takes at once.
-      let count = pwrite(descriptor, base + done, min(bytes.count - done, 1 << 30), off_t(offset + done))
-      if count > 0 {
-        done += count
-      } else {
-        let code = count == 0 ? ENOSPC : errno
-        if code == EINTR { continue }
-        throw CheckpointError.system(path, "write it", code, needed: bytes.count - done)
-      }
-    }
+    try writeAll(bytes, to: descriptor, at: offset) { CheckpointError.system(path, "write it", $0, needed: $1) }
   }
 
   /// Waits until everything is on the disk.
@@ -43,6 +31,28 @@ final class OutputFile: Sendable {
     while fsync(descriptor) != 0 {
       let code = errno
       guard code == EINTR else { throw CheckpointError.system(path, "flush it", code) }
+    }
+  }
+}
+
+/// Writes all of `bytes` at `offset` of an open file.
+///
+/// - Parameter failure: The error for a code of the system, and how many bytes were left.
+func writeAll(
+  _ bytes: UnsafeRawBufferPointer, to descriptor: CInt, at offset: Int,
+  orThrow failure: (_ code: CInt, _ rest: Int) -> CheckpointError
+) throws {
+  guard let base = bytes.baseAddress else { return }
+  var done = 0
+  while done < bytes.count {
+    // Below the 2^31 bytes that Linux takes at once.
+    let count = pwrite(descriptor, base + done, min(bytes.count - done, 1 << 30), off_t(offset + done))
+    if count > 0 {
+      done += count
+    } else {
+      let code = count == 0 ? ENOSPC : errno
+      if code == EINTR { continue }
+      throw failure(code, bytes.count - done)
     }
   }
 }

@@ -24,18 +24,8 @@ package final class SpoolFile: Sendable {
 
   /// Writes all of `bytes` at `offset`, from any thread.
   package func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws {
-    guard let base = bytes.baseAddress else { return }
-    var done = 0
-    while done < bytes.count {
-      // Below the 2^31 bytes that Linux takes at once.
-      let count = pwrite(file.descriptor, base + done, min(bytes.count - done, 1 << 30), off_t(offset + done))
-      if count > 0 {
-        done += count
-      } else {
-        let code = count == 0 ? ENOSPC : errno
-        if code == EINTR { continue }
-        throw CheckpointError.system(folder, "write a temporary file in it", code, needed: bytes.count - done)
-      }
+    try writeAll(bytes, to: file.descriptor, at: offset) {
+      CheckpointError.system(folder, "write a temporary file in it", $0, needed: $1)
     }
   }
 

@@ -40,19 +40,20 @@ public struct MPOCheckpointWriter: Sendable {
     if packs {
       output = .packed(try PackedShards(folder: folder, entries: entries))
     } else {
-      // Wide types first, so that every entry is aligned to its elements.
-      let ordered = entries.enumerated()
-        .sorted { ($1.element.dtype.bitWidth, $0.offset) < ($0.element.dtype.bitWidth, $1.offset) }
-        .map(\.element)
-      output = .shards(try Self.shards(in: folder, entries: ordered, maximumShardBytes: maximumShardBytes))
+      output = .shards(try Self.shards(in: folder, entries: entries, maximumShardBytes: maximumShardBytes))
     }
   }
 
+  /// A writer of shards with these entries.
   static func shards(
     in folder: String, entries: [TensorInfo], maximumShardBytes: Int
   ) throws -> ShardedSafetensorsWriter {
-    try ShardedSafetensorsWriter(
-      folder: folder, stem: shardStem, tensors: entries, metadata: ["format": "pt"],
+    // Wide types first, so that every entry is aligned to its elements.
+    let ordered = entries.enumerated()
+      .sorted { ($1.element.dtype.bitWidth, $0.offset) < ($0.element.dtype.bitWidth, $1.offset) }
+      .map(\.element)
+    return try ShardedSafetensorsWriter(
+      folder: folder, stem: shardStem, tensors: ordered, metadata: ["format": "pt"],
       maximumShardBytes: maximumShardBytes)
   }
 

@@ -83,13 +83,9 @@ final class PackedShards: Sendable {
           file: folder, tensor: place.entry.name, reason: "it was declared but not written")
       }
     }
-    // Wide types first, so that every entry is aligned to its elements.
-    let ordered = stored.enumerated()
-      .sorted { ($1.element.entry.dtype.bitWidth, $0.offset) < ($0.element.entry.dtype.bitWidth, $1.offset) }
-      .map(\.element)
     let shards = try MPOCheckpointWriter.shards(
-      in: folder, entries: ordered.map(\.entry), maximumShardBytes: maximumShardBytes)
-    for (entry, offset) in ordered {
+      in: folder, entries: stored.map(\.entry), maximumShardBytes: maximumShardBytes)
+    for (entry, offset) in stored {
       try spool.withBytes(in: offset..<offset + entry.byteCount) { try shards.write($0, to: entry.name) }
     }
     try shards.finish()
