@@ -1,52 +1,87 @@
-import COpenBLAS
-
-/// A Gram matrix `Σ xxᵀ` in double precision, accumulated over blocks, so that neither the whole matrix nor a second
-/// copy of it is needed in memory.
+/// A Gram matrix `Σ xxᵀ`, accumulated in double precision over blocks, so that neither the whole matrix nor a second copy
+/// of it is needed in memory.
 ///
 /// For the unfolding `M` of a tensor, `M Mᵀ` is the *reduced density matrix* of its row indices.
 public struct GramMatrix {
   /// The number of rows and columns.
   public let size: Int
+  /// Of the products of single-precision elements.
+  public let precision: GramPrecision
   private var upper: [Double]
-  /// How many elements are widened to double precision at a time.
-  private static var blockElements: Int { 1 << 18 }
 
-  public init(size: Int) {
+  public init(size: Int, precision: GramPrecision = .double) {
     self.size = size
+    self.precision = precision
     upper = Array(repeating: 0, count: size * size)
   }
 
   /// Adds `XᵀX` for `X = [rows, size]`, contiguous. O(rows · size²).
   public mutating func addRows<Scalar: LinearAlgebraScalar>(_ x: UnsafePointer<Scalar>, rows: Int) {
-    let size = size
-    let rowsPerBlock = min(rows, max(32, Self.blockElements / size))
-    withBlock(elements: rowsPerBlock * size) { block, sum in
-      for first in stride(from: 0, to: rows, by: rowsPerBlock) {
-        let count = min(rowsPerBlock, rows - first)
-        Scalar.widen(x + first * size, count: count * size, into: block)
-        cblas_dsyrk(
-          CblasRowMajor, CblasUpper, CblasTrans, blasInt(size), blasInt(count), 1, block, blasInt(size),
-          1, sum, blasInt(size))
-      }
-    }
+    add(x, inner: rows, transposed: true)
   }
 
   /// Adds `XXᵀ` for `X = [size, columns]`, contiguous. O(columns · size²).
   public mutating func addColumns<Scalar: LinearAlgebraScalar>(_ x: UnsafePointer<Scalar>, columns: Int) {
-    let columnsPerBlock = min(columns, max(32, Self.blockElements / size))
+    add(x, inner: columns, transposed: false)
+  }
+
+  private mutating func add<Scalar: LinearAlgebraScalar>(
+    _ x: UnsafePointer<Scalar>, inner: Int, transposed: Bool
+  ) {
+    if Scalar.self == Float.self, precision == .double {
+      addWidened(x, inner: inner, transposed: transposed)
+    } else {
+      addProducts(x, inner: inner, transposed: transposed)
+    }
+  }
+
+  /// Products in the precision of the elements, a block of them at a time added to the sum.
+  private mutating func addProducts<Scalar: LinearAlgebraScalar>(
+    _ x: UnsafePointer<Scalar>, inner: Int, transposed: Bool
+  ) {
+    let innerPerBlock = 4096
     let size = size
-    withBlock(elements: columnsPerBlock * size) { block, sum in
-      for first in stride(from: 0, to: columns, by: columnsPerBlock) {
-        let count = min(columnsPerBlock, columns - first)
+    let block = UnsafeMutablePointer<Scalar>.allocate(capacity: max(1, size * size))
+    defer { block.deallocate() }
+    upper.withUnsafeMutableBufferPointer { sum in
+      guard let sum = sum.baseAddress else { return }
+      for first in stride(from: 0, to: inner, by: innerPerBlock) {
+        Scalar.multiplyByTranspose(
+          x + (transposed ? first * size : first), transposed: transposed, size: size,
+          inner: min(innerPerBlock, inner - first), stride: transposed ? size : inner, addingTo: 0, into: block)
         for row in 0..<size {
-          Scalar.widen(x + row * columns + first, count: count, into: block + row * count)
+          Scalar.addWidened(block + row * (size + 1), to: sum + row * (size + 1), count: size - row)
         }
-        cblas_dsyrk(
-          CblasRowMajor, CblasUpper, CblasNoTrans, blasInt(size), blasInt(count), 1, block, blasInt(count),
-          1, sum, blasInt(size))
       }
     }
   }
+
+  /// Products of elements that are widened to double precision, a block of about a quarter of a million at a time.
+  private mutating func addWidened<Scalar: LinearAlgebraScalar>(
+    _ x: UnsafePointer<Scalar>, inner: Int, transposed: Bool
+  ) {
+    let size = size
+    let innerPerBlock = min(inner, max(32, (1 << 18) / max(1, size)))
+    let block = UnsafeMutablePointer<Double>.allocate(capacity: max(1, innerPerBlock * size))
+    defer { block.deallocate() }
+    upper.withUnsafeMutableBufferPointer { sum in
+      guard let sum = sum.baseAddress else { return }
+      for first in stride(from: 0, to: inner, by: max(1, innerPerBlock)) {
+        let count = min(innerPerBlock, inner - first)
+        if transposed {
+          Scalar.widen(x + first * size, count: count * size, into: block)
+        } else {
+          for row in 0..<size { Scalar.widen(x + row * inner + first, count: count, into: block + row * count) }
+        }
+        Double.multiplyByTranspose(
+          block, transposed: transposed, size: size, inner: count, stride: transposed ? size : count, addingTo: 1,
+          into: sum)
+      }
+    }
+  }
+
+  /// Whether the precision could hold the products: none was too large or too small for it.
+  public var isHeld: Bool { precision.holds(trace: (0..<size).reduce(0) { $0 + upper[$1 * (size + 1)] }) }
 
   /// The accumulated matrix, both triangles filled.
   public consuming func matrix() -> Matrix<Double> {
@@ -54,18 +89,18 @@ public struct GramMatrix {
     var elements: [Double] = []
     swap(&elements, &upper)
     elements.withUnsafeMutableBufferPointer { buffer in
-      for row in 0..<size {
-        for column in (row + 1)..<max(size, row + 1) { buffer[column * size + row] = buffer[row * size + column] }
+      // Square blocks, so that what is written in strides stays in the cache.
+      let side = 32
+      for firstRow in stride(from: 0, to: size, by: side) {
+        for firstColumn in stride(from: firstRow, to: size, by: side) {
+          for row in firstRow..<min(firstRow + side, size) {
+            for column in max(row, firstColumn)..<max(row, min(firstColumn + side, size)) {
+              buffer[column * size + row] = buffer[row * size + column]
+            }
+          }
+        }
       }
     }
     return Matrix(rows: size, columns: size, elements: elements)
-  }
-
-  private mutating func withBlock(
-    elements: Int, _ body: (UnsafeMutablePointer<Double>, UnsafeMutablePointer<Double>) -> Void
-  ) {
-    let block = UnsafeMutablePointer<Double>.allocate(capacity: max(1, elements))
-    defer { block.deallocate() }
-    upper.withUnsafeMutableBufferPointer { body(block, $0.baseAddress!) }
   }
 }

@@ -8,6 +8,11 @@ public protocol LinearAlgebraScalar: BinaryFloatingPoint, Sendable {
   static func multiply(
     _ a: UnsafePointer<Self>, transposed transposeA: Bool, _ b: UnsafePointer<Self>, transposed transposeB: Bool,
     into c: UnsafeMutablePointer<Self>, rows: Int, inner: Int, columns: Int)
+  /// The upper triangle of `c = X Xᵀ + factor · c`, row-major, `[size, size]`, for the rows `X = [size, inner]`, or of
+  /// `XᵀX` for `X = [inner, size]` when it is transposed; `stride` is from one row of `X` to the next.
+  static func multiplyByTranspose(
+    _ x: UnsafePointer<Self>, transposed: Bool, size: Int, inner: Int, stride: Int, addingTo factor: Self,
+    into c: UnsafeMutablePointer<Self>)
   /// The sum of squares, in double precision.
   static func squaredNorm(_ values: UnsafeBufferPointer<Self>) -> Double
   /// The sum of squared differences of two buffers of the same length, in double precision.
@@ -21,6 +26,8 @@ public protocol LinearAlgebraScalar: BinaryFloatingPoint, Sendable {
     _ a: UnsafePointer<Self>, _ b: UnsafePointer<Self>, into c: UnsafeMutablePointer<Self>, count: Int)
   /// Copies to double precision.
   static func widen(_ source: UnsafePointer<Self>, count: Int, into target: UnsafeMutablePointer<Double>)
+  /// `y += x`.
+  static func addWidened(_ x: UnsafePointer<Self>, to y: UnsafeMutablePointer<Double>, count: Int)
   /// Rounds from double precision.
   static func narrow(_ source: UnsafePointer<Double>, count: Int, into target: UnsafeMutablePointer<Self>)
   /// Writes the transpose of `[rows, columns]`.
@@ -46,6 +53,15 @@ extension Float: LinearAlgebraScalar {
       CblasRowMajor, transposeA ? CblasTrans : CblasNoTrans, transposeB ? CblasTrans : CblasNoTrans,
       blasInt(rows), blasInt(columns), blasInt(inner), 1, a, blasInt(transposeA ? rows : inner),
       b, blasInt(transposeB ? inner : columns), 0, c, blasInt(columns))
+  }
+
+  public static func multiplyByTranspose(
+    _ x: UnsafePointer<Float>, transposed: Bool, size: Int, inner: Int, stride: Int, addingTo factor: Float,
+    into c: UnsafeMutablePointer<Float>
+  ) {
+    cblas_ssyrk(
+      CblasRowMajor, CblasUpper, transposed ? CblasTrans : CblasNoTrans, blasInt(size), blasInt(inner), 1, x,
+      blasInt(stride), factor, c, blasInt(size))
   }
 
   public static func squaredNorm(_ values: UnsafeBufferPointer<Float>) -> Double { sumOfSquares(values) }
@@ -74,6 +90,10 @@ extension Float: LinearAlgebraScalar {
     for index in 0..<count { target[index] = Double(source[index]) }
   }
 
+  public static func addWidened(_ x: UnsafePointer<Float>, to y: UnsafeMutablePointer<Double>, count: Int) {
+    for index in 0..<count { y[index] += Double(x[index]) }
+  }
+
   public static func narrow(_ source: UnsafePointer<Double>, count: Int, into target: UnsafeMutablePointer<Float>) {
     for index in 0..<count { target[index] = Float(source[index]) }
   }
@@ -95,6 +115,15 @@ extension Double: LinearAlgebraScalar {
       CblasRowMajor, transposeA ? CblasTrans : CblasNoTrans, transposeB ? CblasTrans : CblasNoTrans,
       blasInt(rows), blasInt(columns), blasInt(inner), 1, a, blasInt(transposeA ? rows : inner),
       b, blasInt(transposeB ? inner : columns), 0, c, blasInt(columns))
+  }
+
+  public static func multiplyByTranspose(
+    _ x: UnsafePointer<Double>, transposed: Bool, size: Int, inner: Int, stride: Int, addingTo factor: Double,
+    into c: UnsafeMutablePointer<Double>
+  ) {
+    cblas_dsyrk(
+      CblasRowMajor, CblasUpper, transposed ? CblasTrans : CblasNoTrans, blasInt(size), blasInt(inner), 1, x,
+      blasInt(stride), factor, c, blasInt(size))
   }
 
   public static func squaredNorm(_ values: UnsafeBufferPointer<Double>) -> Double { sumOfSquares(values) }
@@ -121,6 +150,10 @@ extension Double: LinearAlgebraScalar {
 
   public static func widen(_ source: UnsafePointer<Double>, count: Int, into target: UnsafeMutablePointer<Double>) {
     target.update(from: source, count: count)
+  }
+
+  public static func addWidened(_ x: UnsafePointer<Double>, to y: UnsafeMutablePointer<Double>, count: Int) {
+    for index in 0..<count { y[index] += x[index] }
   }
 
   public static func narrow(_ source: UnsafePointer<Double>, count: Int, into target: UnsafeMutablePointer<Double>) {

@@ -8,7 +8,7 @@ public struct SymmetricEigendecomposition: Sendable {
   /// result does not hang on the solver's choice of signs.
   public let vectors: Matrix<Double>
 
-  /// - Parameter matrix: `[n, n]`; the upper triangle is read.
+  /// - Parameter matrix: `[n, n]`, symmetric.
   /// - Throws: `LinearAlgebraError.noConvergence`, which finite input does not cause in practice.
   public init(of matrix: consuming Matrix<Double>) throws {
     let size = matrix.rows
@@ -31,10 +31,13 @@ public struct SymmetricEigendecomposition: Sendable {
     }
   }
 
-  /// Eigenvalues only, in descending order; about a quarter of the time.
-  public static func values(of matrix: consuming Matrix<Double>) throws -> [Double] {
+  /// Eigenvalues only, in descending order; about a quarter of the time, in single precision a sixth.
+  public static func values(
+    of matrix: consuming Matrix<Double>, precision: GramPrecision = .double
+  ) throws -> [Double] {
     let size = matrix.rows
     var elements = matrix.takeElements()
+    if precision == .single { return try solveInSinglePrecision(elements, size: size).reversed() }
     if size >= twoStageSize { return try solveInTwoStages(&elements, size: size).reversed() }
     return try solve(&elements, size: size, job: "N").reversed()
   }
@@ -61,6 +64,24 @@ public struct SymmetricEigendecomposition: Sendable {
     }
     guard status == 0 else { throw LinearAlgebraError.noConvergence(routine: "dsyevd", status: Int(status)) }
     return values
+  }
+
+  private static func solveInSinglePrecision(_ elements: consuming [Double], size: Int) throws -> [Double] {
+    var rounded = elements.withUnsafeBufferPointer { source in
+      [Float](unsafeUninitializedCapacity: source.count) { target, count in
+        if let from = source.baseAddress, let to = target.baseAddress { Float.narrow(from, count: source.count, into: to) }
+        count = source.count
+      }
+    }
+    elements = []
+    var values = Array(repeating: Float(0), count: size)
+    let n = blasInt(size)
+    // Of the symmetric matrix either triangle will do; this one is the faster.
+    let status = LAPACKE_ssyevd(
+      LAPACK_COL_MAJOR, CChar(("N" as Unicode.Scalar).value), CChar(("U" as Unicode.Scalar).value), n, &rounded, n,
+      &values)
+    guard status == 0 else { throw LinearAlgebraError.noConvergence(routine: "ssyevd", status: Int(status)) }
+    return values.map(Double.init)
   }
 
   private static func solveInTwoStages(_ elements: inout [Double], size: Int) throws -> [Double] {

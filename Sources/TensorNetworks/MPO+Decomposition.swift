@@ -2,7 +2,7 @@ import LinearAlgebra
 
 extension SingularSpectra {
   /// The spectra of a matrix at every bond of `shape`: those left of the centre from the left reduced density matrix,
-  /// those right of it from the right one, both accumulated in double precision.
+  /// those right of it from the right one; exact to a thousandth of every tail, or to about 1e-8 of the largest value.
   ///
   /// Memory: the padded matrix once, and two Gram matrices of at most `√(I·J)` rows.
   /// O(I·J·(L + R)) for the sizes L and R of the two Gram matrices.
@@ -11,8 +11,14 @@ extension SingularSpectra {
     let sites = shape.siteDimensions
     let centre = shape.centralIndex
     let tensor = SiteOrder(shape, rows: matrix.rows, columns: matrix.columns).tensor(of: matrix)
-    let left = try tensor.leftDensity(sites: Array(sites[..<centre]))?.spectra() ?? []
-    let right = try tensor.rightDensity(sites: Array(sites[(centre + 1)...]))?.reversed().spectra() ?? []
+    let leftSites = Array(sites[..<centre])
+    let rightSites = Array(sites[(centre + 1)...])
+    let left = try GramPrecision.sufficient(for: Scalar.self) {
+      leftSites.isEmpty ? [] : try tensor.leftDensity(sites: leftSites, precision: $0)?.spectra()
+    }
+    let right = try GramPrecision.sufficient(for: Scalar.self) {
+      rightSites.isEmpty ? [] : try tensor.rightDensity(sites: rightSites, precision: $0)?.reversed().spectra()
+    }
     self.init(left + right.reversed())
   }
 }
@@ -35,8 +41,11 @@ extension MPO {
     var tensor = SiteOrder(shape, rows: matrix.rows, columns: matrix.columns).tensor(of: matrix)
     var cores: [Core<Scalar>] = []
 
-    if let density = tensor.leftDensity(sites: Array(sites[..<centre])) {
-      let chain = try density.isometries(bonds: Array(bonds[..<centre]))
+    let leftSites = Array(sites[..<centre])
+    if !leftSites.isEmpty {
+      let chain = try GramPrecision.sufficient(for: Scalar.self) {
+        try tensor.leftDensity(sites: leftSites, precision: $0)?.isometries(bonds: Array(bonds[..<centre]))
+      }
       cores = chain.cores.enumerated().map {
         Core(shape: coreShapes[$0.offset], elements: $0.element.converted(to: Scalar.self).elements)
       }
@@ -44,8 +53,11 @@ extension MPO {
     }
     var rightCores: [Core<Scalar>] = []
     let rightSites = Array(sites[(centre + 1)...])
-    if let density = tensor.rightDensity(sites: rightSites) {
-      let chain = try density.reversed().isometries(bonds: bonds[centre...].reversed())
+    if !rightSites.isEmpty {
+      let chain = try GramPrecision.sufficient(for: Scalar.self) {
+        try tensor.rightDensity(sites: rightSites, precision: $0)?.reversed()
+          .isometries(bonds: bonds[centre...].reversed())
+      }
       rightCores = chain.cores.enumerated().map { offset, core in
         // [bond after · site, bond before] becomes [bond before, site, bond after].
         let shape = coreShapes[shape.siteCount - 1 - offset]
@@ -63,22 +75,20 @@ extension MPO {
 }
 
 extension Matrix {
-  /// `M Mᵀ` for this unfolding `[∏ sites, rest]`; nil when there are no sites.
-  fileprivate func leftDensity(sites: [Int]) -> ReducedDensityMatrix? {
+  /// `M Mᵀ` for this unfolding `[∏ sites, rest]`; nil when the precision can't hold it.
+  fileprivate func leftDensity(sites: [Int], precision: GramPrecision) -> ReducedDensityMatrix? {
     let size = sites.reduce(1, *)
-    guard !sites.isEmpty else { return nil }
-    var gram = GramMatrix(size: size)
+    var gram = GramMatrix(size: size, precision: precision)
     elements.withUnsafeBufferPointer { gram.addColumns($0.baseAddress!, columns: $0.count / size) }
-    return ReducedDensityMatrix(gram.matrix(), sites: sites)
+    return gram.isHeld ? ReducedDensityMatrix(gram.matrix(), sites: sites, precision: precision) : nil
   }
 
-  /// `MᵀM` for the unfolding `[rest, ∏ sites]` of these elements; nil when there are no sites.
-  fileprivate func rightDensity(sites: [Int]) -> ReducedDensityMatrix? {
+  /// `MᵀM` for the unfolding `[rest, ∏ sites]` of these elements; nil when the precision can't hold it.
+  fileprivate func rightDensity(sites: [Int], precision: GramPrecision) -> ReducedDensityMatrix? {
     let size = sites.reduce(1, *)
-    guard !sites.isEmpty else { return nil }
-    var gram = GramMatrix(size: size)
+    var gram = GramMatrix(size: size, precision: precision)
     elements.withUnsafeBufferPointer { gram.addRows($0.baseAddress!, rows: $0.count / size) }
-    return ReducedDensityMatrix(gram.matrix(), sites: sites)
+    return gram.isHeld ? ReducedDensityMatrix(gram.matrix(), sites: sites, precision: precision) : nil
   }
 
   /// `[after · site, before]` as `[before, site · after]`.

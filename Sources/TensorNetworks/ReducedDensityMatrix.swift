@@ -6,12 +6,15 @@ import LinearAlgebra
 /// Site 0 is the outermost; the index is row-major over `sites`.
 struct ReducedDensityMatrix {
   /// `[∏ sites, ∏ sites]`, symmetric.
-  private(set) var matrix: Matrix<Double>
+  let matrix: Matrix<Double>
   let sites: [Int]
+  /// Of the products that the matrix is made of.
+  let precision: GramPrecision
 
-  init(_ matrix: Matrix<Double>, sites: [Int]) {
+  init(_ matrix: Matrix<Double>, sites: [Int], precision: GramPrecision) {
     self.matrix = matrix
     self.sites = sites
+    self.precision = precision
   }
 
   /// The same operator with the sites in the opposite order: the right end of the chain becomes the outermost.
@@ -24,7 +27,7 @@ struct ReducedDensityMatrix {
         for column in 0..<size { target[row * size + column] = matrix.elements[source + order[column]] }
       }
     }
-    return ReducedDensityMatrix(result, sites: sites.reversed())
+    return ReducedDensityMatrix(result, sites: sites.reversed(), precision: precision)
   }
 
   /// `order[r]`: the row-major index over `sites` of the element whose row-major index over the reversed sites is r.
@@ -41,13 +44,16 @@ struct ReducedDensityMatrix {
     return order
   }
 
-  /// The spectra `√eigenvalue` of the density matrices of the outermost 1, 2, … sites.
-  func spectra() throws -> [[Double]] {
+  /// The spectra `√eigenvalue` of the density matrices of the outermost 1, 2, … sites; nil when the precision does not
+  /// suffice for the smallest of their values.
+  func spectra() throws -> [[Double]]? {
     var spectra: [[Double]] = []
     var current = matrix
     for site in sites.reversed() {
       let outer = Self.partialTrace(current, over: site)
-      spectra.append(try SymmetricEigendecomposition.values(of: current).map { max(0, $0).squareRoot() })
+      let values = try SymmetricEigendecomposition.values(of: current, precision: precision)
+      guard precision.resolves(values[values.count - 1], of: 1, largest: values[0]) else { return nil }
+      spectra.append(values.map { max(0, $0).squareRoot() })
       current = outer
     }
     return spectra.reversed()
@@ -73,8 +79,9 @@ struct ReducedDensityMatrix {
   }
 
   /// The isometries of a truncation to `bonds` (`bonds[k]` between site k and the next), one after the other from the
-  /// outermost site, each computed on what the ones before have left.
-  func isometries(bonds: [Int]) throws -> IsometryChain {
+  /// outermost site, each computed on what the ones before have left; nil when the precision does not suffice to tell what
+  /// is to be discarded.
+  func isometries(bonds: [Int]) throws -> IsometryChain? {
     var chain = IsometryChain()
     var current = matrix
     var rest = sites.reduce(1, *)
@@ -82,7 +89,11 @@ struct ReducedDensityMatrix {
       rest /= site
       let density = Self.partialTrace(current, over: rest)
       let kept = min(bond, density.rows)
-      let projection = try SymmetricEigendecomposition(of: density).vectors.firstRows(kept)
+      let decomposition = try SymmetricEigendecomposition(of: density)
+      let discarded = decomposition.values[kept...]
+      guard precision.resolves(discarded.reduce(0, +), of: discarded.count, largest: decomposition.values[0])
+      else { return nil }
+      let projection = decomposition.vectors.firstRows(kept)
       if rest > 1 { current = Self.project(current, with: projection, rest: rest) }
       chain.append(projection.transposed(), site: site)
     }
