@@ -69,6 +69,36 @@ import Testing
     #expect(difference(byColumns.matrix(), wide * wide.transposed()) < 1e-9 * wide.norm * wide.norm)
   }
 
+  @Test(arguments: [(5, 3), (3, 5), (9000, 30), (30, 9000)])
+  func `products in single precision are those in double precision to its rounding`(rows: Int, columns: Int) {
+    var generator = SeededGenerator(seed: 8)
+    let x = Matrix<Float>.random(rows: rows, columns: columns, using: &generator)
+    let wide = x.converted(to: Double.self)
+    var byRows = GramMatrix(size: columns, precision: .single)
+    x.elements.withUnsafeBufferPointer { byRows.addRows($0.baseAddress!, rows: rows) }
+    #expect(byRows.isHeld)
+    #expect(difference(byRows.matrix(), wide.transposed() * wide) < 1e-6 * wide.norm * wide.norm)
+    var byColumns = GramMatrix(size: rows, precision: .single)
+    x.elements.withUnsafeBufferPointer { byColumns.addColumns($0.baseAddress!, columns: columns) }
+    #expect(difference(byColumns.matrix(), wide * wide.transposed()) < 1e-6 * wide.norm * wide.norm)
+  }
+
+  @Test(arguments: [0, 1e-25, 1e19] as [Float])
+  func `single precision does not hold what it rounds to zero or infinity`(size: Float) {
+    var gram = GramMatrix(size: 2, precision: .single)
+    [size, size, 0, size].withUnsafeBufferPointer { gram.addRows($0.baseAddress!, rows: 2) }
+    #expect(!gram.isHeld)
+  }
+
+  @Test(arguments: [1, 1e-25, 1e17] as [Float])
+  func `small singular values are found whatever the size of the elements`(size: Float) throws {
+    // Two orthogonal directions, the lesser one far below the noise of single-precision products.
+    let elements = [1, 1, 1, 1, 1e-5, -1e-5, 1e-5, -1e-5].map { $0 * size }
+    let values = try elements.withUnsafeBufferPointer { try Matrix.singularValues(of: $0, rows: 2, columns: 4) }
+    #expect(abs(values[0] / Double(size) - 2) < 1e-6)
+    #expect(abs(values[1] / Double(size) - 2e-5) < 1e-7)
+  }
+
   @Test func `singular values of a diagonal matrix are its entries`() throws {
     let matrix: [Float] = [0, 3, 0, 0, 0, 2]
     let values = try matrix.withUnsafeBufferPointer {
