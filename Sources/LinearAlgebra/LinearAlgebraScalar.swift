@@ -36,7 +36,8 @@ public protocol LinearAlgebraScalar: BinaryFloatingPoint, Sendable {
 }
 
 extension LinearAlgebraScalar {
-  static func multiply(
+  /// `c = a · b`.
+  public static func multiply(
     _ a: UnsafePointer<Self>, _ b: UnsafePointer<Self>, into c: UnsafeMutablePointer<Self>,
     rows: Int, inner: Int, columns: Int
   ) {

@@ -35,16 +35,14 @@ public struct MPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   public func squaredDistance(to matrix: MatrixView<Scalar>) -> Double {
     let order = SiteOrder(shape, rows: matrix.rows, columns: matrix.columns)
     var sum = 0.0
-    var expected: [Scalar] = []
+    let expected = UnsafeMutableBufferPointer<Scalar>.allocate(capacity: order.blockElements)
+    defer { expected.deallocate() }
     forEachBlock(order) { range, block in
       let count = range.count * order.restSize
-      if expected.count < count { expected = Array(repeating: 0, count: count) }
       order.clearPadding(range, of: block)
-      expected.withUnsafeMutableBufferPointer { expected in
-        order.gather(range, of: matrix, into: expected.baseAddress!)
-        sum += Scalar.squaredDistance(
-          UnsafeBufferPointer(rebasing: expected[..<count]), UnsafeBufferPointer(start: block, count: count))
-      }
+      order.gather(range, of: matrix, into: expected.baseAddress!)
+      sum += Scalar.squaredDistance(
+        UnsafeBufferPointer(rebasing: expected[..<count]), UnsafeBufferPointer(start: block, count: count))
     }
     return sum
   }
@@ -65,20 +63,16 @@ public struct MPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     let central = cores[centre]
     let rest = (central.leftUnfolding * right).reshaped(rows: central.leftBond, columns: order.restSize)
 
-    var block: [Scalar] = []
-    for range in order.blocks {
-      let count = range.count * order.restSize
-      if block.count < count { block = Array(repeating: 0, count: count) }
-      block.withUnsafeMutableBufferPointer { block in
-        left.elements.withUnsafeBufferPointer { left in
-          rest.elements.withUnsafeBufferPointer { rest in
-            Scalar.multiply(
-              left.baseAddress! + range.lowerBound * central.leftBond, transposed: false,
-              rest.baseAddress!, transposed: false, into: block.baseAddress!,
-              rows: range.count, inner: central.leftBond, columns: order.restSize)
-          }
+    let block = UnsafeMutablePointer<Scalar>.allocate(capacity: order.blockElements)
+    defer { block.deallocate() }
+    left.elements.withUnsafeBufferPointer { left in
+      rest.elements.withUnsafeBufferPointer { rest in
+        for range in order.blocks {
+          Scalar.multiply(
+            left.baseAddress! + range.lowerBound * central.leftBond, rest.baseAddress!, into: block,
+            rows: range.count, inner: central.leftBond, columns: order.restSize)
+          body(range, block)
         }
-        body(range, block.baseAddress!)
       }
     }
   }

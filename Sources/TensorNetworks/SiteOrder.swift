@@ -67,19 +67,19 @@ struct SiteOrder {
   func gather<Scalar: LinearAlgebraScalar>(
     _ range: Range<Int>, of source: MatrixView<Scalar>, into target: UnsafeMutablePointer<Scalar>
   ) {
-    if let source = source.elements as? UnsafeBufferPointer<Float> {
+    if Scalar.self == Float.self {
+      let source = UnsafeRawPointer(source.elements.baseAddress!).assumingMemoryBound(to: Float.self)
       let target = UnsafeMutableRawPointer(target).assumingMemoryBound(to: Float.self)
-      visit(range) {
-        target[$0] = source[$1]
-      } padding: {
-        target[$0] = 0
+      forEachRun(range) { place, start, count in
+        copyRun(source + start, to: target + place, count: count)
+        for offset in count..<runLength { target[place + offset] = 0 }
       }
-    } else if let source = source.elements as? UnsafeBufferPointer<Double> {
+    } else {
+      let source = UnsafeRawPointer(source.elements.baseAddress!).assumingMemoryBound(to: Double.self)
       let target = UnsafeMutableRawPointer(target).assumingMemoryBound(to: Double.self)
-      visit(range) {
-        target[$0] = source[$1]
-      } padding: {
-        target[$0] = 0
+      forEachRun(range) { place, start, count in
+        copyRun(source + start, to: target + place, count: count)
+        for offset in count..<runLength { target[place + offset] = 0 }
       }
     }
   }
@@ -92,61 +92,65 @@ struct SiteOrder {
     if Scalar.self == Float.self {
       let source = UnsafeRawPointer(source).assumingMemoryBound(to: Float.self)
       let target = UnsafeMutableRawPointer(target).assumingMemoryBound(to: Float.self)
-      visit(range) {
-        target[$1] = source[$0]
-      } padding: { _ in
-      }
+      forEachRun(range) { place, start, count in copyRun(source + place, to: target + start, count: count) }
     } else {
       let source = UnsafeRawPointer(source).assumingMemoryBound(to: Double.self)
       let target = UnsafeMutableRawPointer(target).assumingMemoryBound(to: Double.self)
-      visit(range) {
-        target[$1] = source[$0]
-      } padding: { _ in
-      }
+      forEachRun(range) { place, start, count in copyRun(source + place, to: target + start, count: count) }
     }
   }
 
   /// Sets the elements of `[range.count, restSize]` that are padding to zero.
   func clearPadding<Scalar: LinearAlgebraScalar>(_ range: Range<Int>, of target: UnsafeMutablePointer<Scalar>) {
-    if isPadded {
-      visit(range) { _, _ in
-      } padding: {
-        target[$0] = 0
-      }
+    guard isPadded else { return }
+    forEachRun(range) { place, _, count in
+      for offset in count..<runLength { target[place + offset] = 0 }
     }
   }
 
-  /// Calls `element` with the place in the block and in the matrix for each element, `padding` with the place in the
-  /// block where the matrix has none.
+  /// Calls `body` for each run with its place in the block, its start in the matrix, and how many of its elements the
+  /// matrix has; the others are padding.
   @inline(__always)
-  private func visit(_ range: Range<Int>, element: (Int, Int) -> Void, padding: (Int) -> Void) {
+  private func forEachRun(_ range: Range<Int>, _ body: (Int, Int, Int) -> Void) {
     var place = 0
-    for row in range {
-      let left = left[row]
-      runs.withUnsafeBufferPointer { runs in
+    runs.withUnsafeBufferPointer { runs in
+      for left in left[range] {
         for run in runs {
           let row = Int(left.row + run.row)
           let column = Int(left.column + run.column)
-          let count = row < rows ? max(0, min(runLength, columns - column)) : 0
-          let start = row * columns + column
-          for offset in 0..<count { element(place + offset, start + offset) }
-          for offset in count..<runLength { padding(place + offset) }
+          let count = isPadded ? (row < rows ? max(0, min(runLength, columns - column)) : 0) : runLength
+          body(place, row * columns + column, count)
           place += runLength
         }
       }
     }
   }
 
-  /// Rows of the unfolding in blocks of about a million elements.
+  /// Rows of the unfolding in blocks of up to about four million elements: enough rows that packing the other factor of a
+  /// product that makes a block is little beside the product.
   var blocks: some Sequence<Range<Int>> {
-    let rowsPerBlock = max(1, (1 << 20) / restSize)
-    return stride(from: 0, to: leftSize, by: rowsPerBlock).map { $0..<min($0 + rowsPerBlock, leftSize) }
+    stride(from: 0, to: leftSize, by: rowsPerBlock).map { $0..<min($0 + rowsPerBlock, leftSize) }
   }
+
+  /// The elements of the largest block.
+  var blockElements: Int { min(rowsPerBlock, leftSize) * restSize }
+
+  private var rowsPerBlock: Int { max(1, (1 << 22) / restSize) }
 
   /// The whole padded tensor in site order.
   func tensor<Scalar: LinearAlgebraScalar>(of source: MatrixView<Scalar>) -> Matrix<Scalar> {
     Matrix(rows: leftSize, columns: restSize) { target in
       gather(0..<leftSize, of: source, into: target.baseAddress!)
     }
+  }
+}
+
+/// Copies a few elements; the usual numbers without a loop.
+@inline(__always)
+private func copyRun<Element>(_ source: UnsafePointer<Element>, to target: UnsafeMutablePointer<Element>, count: Int) {
+  switch count {
+  case 4: (target[0], target[1], target[2], target[3]) = (source[0], source[1], source[2], source[3])
+  case 2: (target[0], target[1]) = (source[0], source[1])
+  default: for offset in 0..<count { target[offset] = source[offset] }
   }
 }
