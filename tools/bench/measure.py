@@ -145,6 +145,13 @@ class Bench:
     def convert(self, model, output, *arguments):
         return seconds_of(self.mpo, "convert", model, "-o", output, "--force", *arguments)
 
+    def peer(self, name, count):
+        """Seconds and relative error of a peer, on that many threads, for the matrix and decomposition of the work folder."""
+        output = subprocess.run(
+            [sys.executable, HERE / "peers.py", name, self.work / "w.npy", self.work / "shape.json"],
+            capture_output=True, text=True, check=True, env={**os.environ, **threads(count)}).stdout
+        return tuple(map(float, output.split()[-2:]))
+
     def matrices(self, output):
         records = json.loads((output / "manifest.json").read_text())["tensors"]
         return [record for record in records if record["kind"] == "mpo"]
@@ -182,6 +189,8 @@ def single_matrices(bench):
             (bench.work / "shape.json").write_text(json.dumps(record))
             bonds = ",".join(map(str, record["bonds"]))
 
+            errors = {"mpo": record["relative_error"]}
+
             def ours():
                 output = subprocess.run(
                     [bench.bench, "decompose", folder / "model.safetensors", "w", "--bonds", bonds, "--runs", "1"],
@@ -189,10 +198,8 @@ def single_matrices(bench):
                 return float(output.split()[1])
 
             def peer(name):
-                output = subprocess.run(
-                    [sys.executable, HERE / "peers.py", name, bench.work / "w.npy", bench.work / "shape.json"],
-                    capture_output=True, text=True, check=True, env={**os.environ, **threads(1)}).stdout
-                return float(output.split()[-1])
+                taken, errors[name] = bench.peer(name, 1)
+                return taken
 
             things = {"mpo": ours}
             for name in ("numpy", "torch", "tensorly", "teneva"):
@@ -204,7 +211,7 @@ def single_matrices(bench):
             for name, taken in times.items():
                 last[name, how] = (taken, prod(shape))
             rows.append({
-                "shape": shape, "how": " ".join(how), "bonds": record["bonds"], "seconds": times,
+                "shape": shape, "how": " ".join(how), "bonds": record["bonds"], "seconds": times, "errors": errors,
                 "sgemm_seconds": flops_of_decomposition(record) / bench.sgemm_rate(1),
             })
             print(rows[-1], flush=True)
@@ -226,14 +233,11 @@ def bert_base(bench):
         record = sorted(records, key=lambda r: sum(r["bonds"]))[len(records) // 2]
         np.save(bench.work / "w.npy", models.decaying(np.random.default_rng(1), shape))
         (bench.work / "shape.json").write_text(json.dumps(record))
-        taken = subprocess.run(
-            [sys.executable, HERE / "peers.py", "numpy", bench.work / "w.npy", bench.work / "shape.json"],
-            capture_output=True, text=True, check=True, env={**os.environ, **threads(CORES)}).stdout
-        total += float(taken) * len(records)
+        total += bench.peer("numpy", CORES)[0] * len(records)
     return {
         **result, "numpy": total, "sgemm": flops / bench.sgemm_rate(CORES), "matrices": len(matrices),
         "peak_bytes": peak_memory(bench.mpo, "convert", model, "-o", output, "--force", "--ratio", "0.5"),
-        "largest_bytes": 30522 * 768 * 4,
+        "largest_bytes": 30522 * 768 * 4, "jobs": CORES,
     }
 
 
@@ -278,20 +282,20 @@ def layers(bench):
 
 @section
 def restoring(bench):
-    """Restoring a BERT-base, against copying the result and the products that make it."""
+    """Restoring a BERT-base to a new file, against copying the result to a new file and the products that make it."""
     model, output = bench.model("bert-base"), bench.output("bert.mpo")
     bench.convert(model, output, "--ratio", "0.5")
-    restored, copied = bench.work / "restored.safetensors", bench.work / "copied.safetensors"
-    seconds_of(bench.mpo, "restore", output, "-o", restored, "--force")
+    restored = bench.work / "restored.safetensors"
     times = in_turn(
-        3, restore=lambda: seconds_of(bench.mpo, "restore", output, "-o", restored, "--force"),
-        cp=lambda: seconds_of("sh", "-c", 'cp "$0" "$1" && sync "$1"', restored, copied))
+        5, restore=lambda: seconds_of(bench.mpo, "restore", output, "-o", bench.output(restored.name)),
+        cp=lambda: seconds_of(
+            "sh", "-c", 'cp --reflink=never "$0" "$1" && sync "$1"', restored, bench.output("copied.safetensors")))
     flops = 0
     for record in bench.matrices(output):
         sites = [i * j for i, j in zip(record["row_factors"], record["column_factors"])]
         bonds, centre = record["bonds"], record["central"]
-        left, right = outer_sizes(record)
-        flops += 2 * prod(sites) // left * (bonds[centre - 1] if centre else 1) * left
+        right = outer_sizes(record)[1]
+        flops += 2 * prod(sites) * (bonds[centre - 1] if centre else 1)
         if centre < len(bonds):
             flops += 2 * (bonds[centre - 1] if centre else 1) * sites[centre] * bonds[centre] * right
     return {**times, "sgemm": flops / bench.sgemm_rate(CORES)}

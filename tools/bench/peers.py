@@ -1,6 +1,6 @@
 """The same decomposition by other software: a matrix into a chain of cores with given bonds.
 
-usage: peers.py PEER MATRIX.npy DECOMPOSITION.json     prints the seconds
+usage: peers.py PEER MATRIX.npy DECOMPOSITION.json     prints the seconds, and the relative error of what it made
 
 DECOMPOSITION.json: row_factors, column_factors, bonds. Each peer runs in a process of its own, so that its threads are
 those the environment allows.
@@ -64,6 +64,17 @@ def with_teneva(matrix, rows, columns, bonds):
     return teneva.svd(site_order(matrix, rows, columns), e=1e-12, r=max(bonds))
 
 
+def relative_error(matrix, rows, columns, cores):
+    """Of cores ``[d, i j, d']`` or ``[d, i, j, d']``, in the Frobenius norm; single-precision products."""
+    tensor = site_order(matrix, rows, columns)
+    product = np.ones((1, 1), np.float32)
+    for core in cores:
+        core = np.asarray(core, np.float32)
+        product = (product @ core.reshape(core.shape[0], -1)).reshape(-1, core.shape[-1])
+    difference = tensor.reshape(-1) - product.reshape(-1)
+    return np.linalg.norm(difference) / np.linalg.norm(matrix)
+
+
 PEERS = {"numpy": sequential_svd, "torch": with_torch, "tensorly": with_tensorly, "teneva": with_teneva}
 
 
@@ -75,8 +86,8 @@ def main():
     if peer != "numpy":  # importing is not what is measured
         PEERS[peer](np.eye(16, dtype=np.float32), [4, 4], [4, 4], [16])
     start = time.perf_counter()
-    PEERS[peer](matrix, *arguments)
-    print(time.perf_counter() - start)
+    cores = PEERS[peer](matrix, *arguments)
+    print(time.perf_counter() - start, relative_error(matrix, *arguments[:2], cores))
 
 
 if __name__ == "__main__":

@@ -55,6 +55,13 @@ def plot(path, title, x, y, series, logarithmic=False):
     plt.close(figure)
 
 
+MEMORY_RULE = "2.5 × the largest tensor a worker + 100 MB"
+
+
+def memory_limit(row):
+    return 2.5 * row["largest_bytes"] * row["jobs"] + 1e8
+
+
 def bars(results):
     """What was aimed at: (what, reached, bar, whether it holds)."""
     rows = []
@@ -62,11 +69,14 @@ def bars(results):
         rows.append(("BERT-base converted, against NumPy's sweep of its matrices alone",
                      *against(bert["numpy"] / bert["convert"], 15, "× faster", below=False)))
         rows.append(("the same, against sgemm doing its least operations", *against(bert["convert"] / bert["sgemm"], 2.5)))
+        limit = memory_limit(bert)
+        rows.append(("peak memory of that", megabytes(bert["peak_bytes"]), f"≤ {megabytes(limit)} ({MEMORY_RULE})",
+                     "yes" if bert["peak_bytes"] <= limit else "**no**"))
     for row in results.get("llama", []):
         rows.append((f"profile of the {row['dtype']} Llama, against sgemm", *against(row["profile"] / row["profile_sgemm"], 3)))
-        limit = 2.5 * row["largest_bytes"] * row["jobs"] + 1e8
+        limit = memory_limit(row)
         rows.append((f"peak memory of converting it ({row['dtype']})", megabytes(row["peak_bytes"]),
-                     f"≤ {megabytes(limit)} (2.5 × the largest tensor a worker + 100 MB)",
+                     f"≤ {megabytes(limit)} ({MEMORY_RULE})",
                      "yes" if row["peak_bytes"] <= limit else "**no**"))
     if layers := results.get("layers"):
         first, last = layers[0], layers[-1]
@@ -94,8 +104,7 @@ Made by `tools/bench/run`, in one run on one machine; read ratios, not seconds. 
 
 Machine: {machine["processor"]}, {machine["cores"]} cores, {machine["memory_bytes"] / 2**30:.0f} GiB, {machine["system"]};
 NumPy {machine["numpy"]}; single-precision product (sgemm): {rates} thread(s). The least operations of the algorithm,
-which sgemm is timed with: `flops_of_profile` and `flops_of_decomposition` in measure.py; most of them are done in double
-precision here, where a product takes twice the time.
+which sgemm is timed with: `flops_of_profile` and `flops_of_decomposition` in measure.py.
 
 ## Aims
 
@@ -108,6 +117,12 @@ precision here, where a product takes twice the time.
             [("×".join(map(str, row["shape"])), row["how"].strip("-"), ",".join(map(str, row["bonds"])),
               seconds(row["sgemm_seconds"]), *(seconds(row["seconds"][p]) if p in row["seconds"] else "–" for p in PEERS))
              for row in rows])
+        text += "\nRelative errors of what they made, at half of the parameters (all to the same bonds):\n\n"
+        text += table(
+            ("matrix", *PEERS.values()),
+            [("×".join(map(str, row["shape"])),
+              *(f"{row['errors'][p]:.6f}" if p in row["errors"] else "–" for p in PEERS))
+             for row in rows if row["how"] == "--ratio 0.5"])
         for how, name in (("--ratio 0.5", "half"), ("--lossless", "lossless")):
             chosen = [row for row in rows if row["how"] == how]
             series = {
@@ -121,7 +136,7 @@ precision here, where a product takes twice the time.
         text += "\n## BERT-base\n\nThe whole of `mpo convert --ratio 0.5`: read, profile, plan, decompose, measure, write, checksums, flush.\n\n"
         text += table(("", "time"), [
             ("mpo, everything", seconds(bert["convert"])), ("sgemm doing its least operations", seconds(bert["sgemm"])),
-            (f"NumPy's sequential SVD of the {bert['matrices']} matrices to the same bonds, nothing else", seconds(bert["numpy"])),
+            (f"NumPy's sequential SVD of the {bert['matrices']} matrices to the same bonds, nothing else (one of each shape, times their number)", seconds(bert["numpy"])),
             ("peak memory", f"{megabytes(bert['peak_bytes'])}, largest tensor {megabytes(bert['largest_bytes'])}")])
     if rows := results.get("llama"):
         text += "\n## Llama, 1.1 billion parameters\n\n" + table(
