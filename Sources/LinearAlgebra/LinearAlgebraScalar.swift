@@ -36,8 +36,7 @@ public protocol LinearAlgebraScalar: BinaryFloatingPoint, Sendable {
 }
 
 extension LinearAlgebraScalar {
-  /// `c = a · b`.
-  public static func multiply(
+  static func multiply(
     _ a: UnsafePointer<Self>, _ b: UnsafePointer<Self>, into c: UnsafeMutablePointer<Self>,
     rows: Int, inner: Int, columns: Int
   ) {

@@ -86,12 +86,20 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   public static func * (left: Matrix, right: Matrix) -> Matrix {
     precondition(left.columns == right.rows)
     return Matrix(rows: left.rows, columns: right.columns) { target in
-      left.elements.withUnsafeBufferPointer { a in
-        right.elements.withUnsafeBufferPointer { b in
-          Scalar.multiply(
-            a.baseAddress!, b.baseAddress!, into: target.baseAddress!,
-            rows: left.rows, inner: left.columns, columns: right.columns)
-        }
+      guard let target = target.baseAddress else { return }
+      left.multiplyRows(0..<left.rows, by: right, into: target)
+    }
+  }
+
+  /// Writes rows `range` of the product with `other` to `target`, `[range.count, other.columns]`.
+  /// - Precondition: `columns == other.rows`.
+  public func multiplyRows(_ range: Range<Int>, by other: Matrix, into target: UnsafeMutablePointer<Scalar>) {
+    precondition(columns == other.rows && range.lowerBound >= 0 && range.upperBound <= rows)
+    elements.withUnsafeBufferPointer { a in
+      other.elements.withUnsafeBufferPointer { b in
+        guard let a = a.baseAddress, let b = b.baseAddress else { return }
+        Scalar.multiply(
+          a + range.lowerBound * columns, b, into: target, rows: range.count, inner: columns, columns: other.columns)
       }
     }
   }

@@ -35,9 +35,9 @@ public struct SymmetricEigendecomposition: Sendable {
   public static func values(
     of matrix: consuming Matrix<Double>, precision: GramPrecision = .double
   ) throws -> [Double] {
+    if precision == .single { return try solveInSinglePrecision(matrix).reversed() }
     let size = matrix.rows
     var elements = matrix.takeElements()
-    if precision == .single { return try solveInSinglePrecision(elements, size: size).reversed() }
     if size >= twoStageSize { return try solveInTwoStages(&elements, size: size).reversed() }
     return try solve(&elements, size: size, job: "N").reversed()
   }
@@ -66,14 +66,9 @@ public struct SymmetricEigendecomposition: Sendable {
     return values
   }
 
-  private static func solveInSinglePrecision(_ elements: consuming [Double], size: Int) throws -> [Double] {
-    var rounded = elements.withUnsafeBufferPointer { source in
-      [Float](unsafeUninitializedCapacity: source.count) { target, count in
-        if let from = source.baseAddress, let to = target.baseAddress { Float.narrow(from, count: source.count, into: to) }
-        count = source.count
-      }
-    }
-    elements = []
+  private static func solveInSinglePrecision(_ matrix: consuming Matrix<Double>) throws -> [Double] {
+    let size = matrix.rows
+    var rounded = matrix.converted(to: Float.self).takeElements()
     var values = Array(repeating: Float(0), count: size)
     let n = blasInt(size)
     // Of the symmetric matrix either triangle will do; this one is the faster.

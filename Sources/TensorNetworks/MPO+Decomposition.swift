@@ -27,50 +27,91 @@ extension MPO {
   /// Decomposes a matrix from both ends toward the centre: orthonormal auxiliary tensors, the weight in the central
   /// tensor, truncated to `bonds` (lowered to what the shape allows).
   ///
-  /// Each isometry spans the leading eigenvectors of a reduced density matrix of what the earlier truncations left, the
-  /// right side computed on the tensor that is already truncated from the left.
+  /// Each isometry spans the leading eigenvectors of a reduced density matrix of what the earlier truncations left. The
+  /// side with which the other has less work comes first; the other one is computed on the tensor that is truncated.
   /// Memory: at most twice the padded matrix.
   /// - Precondition: the matrix fits the padded sides of `shape`; its elements are finite.
   /// - Throws: `LinearAlgebraError`.
   public init(decomposing matrix: MatrixView<Scalar>, shape: MPOShape, bonds: [Int]) throws {
     precondition(matrix.rows <= shape.rows && matrix.columns <= shape.columns)
-    let sites = shape.siteDimensions
-    let centre = shape.centralIndex
     let bonds = shape.limitedBonds(bonds)
-    let coreShapes = shape.coreShapes(bonds: bonds)
-    var tensor = SiteOrder(shape, rows: matrix.rows, columns: matrix.columns).tensor(of: matrix)
-    var cores: [Core<Scalar>] = []
+    let centre = shape.centralIndex
+    let tensor = SiteOrder(shape, rows: matrix.rows, columns: matrix.columns).tensor(of: matrix)
+    var reduction = CentralReduction(tensor, shape: shape, bonds: bonds)
+    try reduction.reduce()
+    let chains = (reduction.leftChain.cores, reduction.rightChain.cores)
+    let cores = zip(shape.coreShapes(bonds: bonds), shape.siteDimensions).enumerated().map { site, sizes in
+      let (coreShape, dimension) = sizes
+      if site < centre { return Core(shape: coreShape, elements: chains.0[site].converted(to: Scalar.self).elements) }
+      if site == centre { return Core(shape: coreShape, elements: reduction.tensor.elements) }
+      // [bond after · site, bond before] becomes [bond before, site, bond after].
+      let core = chains.1[shape.siteCount - 1 - site].rightToLeft(site: dimension)
+      return Core(shape: coreShape, elements: core.converted(to: Scalar.self).elements)
+    }
+    self.init(shape: shape, cores: cores)
+  }
+}
 
-    let leftSites = Array(sites[..<centre])
-    if !leftSites.isEmpty {
-      let chain = try GramPrecision.sufficient(for: Scalar.self) {
-        try tensor.leftDensity(sites: leftSites, precision: $0)?.isometries(bonds: Array(bonds[..<centre]))
-      }
-      cores = chain.cores.enumerated().map {
-        Core(shape: coreShapes[$0.offset], elements: $0.element.converted(to: Scalar.self).elements)
-      }
-      tensor = chain.basis.transposed().converted(to: Scalar.self) * tensor
+/// A tensor in site order on its way to the central tensor of its truncation.
+private struct CentralReduction<Scalar: LinearAlgebraScalar> {
+  /// Elements `[left, central site, right]`, each end as it is before or after its reduction.
+  private(set) var tensor: Matrix<Scalar>
+  private(set) var leftChain = IsometryChain()
+  private(set) var rightChain = IsometryChain()
+  private let leftSites: [Int]
+  private let rightSites: [Int]
+  private let leftBonds: [Int]
+  private let rightBonds: [Int]
+
+  init(_ tensor: Matrix<Scalar>, shape: MPOShape, bonds: [Int]) {
+    let centre = shape.centralIndex
+    self.tensor = tensor
+    leftSites = Array(shape.siteDimensions[..<centre])
+    rightSites = Array(shape.siteDimensions[(centre + 1)...])
+    leftBonds = Array(bonds[..<centre])
+    rightBonds = bonds[centre...].reversed()
+  }
+
+  mutating func reduce() throws {
+    if isLeftFirst {
+      try reduceLeft()
+      try reduceRight()
+    } else {
+      try reduceRight()
+      try reduceLeft()
     }
-    var rightCores: [Core<Scalar>] = []
-    let rightSites = Array(sites[(centre + 1)...])
-    if !rightSites.isEmpty {
-      let chain = try GramPrecision.sufficient(for: Scalar.self) {
-        try tensor.rightDensity(sites: rightSites, precision: $0)?.reversed()
-          .isometries(bonds: bonds[centre...].reversed())
-      }
-      rightCores = chain.cores.enumerated().map { offset, core in
-        // [bond after · site, bond before] becomes [bond before, site, bond after].
-        let shape = coreShapes[shape.siteCount - 1 - offset]
-        return Core(
-          shape: shape, elements: core.rightToLeft(site: shape[1] * shape[2]).converted(to: Scalar.self).elements)
-      }
-      let basis = chain.basis.rowsReordered(ReducedDensityMatrix.reversal(of: rightSites.reversed()))
-      tensor =
-        tensor.reshaped(rows: tensor.elements.count / basis.rows, columns: basis.rows)
-        * basis.converted(to: Scalar.self)
+  }
+
+  /// By the operations for an element of the tensor: of a Gram matrix, which is symmetric, and of a projection.
+  private var isLeftFirst: Bool {
+    func cost(_ sites: [Int], _ bonds: [Int]) -> (operations: Double, remaining: Double) {
+      guard let bond = bonds.last else { return (0, 1) }
+      let size = Double(sites.reduce(1, *))
+      return (size + 2 * Double(bond), Double(bond) / size)
     }
-    cores.append(Core(shape: coreShapes[centre], elements: tensor.elements))
-    self.init(shape: shape, cores: cores + rightCores.reversed())
+    let left = cost(leftSites, leftBonds)
+    let right = cost(rightSites, rightBonds)
+    return left.operations + left.remaining * right.operations <= right.operations + right.remaining * left.operations
+  }
+
+  private mutating func reduceLeft() throws {
+    guard !leftSites.isEmpty else { return }
+    leftChain = try GramPrecision.sufficient(for: Scalar.self) {
+      try tensor.leftDensity(sites: leftSites, precision: $0)?.isometries(bonds: leftBonds)
+    }
+    let basis = leftChain.basis.transposed().converted(to: Scalar.self)
+    tensor = basis * tensor.reshaped(rows: basis.columns, columns: tensor.elements.count / basis.columns)
+  }
+
+  private mutating func reduceRight() throws {
+    guard !rightSites.isEmpty else { return }
+    rightChain = try GramPrecision.sufficient(for: Scalar.self) {
+      try tensor.rightDensity(sites: rightSites, precision: $0)?.reversed().isometries(bonds: rightBonds)
+    }
+    let basis = rightChain.basis.rowsReordered(ReducedDensityMatrix.reversal(of: rightSites.reversed()))
+    tensor =
+      tensor.reshaped(rows: tensor.elements.count / basis.rows, columns: basis.rows)
+      * basis.converted(to: Scalar.self)
   }
 }
 

@@ -49,7 +49,23 @@ public struct MPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
 
   /// Calls `body` with consecutive rows of the unfolding left of the centre, `[range.count, order.restSize]`.
   private func forEachBlock(_ order: SiteOrder, _ body: (Range<Int>, UnsafeMutablePointer<Scalar>) -> Void) {
+    let (first, second) = halves()
+    // Rows of the first half for one of the unfolding.
+    let step = first.rows / order.leftSize
+    let block = UnsafeMutablePointer<Scalar>.allocate(capacity: order.blockElements)
+    defer { block.deallocate() }
+    for range in order.blocks {
+      first.multiplyRows(range.lowerBound * step..<range.upperBound * step, by: second, into: block)
+      body(range, block)
+    }
+  }
+
+  /// Two matrices whose product is the tensor in site order: the contracted cores left and right of the centre, the central
+  /// one with the half with which all of it takes fewer operations.
+  private func halves() -> (Matrix<Scalar>, Matrix<Scalar>) {
     let centre = shape.centralIndex
+    let central = cores[centre]
+    let site = central.rowFactor * central.columnFactor
     var left = Matrix<Scalar>.identity(1)
     for core in cores[..<centre] {
       left = (left * core.rightUnfolding).reshaped(
@@ -60,20 +76,11 @@ public struct MPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
       right = (core.leftUnfolding * right).reshaped(
         rows: core.leftBond, columns: core.rowFactor * core.columnFactor * right.columns)
     }
-    let central = cores[centre]
-    let rest = (central.leftUnfolding * right).reshaped(rows: central.leftBond, columns: order.restSize)
-
-    let block = UnsafeMutablePointer<Scalar>.allocate(capacity: order.blockElements)
-    defer { block.deallocate() }
-    left.elements.withUnsafeBufferPointer { left in
-      rest.elements.withUnsafeBufferPointer { rest in
-        for range in order.blocks {
-          Scalar.multiply(
-            left.baseAddress! + range.lowerBound * central.leftBond, rest.baseAddress!, into: block,
-            rows: range.count, inner: central.leftBond, columns: order.restSize)
-          body(range, block)
-        }
-      }
-    }
+    // Products with the central core, and of the halves.
+    let withRight = central.leftBond * right.columns * (central.rightBond + left.rows)
+    let withLeft = left.rows * central.rightBond * (central.leftBond + right.columns)
+    return withRight <= withLeft
+      ? (left, (central.leftUnfolding * right).reshaped(rows: central.leftBond, columns: site * right.columns))
+      : ((left * central.rightUnfolding).reshaped(rows: left.rows * site, columns: central.rightBond), right)
   }
 }

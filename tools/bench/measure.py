@@ -83,23 +83,34 @@ def flops_of_profile(record):
 def flops_of_decomposition(record):
     """The same of truncating it to its bonds and measuring the error: eigenvectors of n × n count 4 n³."""
     sites = [i * j for i, j in zip(record["row_factors"], record["column_factors"])]
-    centre, bonds, size = record["central"], record["bonds"], prod(record["padded_shape"])
-    left, right = outer_sizes(record)
+    centre, bonds = record["central"], record["bonds"]
     flops = 0
-    before, truncated = 1, size
-    for site, bond in zip(sites[:centre], bonds[:centre]):
-        flops += 4 * (before * site) ** 3
-        before = bond
-    if left > 1:
-        flops += left * size + 2 * before * size
-        truncated = size // left * before
-    after = 1
-    for site, bond in zip(reversed(sites[centre + 1 :]), reversed(bonds[centre:])):
-        flops += 4 * (after * site) ** 3
-        after = bond
-    if right > 1:
-        flops += right * truncated + 2 * after * truncated
-    return flops + 2 * after * truncated + 2 * before * size  # the product of the cores again, for the error
+    for chain, kept in ((sites[:centre], bonds[:centre]), (sites[:centre:-1], bonds[centre:][::-1])):
+        before = 1
+        for site, bond in zip(chain, kept):
+            flops += 4 * (before * site) ** 3
+            before = bond
+
+    def side(size, bond):  # the Gram matrix of a side and the projection, for each element; what is left of the elements
+        return (size + 2 * bond, bond / size) if size > 1 else (0, 1)
+
+    left, right = map(side, outer_sizes(record), central_bonds(record))
+    flops += prod(sites) * min(left[0] + left[1] * right[0], right[0] + right[1] * left[0])
+    return flops + flops_of_product(record)  # for the error
+
+
+def flops_of_product(record):
+    """The same of contracting the cores, but for the little that the outer ones take."""
+    left, right = outer_sizes(record)
+    before, after = central_bonds(record)
+    site = prod(record["padded_shape"]) // (left * right)
+    return 2 * site * min(before * right * (after + left), left * after * (before + right))
+
+
+def central_bonds(record):
+    """The bonds left and right of the central core."""
+    bonds = [1, *record["bonds"], 1]
+    return bonds[record["central"]], bonds[record["central"] + 1]
 
 
 def outer_sizes(record):
@@ -290,14 +301,7 @@ def restoring(bench):
         5, restore=lambda: seconds_of(bench.mpo, "restore", output, "-o", bench.output(restored.name)),
         cp=lambda: seconds_of(
             "sh", "-c", 'cp --reflink=never "$0" "$1" && sync "$1"', restored, bench.output("copied.safetensors")))
-    flops = 0
-    for record in bench.matrices(output):
-        sites = [i * j for i, j in zip(record["row_factors"], record["column_factors"])]
-        bonds, centre = record["bonds"], record["central"]
-        right = outer_sizes(record)[1]
-        flops += 2 * prod(sites) * (bonds[centre - 1] if centre else 1)
-        if centre < len(bonds):
-            flops += 2 * (bonds[centre - 1] if centre else 1) * sites[centre] * bonds[centre] * right
+    flops = sum(map(flops_of_product, bench.matrices(output)))
     return {**times, "sgemm": flops / bench.sgemm_rate(CORES)}
 
 
