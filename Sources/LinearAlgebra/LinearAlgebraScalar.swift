@@ -4,10 +4,11 @@ import COpenBLAS
 ///
 /// The requirements are the loops over elements; everything above them is written once for both.
 public protocol LinearAlgebraScalar: BinaryFloatingPoint, Sendable {
-  /// `c = op(a) · op(b)`, row-major, contiguous; `a` is `[rows, inner]` (or its transpose), `b` `[inner, columns]`.
+  /// `c = a · b`, row-major; `a` is `[rows, inner]` and `b` `[inner, columns]`, both contiguous, `stride` is from one row of
+  /// `c` to the next.
   static func multiply(
-    _ a: UnsafePointer<Self>, transposed transposeA: Bool, _ b: UnsafePointer<Self>, transposed transposeB: Bool,
-    into c: UnsafeMutablePointer<Self>, rows: Int, inner: Int, columns: Int)
+    _ a: UnsafePointer<Self>, _ b: UnsafePointer<Self>, into c: UnsafeMutablePointer<Self>, stride: Int,
+    rows: Int, inner: Int, columns: Int)
   /// The upper triangle of `c = X Xᵀ + factor · c`, row-major, `[size, size]`, for the rows `X = [size, inner]`, or of
   /// `XᵀX` for `X = [inner, size]` when it is transposed; `stride` is from one row of `X` to the next.
   static func multiplyByTranspose(
@@ -35,24 +36,14 @@ public protocol LinearAlgebraScalar: BinaryFloatingPoint, Sendable {
     _ source: UnsafePointer<Self>, rows: Int, columns: Int, into target: UnsafeMutablePointer<Self>)
 }
 
-extension LinearAlgebraScalar {
-  static func multiply(
-    _ a: UnsafePointer<Self>, _ b: UnsafePointer<Self>, into c: UnsafeMutablePointer<Self>,
-    rows: Int, inner: Int, columns: Int
-  ) {
-    multiply(a, transposed: false, b, transposed: false, into: c, rows: rows, inner: inner, columns: columns)
-  }
-}
-
 extension Float: LinearAlgebraScalar {
   public static func multiply(
-    _ a: UnsafePointer<Float>, transposed transposeA: Bool, _ b: UnsafePointer<Float>, transposed transposeB: Bool,
-    into c: UnsafeMutablePointer<Float>, rows: Int, inner: Int, columns: Int
+    _ a: UnsafePointer<Float>, _ b: UnsafePointer<Float>, into c: UnsafeMutablePointer<Float>, stride: Int,
+    rows: Int, inner: Int, columns: Int
   ) {
     cblas_sgemm(
-      CblasRowMajor, transposeA ? CblasTrans : CblasNoTrans, transposeB ? CblasTrans : CblasNoTrans,
-      blasInt(rows), blasInt(columns), blasInt(inner), 1, a, blasInt(transposeA ? rows : inner),
-      b, blasInt(transposeB ? inner : columns), 0, c, blasInt(columns))
+      CblasRowMajor, CblasNoTrans, CblasNoTrans, blasInt(rows), blasInt(columns), blasInt(inner), 1, a, blasInt(inner),
+      b, blasInt(columns), 0, c, blasInt(stride))
   }
 
   public static func multiplyByTranspose(
@@ -108,13 +99,12 @@ extension Float: LinearAlgebraScalar {
 
 extension Double: LinearAlgebraScalar {
   public static func multiply(
-    _ a: UnsafePointer<Double>, transposed transposeA: Bool, _ b: UnsafePointer<Double>, transposed transposeB: Bool,
-    into c: UnsafeMutablePointer<Double>, rows: Int, inner: Int, columns: Int
+    _ a: UnsafePointer<Double>, _ b: UnsafePointer<Double>, into c: UnsafeMutablePointer<Double>, stride: Int,
+    rows: Int, inner: Int, columns: Int
   ) {
     cblas_dgemm(
-      CblasRowMajor, transposeA ? CblasTrans : CblasNoTrans, transposeB ? CblasTrans : CblasNoTrans,
-      blasInt(rows), blasInt(columns), blasInt(inner), 1, a, blasInt(transposeA ? rows : inner),
-      b, blasInt(transposeB ? inner : columns), 0, c, blasInt(columns))
+      CblasRowMajor, CblasNoTrans, CblasNoTrans, blasInt(rows), blasInt(columns), blasInt(inner), 1, a, blasInt(inner),
+      b, blasInt(columns), 0, c, blasInt(stride))
   }
 
   public static func multiplyByTranspose(

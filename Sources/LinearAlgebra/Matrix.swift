@@ -99,8 +99,30 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
       other.elements.withUnsafeBufferPointer { b in
         guard let a = a.baseAddress, let b = b.baseAddress else { return }
         Scalar.multiply(
-          a + range.lowerBound * columns, b, into: target, rows: range.count, inner: columns, columns: other.columns)
+          a + range.lowerBound * columns, b, into: target, stride: other.columns,
+          rows: range.count, inner: columns, columns: other.columns)
       }
+    }
+  }
+
+  /// Writes the product with `other`, `[self.columns, columns]`, to `target`, whose rows are `stride` apart.
+  public func multiply(
+    _ other: UnsafePointer<Scalar>, columns: Int, into target: UnsafeMutablePointer<Scalar>, stride: Int
+  ) {
+    elements.withUnsafeBufferPointer { a in
+      guard let a = a.baseAddress else { return }
+      Scalar.multiply(
+        a, other, into: target, stride: stride, rows: rows, inner: self.columns, columns: columns)
+    }
+  }
+
+  /// Writes the product of `other`, `[rows, self.rows]`, with this matrix to `target`.
+  public func multiplied(
+    fromLeftBy other: UnsafePointer<Scalar>, rows: Int, into target: UnsafeMutablePointer<Scalar>
+  ) {
+    elements.withUnsafeBufferPointer { b in
+      guard let b = b.baseAddress else { return }
+      Scalar.multiply(other, b, into: target, stride: columns, rows: rows, inner: self.rows, columns: columns)
     }
   }
 

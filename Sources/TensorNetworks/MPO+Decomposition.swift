@@ -4,22 +4,18 @@ extension SingularSpectra {
   /// The spectra of a matrix at every bond of `shape`: those left of the centre from the left reduced density matrix,
   /// those right of it from the right one; exact to a thousandth of every tail, or to about 1e-8 of the largest value.
   ///
-  /// Memory: the padded matrix once, and two Gram matrices of at most `√(I·J)` rows.
+  /// Memory: a block of the matrix, and two Gram matrices of at most `√(I·J)` rows.
   /// O(I·J·(L + R)) for the sizes L and R of the two Gram matrices.
   /// - Throws: `LinearAlgebraError`.
   public init<Scalar>(of matrix: MatrixView<Scalar>, shape: MPOShape) throws {
-    let sites = shape.siteDimensions
-    let centre = shape.centralIndex
-    let tensor = SiteOrder(shape, rows: matrix.rows, columns: matrix.columns).tensor(of: matrix)
-    let leftSites = Array(sites[..<centre])
-    let rightSites = Array(sites[(centre + 1)...])
-    let left = try GramPrecision.sufficient(for: Scalar.self) {
-      leftSites.isEmpty ? [] : try tensor.leftDensity(sites: leftSites, precision: $0)?.spectra()
+    let tensor = SiteOrderedTensor(matrix, shape: shape)
+    self = try GramPrecision.sufficient(for: Scalar.self) { precision in
+      guard let densities = tensor.densities(precision: precision),
+        let left = try densities.left.map({ try $0.spectra() }) ?? [],
+        let right = try densities.right.map({ try $0.reversed().spectra() }) ?? []
+      else { return nil }
+      return SingularSpectra(left + right.reversed())
     }
-    let right = try GramPrecision.sufficient(for: Scalar.self) {
-      rightSites.isEmpty ? [] : try tensor.rightDensity(sites: rightSites, precision: $0)?.reversed().spectra()
-    }
-    self.init(left + right.reversed())
   }
 }
 
@@ -29,21 +25,19 @@ extension MPO {
   ///
   /// Each isometry spans the leading eigenvectors of a reduced density matrix of what the earlier truncations left. The
   /// side with which the other has less work comes first; the other one is computed on the tensor that is truncated.
-  /// Memory: at most twice the padded matrix.
+  /// Memory: twice the tensor as it is after the first side.
   /// - Precondition: the matrix fits the padded sides of `shape`; its elements are finite.
   /// - Throws: `LinearAlgebraError`.
   public init(decomposing matrix: MatrixView<Scalar>, shape: MPOShape, bonds: [Int]) throws {
     precondition(matrix.rows <= shape.rows && matrix.columns <= shape.columns)
     let bonds = shape.limitedBonds(bonds)
     let centre = shape.centralIndex
-    let tensor = SiteOrder(shape, rows: matrix.rows, columns: matrix.columns).tensor(of: matrix)
-    var reduction = CentralReduction(tensor, shape: shape, bonds: bonds)
-    try reduction.reduce()
+    let reduction = try CentralReduction(SiteOrderedTensor(matrix, shape: shape), shape: shape, bonds: bonds)
     let chains = (reduction.leftChain.cores, reduction.rightChain.cores)
     let cores = zip(shape.coreShapes(bonds: bonds), shape.siteDimensions).enumerated().map { site, sizes in
       let (coreShape, dimension) = sizes
       if site < centre { return Core(shape: coreShape, elements: chains.0[site].converted(to: Scalar.self).elements) }
-      if site == centre { return Core(shape: coreShape, elements: reduction.tensor.elements) }
+      if site == centre { return Core(shape: coreShape, elements: reduction.central.elements) }
       // [bond after · site, bond before] becomes [bond before, site, bond after].
       let core = chains.1[shape.siteCount - 1 - site].rightToLeft(site: dimension)
       return Core(shape: coreShape, elements: core.converted(to: Scalar.self).elements)
@@ -52,66 +46,66 @@ extension MPO {
   }
 }
 
-/// A tensor in site order on its way to the central tensor of its truncation.
+/// The way from a tensor in site order to the central tensor of its truncation.
 private struct CentralReduction<Scalar: LinearAlgebraScalar> {
-  /// Elements `[left, central site, right]`, each end as it is before or after its reduction.
-  private(set) var tensor: Matrix<Scalar>
   private(set) var leftChain = IsometryChain()
   private(set) var rightChain = IsometryChain()
-  private let leftSites: [Int]
-  private let rightSites: [Int]
-  private let leftBonds: [Int]
-  private let rightBonds: [Int]
+  /// Elements `[left bond, central site, right bond]`.
+  let central: Matrix<Scalar>
 
-  init(_ tensor: Matrix<Scalar>, shape: MPOShape, bonds: [Int]) {
-    let centre = shape.centralIndex
-    self.tensor = tensor
-    leftSites = Array(shape.siteDimensions[..<centre])
-    rightSites = Array(shape.siteDimensions[(centre + 1)...])
-    leftBonds = Array(bonds[..<centre])
-    rightBonds = bonds[centre...].reversed()
-  }
-
-  mutating func reduce() throws {
-    if isLeftFirst {
-      try reduceLeft()
-      try reduceRight()
+  init(_ tensor: SiteOrderedTensor<Scalar>, shape: MPOShape, bonds: [Int]) throws {
+    let (leftSites, rightSites) = (tensor.leftSites, tensor.rightSites)
+    let leftBonds = Array(bonds[..<shape.centralIndex])
+    let rightBonds = Array(bonds[shape.centralIndex...].reversed())
+    if Self.isLeftFirst(leftSites, leftBonds, rightSites, rightBonds) {
+      leftChain = try GramPrecision.sufficient(for: Scalar.self) {
+        try tensor.densities(right: false, precision: $0)?.left?.isometries(bonds: leftBonds)
+      }
+      let rest = tensor.projected(left: leftChain.basis.converted(to: Scalar.self))
+      guard !rightSites.isEmpty else {
+        central = rest
+        return
+      }
+      rightChain = try GramPrecision.sufficient(for: Scalar.self) {
+        try rest.rightDensity(sites: rightSites, precision: $0)?.reversed().isometries(bonds: rightBonds)
+      }
+      let basis = Self.rightBasis(rightChain, rightSites)
+      central = rest.reshaped(rows: rest.elements.count / basis.rows, columns: basis.rows) * basis
     } else {
-      try reduceRight()
-      try reduceLeft()
+      rightChain = try GramPrecision.sufficient(for: Scalar.self) {
+        try tensor.densities(left: false, precision: $0)?.right?.reversed().isometries(bonds: rightBonds)
+      }
+      let rest = tensor.projected(right: Self.rightBasis(rightChain, rightSites))
+      guard !leftSites.isEmpty else {
+        central = rest
+        return
+      }
+      leftChain = try GramPrecision.sufficient(for: Scalar.self) {
+        try rest.leftDensity(sites: leftSites, precision: $0)?.isometries(bonds: leftBonds)
+      }
+      let basis = leftChain.basis.transposed().converted(to: Scalar.self)
+      central = basis * rest.reshaped(rows: basis.columns, columns: rest.elements.count / basis.columns)
     }
   }
 
-  /// By the operations for an element of the tensor: of a Gram matrix, which is symmetric, and of a projection.
-  private var isLeftFirst: Bool {
-    func cost(_ sites: [Int], _ bonds: [Int]) -> (operations: Double, remaining: Double) {
-      guard let bond = bonds.last else { return (0, 1) }
+  /// The basis right of the centre, rows in site order.
+  private static func rightBasis(_ chain: IsometryChain, _ sites: [Int]) -> Matrix<Scalar> {
+    chain.basis.rowsReordered(ReducedDensityMatrix.reversal(of: sites.reversed())).converted(to: Scalar.self)
+  }
+
+  /// By the operations for an element of the tensor: of a Gram matrix, which is symmetric, and of a projection. A side
+  /// without sites is not the first.
+  private static func isLeftFirst(
+    _ leftSites: [Int], _ leftBonds: [Int], _ rightSites: [Int], _ rightBonds: [Int]
+  ) -> Bool {
+    guard let leftBond = leftBonds.last else { return false }
+    guard let rightBond = rightBonds.last else { return true }
+    func cost(_ sites: [Int], _ bond: Int) -> (operations: Double, remaining: Double) {
       let size = Double(sites.reduce(1, *))
       return (size + 2 * Double(bond), Double(bond) / size)
     }
-    let left = cost(leftSites, leftBonds)
-    let right = cost(rightSites, rightBonds)
+    let (left, right) = (cost(leftSites, leftBond), cost(rightSites, rightBond))
     return left.operations + left.remaining * right.operations <= right.operations + right.remaining * left.operations
-  }
-
-  private mutating func reduceLeft() throws {
-    guard !leftSites.isEmpty else { return }
-    leftChain = try GramPrecision.sufficient(for: Scalar.self) {
-      try tensor.leftDensity(sites: leftSites, precision: $0)?.isometries(bonds: leftBonds)
-    }
-    let basis = leftChain.basis.transposed().converted(to: Scalar.self)
-    tensor = basis * tensor.reshaped(rows: basis.columns, columns: tensor.elements.count / basis.columns)
-  }
-
-  private mutating func reduceRight() throws {
-    guard !rightSites.isEmpty else { return }
-    rightChain = try GramPrecision.sufficient(for: Scalar.self) {
-      try tensor.rightDensity(sites: rightSites, precision: $0)?.reversed().isometries(bonds: rightBonds)
-    }
-    let basis = rightChain.basis.rowsReordered(ReducedDensityMatrix.reversal(of: rightSites.reversed()))
-    tensor =
-      tensor.reshaped(rows: tensor.elements.count / basis.rows, columns: basis.rows)
-      * basis.converted(to: Scalar.self)
   }
 }
 

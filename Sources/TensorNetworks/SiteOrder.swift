@@ -17,6 +17,8 @@ struct SiteOrder {
   /// Where each run of `runLength` elements, consecutive in both orders, begins.
   private let runs: [Cell]
   private let runLength: Int
+  /// `∏_{m>c} i_m j_m`.
+  private let rightSize: Int
 
   /// What an index group contributes to the row and the column.
   private struct Cell {
@@ -34,6 +36,7 @@ struct SiteOrder {
     runs = Self.cells(shape, sites: centre..<shape.siteCount, withoutLastColumnFactor: true)
     leftSize = left.count
     restSize = runs.count * runLength
+    rightSize = shape.siteDimensions[(centre + 1)...].reduce(1, *)
   }
 
   private static func cells(_ shape: MPOShape, sites: Range<Int>, withoutLastColumnFactor: Bool) -> [Cell] {
@@ -63,21 +66,24 @@ struct SiteOrder {
     return result
   }
 
-  /// Writes rows `range` of the unfolding, `[range.count, restSize]`, padding with zeros.
+  /// Writes rows `range` of the unfolding, or those `columns` of them that a column block has, `[range.count,
+  /// columns.count]`, padding with zeros.
   func gather<Scalar: LinearAlgebraScalar>(
-    _ range: Range<Int>, of source: MatrixView<Scalar>, into target: UnsafeMutablePointer<Scalar>
+    _ range: Range<Int>, columns: Range<Int>? = nil, of source: MatrixView<Scalar>,
+    into target: UnsafeMutablePointer<Scalar>
   ) {
+    let runRange = columns.map { $0.lowerBound / runLength..<$0.upperBound / runLength } ?? runs.indices
     if Scalar.self == Float.self {
       let source = UnsafeRawPointer(source.elements.baseAddress!).assumingMemoryBound(to: Float.self)
       let target = UnsafeMutableRawPointer(target).assumingMemoryBound(to: Float.self)
-      forEachRun(range) { place, start, count in
+      forEachRun(range, runRange) { place, start, count in
         copyRun(source + start, to: target + place, count: count)
         for offset in count..<runLength { target[place + offset] = 0 }
       }
     } else {
       let source = UnsafeRawPointer(source.elements.baseAddress!).assumingMemoryBound(to: Double.self)
       let target = UnsafeMutableRawPointer(target).assumingMemoryBound(to: Double.self)
-      forEachRun(range) { place, start, count in
+      forEachRun(range, runRange) { place, start, count in
         copyRun(source + start, to: target + place, count: count)
         for offset in count..<runLength { target[place + offset] = 0 }
       }
@@ -92,18 +98,20 @@ struct SiteOrder {
     if Scalar.self == Float.self {
       let source = UnsafeRawPointer(source).assumingMemoryBound(to: Float.self)
       let target = UnsafeMutableRawPointer(target).assumingMemoryBound(to: Float.self)
-      forEachRun(range) { place, start, count in copyRun(source + place, to: target + start, count: count) }
+      forEachRun(range, runs.indices) { place, start, count in copyRun(source + place, to: target + start, count: count)
+      }
     } else {
       let source = UnsafeRawPointer(source).assumingMemoryBound(to: Double.self)
       let target = UnsafeMutableRawPointer(target).assumingMemoryBound(to: Double.self)
-      forEachRun(range) { place, start, count in copyRun(source + place, to: target + start, count: count) }
+      forEachRun(range, runs.indices) { place, start, count in copyRun(source + place, to: target + start, count: count)
+      }
     }
   }
 
   /// Sets the elements of `[range.count, restSize]` that are padding to zero.
   func clearPadding<Scalar: LinearAlgebraScalar>(_ range: Range<Int>, of target: UnsafeMutablePointer<Scalar>) {
     guard isPadded else { return }
-    forEachRun(range) { place, _, count in
+    forEachRun(range, runs.indices) { place, _, count in
       for offset in count..<runLength { target[place + offset] = 0 }
     }
   }
@@ -111,9 +119,9 @@ struct SiteOrder {
   /// Calls `body` for each run with its place in the block, its start in the matrix, and how many of its elements the
   /// matrix has; the others are padding.
   @inline(__always)
-  private func forEachRun(_ range: Range<Int>, _ body: (Int, Int, Int) -> Void) {
+  private func forEachRun(_ range: Range<Int>, _ runRange: Range<Int>, _ body: (Int, Int, Int) -> Void) {
     var place = 0
-    runs.withUnsafeBufferPointer { runs in
+    runs[runRange].withUnsafeBufferPointer { runs in
       for left in left[range] {
         for run in runs {
           let row = Int(left.row + run.row)
@@ -128,14 +136,21 @@ struct SiteOrder {
 
   /// Rows of the unfolding in blocks of up to about four million elements: enough rows that packing the other factor of a
   /// product that makes a block is little beside the product.
-  var blocks: some Sequence<Range<Int>> {
-    stride(from: 0, to: leftSize, by: rowsPerBlock).map { $0..<min($0 + rowsPerBlock, leftSize) }
+  var blocks: [Range<Int>] { Self.ranges(of: leftSize, step: 1, elementsEach: restSize) }
+
+  /// Its columns in such blocks, of whole values of the central index, so that a block `[leftSize, columns.count]` is as
+  /// well `[leftSize · values, rightSize]`. Where the central site is the last one, of whole runs.
+  var columnBlocks: [Range<Int>] {
+    Self.ranges(of: restSize, step: rightSize > 1 ? rightSize : runLength, elementsEach: leftSize)
   }
 
-  /// The elements of the largest block.
-  var blockElements: Int { min(rowsPerBlock, leftSize) * restSize }
+  /// The elements of the largest row block.
+  var blockElements: Int { (blocks.first?.count ?? 0) * restSize }
 
-  private var rowsPerBlock: Int { max(1, (1 << 22) / restSize) }
+  private static func ranges(of count: Int, step: Int, elementsEach: Int) -> [Range<Int>] {
+    let length = max(1, (1 << 22) / (step * elementsEach)) * step
+    return stride(from: 0, to: count, by: length).map { $0..<min($0 + length, count) }
+  }
 
   /// The whole padded tensor in site order.
   func tensor<Scalar: LinearAlgebraScalar>(of source: MatrixView<Scalar>) -> Matrix<Scalar> {
