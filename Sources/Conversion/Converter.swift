@@ -188,7 +188,7 @@ public struct Converter: Sendable {
     _ record: TensorRecord, _ mpo: MPORecord, as type: Scalar.Type, of checkpoint: any DenseCheckpoint,
     with writer: MPOCheckpointWriter
   ) throws -> TensorRecord {
-    try withMatrix(of: record, mpo, in: checkpoint) { (view: MatrixView<Scalar>) in
+    try checkpoint.withMatrix(of: record.info, rows: mpo.rows, columns: mpo.columns) { (view: MatrixView<Scalar>) in
       let metric = try statistics?.metric(of: record.name, rows: mpo.rows, columns: mpo.columns)
       let stored = try writer.write(cores(of: view, mpo, metric: metric), of: record)
       var measured = mpo
@@ -225,18 +225,6 @@ extension Metric {
     difference.subtract(restored)
     let total = squaredNorm(of: matrix)
     return total > 0 ? (max(0, squaredNorm(of: difference)) / total).squareRoot() : 0
-  }
-}
-
-/// Calls `body` with the tensor of a record as the matrix that was decomposed.
-func withMatrix<Scalar: CheckpointScalar, Result>(
-  of record: TensorRecord, _ mpo: MPORecord, in checkpoint: any DenseCheckpoint,
-  _ body: (MatrixView<Scalar>) throws -> Result
-) throws -> Result {
-  try checkpoint.withBytes(of: record.info) { bytes in
-    try Scalar.withElements(bytes, of: record.dtype) {
-      try body(MatrixView($0, rows: mpo.rows, columns: mpo.columns))
-    }
   }
 }
 

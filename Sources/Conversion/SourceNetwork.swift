@@ -85,7 +85,8 @@ public struct SourceNetwork: Sendable {
   private func layerProfile<Scalar: CheckpointScalar>(
     of matrix: WeightMatrix, _ statistics: CalibrationStatistics?, as type: Scalar.Type
   ) throws -> LayerProfile? {
-    try withView(of: matrix.tensor, rows: matrix.rows, columns: matrix.columns) { (view: MatrixView<Scalar>) in
+    try checkpoint.withMatrix(of: matrix.tensor, rows: matrix.rows, columns: matrix.columns) {
+      (view: MatrixView<Scalar>) in
       let norm = view.squaredNorm.squareRoot()
       guard norm.isFinite, norm < Double(Scalar.greatestFiniteMagnitude) / 1e4 else { return nil }
       let metric = try statistics?.metric(of: matrix.tensor.name, rows: matrix.rows, columns: matrix.columns)
@@ -96,15 +97,6 @@ public struct SourceNetwork: Sendable {
         metricSingularValues: try metric.flatMap { metric in
           metric.elements == nil ? try metric.regularized(for: .lowRank, statistics).singularValues(of: view) : nil
         })
-    }
-  }
-
-  /// Calls `body` with a tensor's elements as a matrix.
-  func withView<Scalar: CheckpointScalar, Result>(
-    of tensor: TensorInfo, rows: Int, columns: Int, _ body: (MatrixView<Scalar>) throws -> Result
-  ) throws -> Result {
-    try checkpoint.withBytes(of: tensor) { bytes in
-      try Scalar.withElements(bytes, of: tensor.dtype) { try body(MatrixView($0, rows: rows, columns: columns)) }
     }
   }
 }

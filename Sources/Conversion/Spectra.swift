@@ -11,10 +11,8 @@ public func sourceSpectra(of tensor: TensorInfo, in checkpoint: any DenseCheckpo
       path: checkpoint.path, tensor: tensor.name, reason: "is no floating-point matrix; it has no spectra")
   }
   let shape = MPOShape.automatic(rows: sides.rows, columns: sides.columns, sites: TensorSelection().sites)
-  return try checkpoint.withBytes(of: tensor) { bytes in
-    try Double.withElements(bytes, of: tensor.dtype) {
-      try SingularSpectra(of: MatrixView($0, rows: sides.rows, columns: sides.columns), shape: shape)
-    }
+  return try checkpoint.withMatrix(of: tensor, rows: sides.rows, columns: sides.columns) {
+    (view: MatrixView<Double>) in try SingularSpectra(of: view, shape: shape)
   }
 }
 

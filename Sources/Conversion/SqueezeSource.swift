@@ -119,7 +119,7 @@ struct SqueezeSource: Sendable {
     guard case .dense(let source) = content, var mpo = record.mpo else { return record }
     func measure<Scalar: CheckpointScalar>(_ type: Scalar.Type) throws {
       let cores: MPO<Scalar> = try checkpoint.mpo(record, mpo)
-      try withMatrix(of: record, mpo, in: source) { (view: MatrixView<Scalar>) in
+      try source.withMatrix(of: record.info, rows: mpo.rows, columns: mpo.columns) { (view: MatrixView<Scalar>) in
         mpo.relativeError = relativeError(of: cores, to: view)
         let profile = LayerProfile(
           name: record.name, rows: mpo.rows, columns: mpo.columns, norm: view.squaredNorm.squareRoot(),

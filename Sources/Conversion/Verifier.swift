@@ -138,7 +138,9 @@ public struct Verifier: Sendable {
     _ checkpoint: MPOCheckpoint, _ original: any DenseCheckpoint
   ) throws -> Double {
     let cores: MPO<Scalar> = try checkpoint.mpo(holder, mpo)
-    return try withMatrix(of: record, mpo, in: original) { relativeError(of: cores, to: $0) }
+    return try original.withMatrix(of: record.info, rows: mpo.rows, columns: mpo.columns) {
+      relativeError(of: cores, to: $0)
+    }
   }
 
   private func differentFiles(_ checkpoint: MPOCheckpoint, _ original: any DenseCheckpoint) throws -> [String] {

@@ -7,6 +7,11 @@ public protocol CheckpointScalar: LinearAlgebraScalar {
   static func withElements<Result>(
     _ bytes: UnsafeRawBufferPointer, of dtype: DType, _ body: (UnsafeBufferPointer<Self>) throws -> Result
   ) throws -> Result
+  /// The type of elements that need no widening.
+  static var dtype: DType { get }
+  /// Writes a tensor's elements, widened, to `elements`, which has room for exactly as many.
+  static func decode(
+    _ bytes: UnsafeRawBufferPointer, of dtype: DType, into elements: UnsafeMutableBufferPointer<Self>) throws
   /// Calls `body` with the elements rounded to `dtype`, as bytes.
   /// - Throws: `ElementError.overflow` for a finite value that would become infinite.
   static func withRounded<Result>(
@@ -15,6 +20,14 @@ public protocol CheckpointScalar: LinearAlgebraScalar {
 }
 
 extension Float: CheckpointScalar {
+  public static var dtype: DType { .f32 }
+
+  public static func decode(
+    _ bytes: UnsafeRawBufferPointer, of dtype: DType, into elements: UnsafeMutableBufferPointer<Float>
+  ) throws {
+    try TensorElements.decode(bytes, as: dtype, into: elements)
+  }
+
   public static func withElements<Result>(
     _ bytes: UnsafeRawBufferPointer, of dtype: DType, _ body: (UnsafeBufferPointer<Float>) throws -> Result
   ) throws -> Result {
@@ -33,6 +46,14 @@ extension Float: CheckpointScalar {
 }
 
 extension Double: CheckpointScalar {
+  public static var dtype: DType { .f64 }
+
+  public static func decode(
+    _ bytes: UnsafeRawBufferPointer, of dtype: DType, into elements: UnsafeMutableBufferPointer<Double>
+  ) throws {
+    try TensorElements.decode(bytes, as: dtype, into: elements)
+  }
+
   public static func withElements<Result>(
     _ bytes: UnsafeRawBufferPointer, of dtype: DType, _ body: (UnsafeBufferPointer<Double>) throws -> Result
   ) throws -> Result {

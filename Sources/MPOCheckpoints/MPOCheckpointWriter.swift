@@ -87,6 +87,7 @@ public struct MPOCheckpointWriter: Sendable {
         do {
           return try Scalar.withRounded(elements, to: entry.dtype) { bytes in
             try write(bytes, to: entry.name)
+            if entry.dtype == Scalar.dtype { return core }
             return Core(
               shape: core.shape, elements: try Scalar.withElements(bytes, of: entry.dtype) { Array($0) })
           }

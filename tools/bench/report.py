@@ -55,7 +55,7 @@ def plot(path, title, x, y, series, logarithmic=False):
     plt.close(figure)
 
 
-MEMORY_RULE = "2.5 × the largest tensor a worker + 100 MB"
+MEMORY_RULE = "2.5 × the largest tensor in single precision a worker + 100 MB"
 
 
 def memory_limit(row):
