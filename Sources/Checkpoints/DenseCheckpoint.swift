@@ -78,3 +78,35 @@ public protocol DenseCheckpointWriter: Sendable {
   /// Checks that every declared tensor was written, and flushes everything to the disk.
   func finish() throws
 }
+
+extension DenseCheckpoint {
+  /// Calls `body` with the tensor's elements as `Float`, row-major; F32 that is aligned in the file is not copied.
+  ///
+  /// - Throws: `CheckpointError` where the tensor is not floating point, or an F64 element does not fit.
+  public func withFloats<Result>(
+    of tensor: TensorInfo, _ body: (UnsafeBufferPointer<Float>) throws -> Result
+  ) throws -> Result {
+    try withBytes(of: tensor) { bytes in
+      try naming(tensor) { try TensorElements.withFloats(of: bytes, tensor.dtype, body) }
+    }
+  }
+
+  /// Calls `body` with the tensor's elements as `Double`, row-major.
+  ///
+  /// - Throws: `CheckpointError` where the tensor is not floating point.
+  public func withDoubles<Result>(
+    of tensor: TensorInfo, _ body: (UnsafeBufferPointer<Double>) throws -> Result
+  ) throws -> Result {
+    try withBytes(of: tensor) { bytes in
+      try naming(tensor) { try TensorElements.withDoubles(of: bytes, tensor.dtype, body) }
+    }
+  }
+
+  private func naming<Result>(_ tensor: TensorInfo, _ convert: () throws -> Result) throws -> Result {
+    do {
+      return try convert()
+    } catch let error as ElementError {
+      throw CheckpointError.unsupported(file: path, tensor: tensor.name, reason: error.description)
+    }
+  }
+}
