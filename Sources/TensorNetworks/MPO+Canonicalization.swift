@@ -35,9 +35,10 @@ extension MPO where Scalar == Double {
   }
 
   /// The operator truncated to `bonds` (each lowered to the present bond and to what the shape allows), in canonical
-  /// form: left of the centre from the end inwards, then right of it on what is left, each bond keeping the leading
-  /// singular vectors. With one bond lowered this is the closest operator of that bond, and its error is the tail of the
-  /// bond's spectrum; with several the squared error is at most the sum of the tails.
+  /// form: one side of the centre from the end inwards, then the other on what is left, in the order of a decomposition to
+  /// these bonds, each bond keeping the leading singular vectors. With one bond lowered this is the closest operator of
+  /// that bond, and its error is the tail of the bond's spectrum; with several the squared error is at most the sum of
+  /// the tails.
   ///
   /// - Precondition: no bond of the operator is above what its neighbours allow.
   /// - Throws: `LinearAlgebraError`.
@@ -45,10 +46,13 @@ extension MPO where Scalar == Double {
     let bonds = shape.limitedBonds(zip(bonds, self.bonds).map { min($0, $1) })
     let centre = shape.centralIndex
     var chain = CoreChain(try canonicalized())
-    try chain.truncateLeft(to: Array(bonds[..<centre]))
+    let (left, right) = (Array(bonds[..<centre]), Array(bonds[centre...].reversed()))
+    let isLeftFirst = shape.isTruncatedLeftFirst(to: bonds)
+    if !isLeftFirst { chain.mirror() }
+    try chain.truncateLeft(to: isLeftFirst ? left : right)
     chain.mirror()
-    try chain.truncateLeft(to: bonds[centre...].reversed())
-    chain.mirror()
+    try chain.truncateLeft(to: isLeftFirst ? right : left)
+    if isLeftFirst { chain.mirror() }
     return MPO(shape: shape, cores: chain.cores)
   }
 }

@@ -57,7 +57,7 @@ private struct CentralReduction<Scalar: LinearAlgebraScalar> {
     let (leftSites, rightSites) = (tensor.leftSites, tensor.rightSites)
     let leftBonds = Array(bonds[..<shape.centralIndex])
     let rightBonds = Array(bonds[shape.centralIndex...].reversed())
-    if Self.isLeftFirst(leftSites, leftBonds, rightSites, rightBonds) {
+    if shape.isTruncatedLeftFirst(to: bonds) {
       leftChain = try GramPrecision.sufficient(for: Scalar.self) {
         try tensor.densities(right: false, precision: $0)?.left?.isometries(bonds: leftBonds)
       }
@@ -92,19 +92,21 @@ private struct CentralReduction<Scalar: LinearAlgebraScalar> {
   private static func rightBasis(_ chain: IsometryChain, _ sites: [Int]) -> Matrix<Scalar> {
     chain.basis.rowsReordered(ReducedDensityMatrix.reversal(of: sites.reversed())).converted(to: Scalar.self)
   }
+}
 
-  /// By the operations for an element of the tensor: of a Gram matrix, which is symmetric, and of a projection. A side
-  /// without sites is not the first.
-  private static func isLeftFirst(
-    _ leftSites: [Int], _ leftBonds: [Int], _ rightSites: [Int], _ rightBonds: [Int]
-  ) -> Bool {
-    guard let leftBond = leftBonds.last else { return false }
-    guard let rightBond = rightBonds.last else { return true }
-    func cost(_ sites: [Int], _ bond: Int) -> (operations: Double, remaining: Double) {
+extension MPOShape {
+  /// Whether a truncation to `bonds` begins left of the centre: with the side after which the other one takes fewer
+  /// operations, of a Gram matrix, which is symmetric, and of a projection. A side without sites is not the first.
+  func isTruncatedLeftFirst(to bonds: [Int]) -> Bool {
+    let centre = centralIndex
+    func cost(_ sites: ArraySlice<Int>, _ bond: Int) -> (operations: Double, remaining: Double) {
       let size = Double(sites.reduce(1, *))
       return (size + 2 * Double(bond), Double(bond) / size)
     }
-    let (left, right) = (cost(leftSites, leftBond), cost(rightSites, rightBond))
+    guard centre > 0 else { return false }
+    guard centre < siteCount - 1 else { return true }
+    let left = cost(siteDimensions[..<centre], bonds[centre - 1])
+    let right = cost(siteDimensions[(centre + 1)...], bonds[centre])
     return left.operations + left.remaining * right.operations <= right.operations + right.remaining * left.operations
   }
 }
