@@ -52,7 +52,8 @@ public enum HDF5Probe {
   /// Has the file that is open as `descriptor` examined, where a program for it was named.
   ///
   /// - Parameter path: What messages call the file.
-  /// - Throws: `CheckpointError.malformed` when the program crashed or did not come to an end.
+  /// - Throws: `CheckpointError.malformed` when the program crashed, did not come to an end, or took far more memory than
+  ///   the file has bytes.
   static func check(_ descriptor: CInt, path: String) throws {
     guard let program = program.withLock({ $0 }), let process = start(program, descriptor) else { return }
     func refused(_ reason: String) -> CheckpointError {
@@ -61,21 +62,36 @@ public enum HDF5Probe {
         reason: "is no valid HDF5 file: libhdf5 \(reason); it is damaged, or made to do harm")
     }
     let deadline = ContinuousClock.now.advanced(by: program.timeLimit)
+    let memoryLimit = 2 * ((try? FileStatus(of: descriptor, path: path).byteCount) ?? 0) + (1 << 30)
     var pause: useconds_t = 500
     var status: Int32 = 0
     while true {
       let found = waitpid(process, &status, WNOHANG)
       if found == process { break }
       if found < 0, errno != EINTR { return }
-      if ContinuousClock.now >= deadline {
+      let isOutOfTime = ContinuousClock.now >= deadline
+      if isOutOfTime || residentBytes(of: process) > memoryLimit {
         kill(process, SIGKILL)
         waitpid(process, &status, 0)
-        throw refused("does not come to an end with it")
+        throw refused(
+          isOutOfTime ? "does not come to an end with it" : "takes more than \(memoryLimit >> 20) MB of memory for it")
       }
       usleep(pause)
       pause = min(pause + pause / 4, 20_000)
     }
     if status & 0x7F != 0 { throw refused("crashes on it (signal \(status & 0x7F))") }
+  }
+
+  /// The memory a process has now; 0 when that is not known.
+  private static func residentBytes(of process: pid_t) -> Int {
+    let descriptor = open("/proc/\(process)/statm", O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { return 0 }
+    defer { close(descriptor) }
+    // The size of everything, then that of what is in memory, in pages.
+    var text = [UInt8](repeating: 0, count: 128)
+    let count = max(0, read(descriptor, &text, text.count))
+    let numbers = String(decoding: text[..<count], as: UTF8.self).split(separator: " ")
+    return numbers.count > 1 ? (Int(numbers[1]) ?? 0) * Int(getpagesize()) : 0
   }
 
   /// Starts the program; `nil` when it can't be started.

@@ -20,7 +20,7 @@ import Testing
     }
   }
 
-  @Test func `a file on which the other process crashes or does not end is refused by name`() throws {
+  @Test func `a file on which the other process crashes, grows or does not end is refused by name`() throws {
     let path = fixtures + "/hdf5/structure.h5"
     func reason() -> String? {
       do {
@@ -35,6 +35,8 @@ import Testing
     )
     HDF5Probe.use(program: "/bin/sh", arguments: ["-c", "sleep 1000"], timeLimit: .milliseconds(50))
     #expect(reason()?.contains("does not come to an end") == true)
+    HDF5Probe.use(program: "/usr/bin/perl", arguments: ["-e", "$x .= 'x' x 10000000 while 1"])
+    #expect(reason()?.contains("takes more than 1024 MB of memory") == true)
     HDF5Probe.use(program: "/bin/sh", arguments: ["-c", "exit 1"])
     #expect(reason() == nil)
     HDF5Probe.use(program: "/no/such/program", arguments: [])

@@ -49,6 +49,25 @@ import Testing
     }
   }
 
+  // From either side first, by the bonds: the side that is cut more.
+  @Test(arguments: [[6, 20, 144, 6], [6, 144, 20, 6]])
+  func `a matrix of several blocks is decomposed and restored as one of a single block is`(bonds: [Int]) throws {
+    let shape = try MPOShape(rowFactors: [2, 6, 16, 6, 2], columnFactors: [3, 4, 16, 4, 3])
+    var generator = SeededGenerator(seed: 11)
+    let (rows, columns) = (shape.rows, shape.columns)
+    let w = Matrix<Float>.random(rows: rows, columns: columns, using: &generator)
+    let mpo = try w.withView { try MPO(decomposing: $0, shape: shape, bonds: bonds) }
+    let restored = mpo.matrix(rows: rows, columns: columns)
+    let distance = difference(restored.converted(to: Double.self), w.converted(to: Double.self))
+    #expect(abs(w.withView { mpo.squaredDistance(to: $0) }.squareRoot() / distance - 1) < 1e-6)
+    // Orthonormal outer cores: what the truncation leaves and what it takes are orthogonal.
+    let kept = mpo.cores[2].elements.withUnsafeBufferPointer { Float.squaredNorm($0) }
+    #expect(abs(kept + distance * distance - w.norm * w.norm) < 1e-5 * w.norm * w.norm)
+    for (row, column) in [(0, 0), (rows - 1, columns - 1), (1000, 17), (5, 2000)] {
+      #expect(abs(Double(restored[row, column]) - element(mpo.converted(to: Double.self), row, column)) < 1e-4)
+    }
+  }
+
   @Test(arguments: shapes)
   func `the error stays within the bound of the spectra and reaches it when one bond is cut`(
     rows: Int, columns: Int, rowFactors: [Int], columnFactors: [Int]
