@@ -1,6 +1,7 @@
 import Checkpoints
 import Foundation
 import MPOCheckpoints
+import TestSupport
 import Testing
 
 /// Files made to make a reader hang, crash, take all the memory or write over the terminal.
