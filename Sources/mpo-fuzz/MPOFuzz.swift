@@ -100,7 +100,7 @@ struct MPOFuzz: ParsableCommand {
       var count = Count()
       CoverageGuidedFuzzer.run(
         [
-          "-max_total_time=\(Int(seconds))", "-seed=\(UInt32(truncatingIfNeeded: seed))", "-timeout=\(limit)",
+          "-max_total_time=\(max(1, Int(seconds)))", "-seed=\(UInt32(truncatingIfNeeded: seed))", "-timeout=\(limit)",
           "-max_len=\(4 * (seeds.map(\.count).max() ?? 0))", "-dict=\(places.words)", "-verbosity=0", "-print_funcs=0",
           "-reload=0",
           // A single allocation, and all of them with what AddressSanitizer keeps beside each.
