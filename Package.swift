@@ -55,17 +55,20 @@ let package = Package(
     .executableTarget(
       name: "mpo-fuzz",
       dependencies: [
-        "Conversion", "LinearAlgebra", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "CLibFuzzer", "Conversion", "LinearAlgebra", "TestSupport",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Crypto", package: "swift-crypto"),
       ]),
+    .systemLibrary(name: "CLibFuzzer"),
 
-    .testTarget(name: "LinearAlgebraTests", dependencies: ["LinearAlgebra"]),
-    .testTarget(name: "TensorNetworksTests", dependencies: ["TensorNetworks"]),
-    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints"]),
-    .testTarget(name: "MPOCheckpointsTests", dependencies: ["MPOCheckpoints"]),
-    .testTarget(name: "SqueezingTests", dependencies: ["Squeezing"]),
-    .testTarget(name: "ConversionTests", dependencies: ["Conversion"]),
-    .testTarget(name: "MPOToolTests", dependencies: ["mpo", "Checkpoints", "MPOCheckpoints"]),
+    .target(name: "TestSupport", path: "Tests/TestSupport"),
+    .testTarget(name: "LinearAlgebraTests", dependencies: ["LinearAlgebra", "TestSupport"]),
+    .testTarget(name: "TensorNetworksTests", dependencies: ["TensorNetworks", "TestSupport"]),
+    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "TestSupport"]),
+    .testTarget(name: "MPOCheckpointsTests", dependencies: ["MPOCheckpoints", "TestSupport"]),
+    .testTarget(name: "SqueezingTests", dependencies: ["Squeezing", "TestSupport"]),
+    .testTarget(name: "ConversionTests", dependencies: ["Conversion", "TestSupport"]),
+    .testTarget(name: "MPOToolTests", dependencies: ["mpo", "Checkpoints", "MPOCheckpoints", "TestSupport"]),
   ],
   swiftLanguageModes: [.v6]
 )

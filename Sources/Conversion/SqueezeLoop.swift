@@ -449,13 +449,13 @@ private final class SqueezeRun {
       measured[index] = try source.measured(record, in: accepted)
     }
     try SqueezedCheckpoint(accepted, bonds: [:], records: records.indices.map { measured[$0] ?? records[$0] })
-      .write(to: folder, jobs: loop.jobs) { writer, records in
-        try source.finish(
-          writer, records, generator: loop.generator,
-          options: [
-            "squeeze": "\(options.limit)", "baseline_score": "\(result.rounds[0].score)",
-            "score": "\(result.accepted.score)", "rounds": "\(result.rounds.count - 1)",
-          ])
+      .write(to: folder, packs: source.packs, jobs: loop.jobs) { writer, records in
+        var about = [
+          "squeeze": "\(options.limit)", "baseline_score": "\(result.rounds[0].score)",
+          "score": "\(result.accepted.score)", "rounds": "\(result.rounds.count - 1)",
+        ]
+        if source.packs { about["pack"] = PackedEntry.codec }
+        try source.finish(writer, records, generator: loop.generator, options: about)
       }
   }
 }

@@ -47,6 +47,8 @@ public struct SqueezeOptions: Sendable, Equatable, Codable {
   public var minimumBonds: [MinimumBond] = []
   /// Of cores that a dense matrix becomes; nil for that of the matrix.
   public var coreDType: DType?
+  /// Whether the output is packed; it is too when the model to begin with is.
+  public var packs = false
 
   public init(evaluate: String, limit: Limit) {
     self.evaluate = evaluate

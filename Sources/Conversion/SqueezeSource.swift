@@ -23,6 +23,8 @@ struct SqueezeSource: Sendable {
   let origin: Manifest.Source?
   /// How an MPO checkpoint was made.
   let manifestOptions: [String: String]
+  /// Whether the output is packed.
+  let packs: Bool
   private let companions: [String]
   private let companionFolder: String?
 
@@ -32,6 +34,9 @@ struct SqueezeSource: Sendable {
     self.path = path
     if MPOCheckpoint.isPresent(at: path) {
       let checkpoint = try MPOCheckpoint(path: path)
+      if let part = checkpoint.manifest.part {
+        throw ConversionError.onePart(path: path, index: part.index, count: part.count)
+      }
       content = .cores(checkpoint)
       records = checkpoint.manifest.tensors
       candidates = try selection.candidates(in: checkpoint)
@@ -63,6 +68,7 @@ struct SqueezeSource: Sendable {
       companions = checkpoint.companions
       companionFolder = checkpoint.folder
     }
+    packs = options.packs || records.contains { !$0.packed.isEmpty }
     let names = candidates.map(\.name)
     for floor in options.minimumBonds where !names.contains(where: { matches(floor.glob, $0) }) {
       throw ConversionError.globMatchesNothing(option: "--min-bond", glob: floor.glob, path: path)

@@ -53,11 +53,12 @@ struct SqueezedCheckpoint: Sendable {
 
   /// - Parameters:
   ///   - folder: an empty folder.
+  ///   - packs: whether entries that become smaller by it are packed.
   ///   - finish: completes it.
   func write(
-    to folder: String, jobs: Int, finish: (MPOCheckpointWriter, [TensorRecord]) throws -> Void
+    to folder: String, packs: Bool = false, jobs: Int, finish: (MPOCheckpointWriter, [TensorRecord]) throws -> Void
   ) throws {
-    let writer = try MPOCheckpointWriter(folder: folder, records: records)
+    let writer = try MPOCheckpointWriter(folder: folder, records: records, packs: packs)
     BLASThreads.use(1)
     let largestFirst = records.sorted { ($1.info.byteCount, $0.name) < ($0.info.byteCount, $1.name) }
     try forEachInParallel(largestFirst, jobs: jobs) { try write($0, with: writer) }

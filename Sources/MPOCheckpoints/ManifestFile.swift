@@ -54,9 +54,11 @@ enum ManifestFile {
 
   /// The SHA-256 of the bytes with the recorded digits replaced by zeros; nil unless they are there exactly once.
   private static func digest(of data: Data, recorded: String) -> String? {
+    // A shorter text could be in so many places that their list would not fit the memory.
+    guard recorded.utf8.count == 64 else { return nil }
     var bytes = Array(data)
     let places = bytes.ranges(of: Array(recorded.utf8))
-    guard recorded.utf8.count == 64, places.count == 1 else { return nil }
+    guard places.count == 1 else { return nil }
     bytes.replaceSubrange(places[0], with: Array(blankDigest.utf8))
     return hexadecimal(SHA256.hash(data: bytes))
   }

@@ -11,13 +11,10 @@ enum FuzzTarget: String, CaseIterable {
   case index
   /// The manifest of an MPO checkpoint, its digest made right.
   case manifest
-  /// The shard of a packed MPO checkpoint, of the length that the manifest says.
+  /// The shard of a packed MPO checkpoint, made as long as the manifest says.
   case packed
   /// An HDF5 file, in processes of the tool.
   case hdf5
-
-  /// Inputs of another length are refused before anything is read.
-  var keepsLength: Bool { self == .packed }
 
   /// The good inputs that the damaged ones are made of.
   ///
@@ -26,16 +23,16 @@ enum FuzzTarget: String, CaseIterable {
   ///     packed shards belong to.
   ///   - fixtures: the folder of the fixtures, for HDF5.
   func seeds(corpus: String, fixtures: String) throws -> [[UInt8]] {
-    let paths: [String]
+    var paths: [String] = []
     switch self {
-    case .header, .index: paths = try files(in: corpus + "/" + rawValue)
-    case .manifest: paths = [corpus + "/checkpoint.mpo/manifest.json"]
-    case .packed: paths = [corpus + "/checkpoint.mpo/tensors.safetensors"]
+    case .header, .index: break
+    case .manifest, .packed: paths = [corpus + "/checkpoint.mpo/" + fileName]
     case .hdf5:
       paths = ["structure.h5", "layouts.h5", "latest.h5", "keras_legacy.h5", "references.h5"].map {
         fixtures + "/hdf5/" + $0
       }
     }
+    if self != .hdf5 { paths += try files(in: corpus + "/" + rawValue) }
     return try paths.map { Array(try Data(contentsOf: URL(filePath: $0))) }
   }
 
@@ -75,6 +72,7 @@ enum FuzzTarget: String, CaseIterable {
     let path = folder + "/" + fileName
     var input = input
     if self == .manifest { input = Self.withDigest(input) }
+    if self == .packed { input = try Self.ofLength(ofFileAt: path, input) }
     try Data(input).write(to: URL(filePath: path))
     switch self {
     case .header, .index:
@@ -108,6 +106,12 @@ enum FuzzTarget: String, CaseIterable {
     result.replaceSubrange(digits, with: Array(repeating: UInt8(ascii: "0"), count: 64))
     result.replaceSubrange(digits, with: Array(sha256(result).utf8))
     return result
+  }
+
+  /// An input cut, or filled up with zeros: one of another length is refused before anything is read.
+  private static func ofLength(ofFileAt path: String, _ input: [UInt8]) throws -> [UInt8] {
+    let length = try FileHandle(forReadingFrom: URL(filePath: path)).seekToEnd()
+    return input.prefix(Int(length)) + Array(repeating: 0, count: max(0, Int(length) - input.count))
   }
 
   private static func runTool(_ tool: String, on path: String, output: String) throws {

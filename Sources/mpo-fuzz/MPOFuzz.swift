@@ -7,7 +7,7 @@ import LinearAlgebra
 import MPOCheckpoints
 
 /// Feeds damaged inputs to a reader in this process. A crash, an input that takes longer than the limit, and memory beyond
-/// it all end the process by a signal; the input is then the file `last-input` of the scratch folder.
+/// it all end the process; the input is then the file `last-input` of the scratch folder.
 @main
 struct MPOFuzz: ParsableCommand {
   static let configuration = CommandConfiguration(commandName: "mpo-fuzz", abstract: "See tools/fuzz.")
@@ -19,38 +19,52 @@ struct MPOFuzz: ParsableCommand {
   @Option(help: "The mpo executable, for hdf5.") var tool: String?
   @Option(help: "How long.") var seconds: Double = 5
   @Option(help: "Where the random numbers begin.") var seed: UInt64 = 1
-  @Option(help: "Memory beyond what the process starts with, in MB; 0 for no limit.") var memory = 256
   @Option(help: "Seconds for one input.") var limit: UInt32 = 10
+  @Option(help: "A folder that keeps what libFuzzer finds.") var found: String?
   @Argument(help: "Inputs to read once each, instead of damaged ones.") var inputs: [String] = []
 
   func run() throws {
     try target.prepare(scratch, corpus: corpus)
     let seeds = try target.seeds(corpus: corpus, fixtures: fixtures)
     // Whatever is set up once is set up before memory is limited.
-    for seed in seeds { try read(seed) }
-    limitMemory()
-    for path in inputs { try read(Array(try Data(contentsOf: URL(filePath: path)))) }
+    for seed in seeds { try readAlone(seed) }
+    try limitMemory()
+    for path in inputs { try readAlone(Array(try Data(contentsOf: URL(filePath: path)))) }
     guard inputs.isEmpty else { return }
+    #if LIBFUZZER
+      if target != .hdf5 { return try readWhatLibFuzzerMakes(seeds) }
+    #endif
 
-    var mutator = Mutator(seed: seed, keepsLength: target.keepsLength)
+    var mutator = Mutator(seeds, seed: seed)
     let deadline = ContinuousClock.now.advanced(by: .seconds(seconds))
-    var (tried, accepted) = (0, 0)
-    while ContinuousClock.now < deadline {
-      let input = mutator.mutate(
-        seeds[Int.random(in: 0..<seeds.count, using: &mutator)],
-        other: seeds[Int.random(in: 0..<seeds.count, using: &mutator)])
-      tried += 1
-      if try read(input) { accepted += 1 }
-    }
-    print("\(target.rawValue): \(tried) inputs, \(accepted) of them valid, seed \(seed)")
+    var count = Count()
+    while ContinuousClock.now < deadline { count.add(isValid: try readAlone(mutator.next())) }
+    print("\(target.rawValue): \(count), seed \(seed)")
   }
 
-  /// Whether the input was valid.
+  private struct Count: CustomStringConvertible {
+    private var inputs = 0
+    private var valid = 0
+
+    mutating func add(isValid: Bool) {
+      inputs += 1
+      if isValid { valid += 1 }
+    }
+
+    var description: String { "\(inputs) inputs, \(valid) of them valid" }
+  }
+
+  /// Reads an input, with a limit of time and a copy to find it by; whether it was valid.
   @discardableResult
-  private func read(_ input: [UInt8]) throws -> Bool {
+  private func readAlone(_ input: [UInt8]) throws -> Bool {
     try Data(input).write(to: URL(filePath: scratch + "/last-input"))
     alarm(limit)
     defer { alarm(0) }
+    return try read(input)
+  }
+
+  /// Whether the input was valid.
+  private func read(_ input: [UInt8]) throws -> Bool {
     do {
       try target.read(input, in: scratch, tool: tool)
       return true
@@ -66,15 +80,45 @@ struct MPOFuzz: ParsableCommand {
     }
   }
 
-  /// Allocations beyond the limit fail, which ends the process.
-  private func limitMemory() {
-    guard memory > 0, let status = try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8),
-      let pages = status.split(separator: " ").first.flatMap({ UInt($0) })
-    else { return }
-    let bytes = pages * UInt(sysconf(Int32(_SC_PAGESIZE))) + UInt(memory) << 20
-    var limit = rlimit(rlim_cur: bytes, rlim_max: bytes)
-    setrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit)
-  }
+  /// Allocations beyond what the process has now and this fail, which ends the process.
+  private static let megabytes = 256
+
+  #if LIBFUZZER
+    /// libFuzzer watches the memory; under AddressSanitizer addresses can't be limited.
+    private func limitMemory() throws {}
+
+    private func readWhatLibFuzzerMakes(_ seeds: [[UInt8]]) throws {
+      let places = (found: found ?? scratch + "/found", seeds: scratch + "/seeds", words: scratch + "/words")
+      for folder in [places.found, places.seeds] {
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+      }
+      for (index, seed) in seeds.enumerated() {
+        try Data(seed).write(to: URL(filePath: places.seeds + "/\(index)"))
+      }
+      let words = Mutator.tokens.map { word in "\"" + word.map { "\\x" + hexadecimal($0) }.joined() + "\"\n" }
+      try Data(words.joined().utf8).write(to: URL(filePath: places.words))
+      var count = Count()
+      CoverageGuidedFuzzer.run(
+        [
+          "-max_total_time=\(max(1, Int(seconds)))", "-seed=\(UInt32(truncatingIfNeeded: seed))", "-timeout=\(limit)",
+          "-max_len=\(4 * (seeds.map(\.count).max() ?? 0))", "-dict=\(places.words)", "-verbosity=0", "-print_funcs=0",
+          "-reload=0",
+          // A single allocation, and all of them with what AddressSanitizer keeps beside each.
+          "-malloc_limit_mb=\(Self.megabytes / 4)", "-rss_limit_mb=\(3 * Self.megabytes)",
+          "-exact_artifact_path=\(scratch)/last-input", places.found, places.seeds,
+        ],
+        read: { count.add(isValid: try read($0)) },
+        finish: { print("\(target.rawValue): \(count), coverage-guided, seed \(seed)") })
+    }
+  #else
+    private func limitMemory() throws {
+      let status = try String(contentsOfFile: "/proc/self/statm", encoding: .utf8)
+      guard let pages = status.split(separator: " ").first.flatMap({ UInt($0) }) else { return }
+      let bytes = pages * UInt(sysconf(Int32(_SC_PAGESIZE))) + UInt(Self.megabytes) << 20
+      var limit = rlimit(rlim_cur: bytes, rlim_max: bytes)
+      setrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit)
+    }
+  #endif
 }
 
 extension FuzzTarget: ExpressibleByArgument {}

@@ -21,7 +21,8 @@ struct Squeeze: ParsableCommand {
       Neither may change what it is given. What they write is shown only when they fail.
 
       While it runs, OUT.squeeze/ beside OUT holds the accepted model; the journal, OUT.squeeze.jsonl, has a line for \
-      every finished round and stays. After an interruption of any kind the same command with --resume goes on, to the \
+      every finished round and stays. The checkpoints that the commands are given are not packed; OUT is, where IN is \
+      packed or --pack is given. After an interruption of any kind the same command with --resume goes on, to the \
       same result.
       """)
 
@@ -83,6 +84,9 @@ struct Squeeze: ParsableCommand {
       valueName: "type"))
   var dtype: DType?
 
+  @Flag(help: "Pack OUT, losslessly, as 'mpo convert --pack' does; it is packed without this when IN is.")
+  var pack = false
+
   @OptionGroup(title: "Matrices") var selection: SelectionOptions
 
   @Option(help: ArgumentHelp("The journal, instead of OUT.squeeze.jsonl.", valueName: "file"))
@@ -128,6 +132,7 @@ struct Squeeze: ParsableCommand {
     options.ties = tie
     options.minimumBonds = minBond
     options.coreDType = dtype
+    options.packs = pack
     return options
   }
 

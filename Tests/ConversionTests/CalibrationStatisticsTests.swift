@@ -3,6 +3,7 @@ import LinearAlgebra
 import MPOCheckpoints
 import Squeezing
 import TensorNetworks
+import TestSupport
 import Testing
 
 @testable import Conversion

@@ -3,6 +3,7 @@ import Foundation
 import MPOCheckpoints
 import Squeezing
 import TensorNetworks
+import TestSupport
 import Testing
 
 @testable import Conversion

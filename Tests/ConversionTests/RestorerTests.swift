@@ -2,6 +2,7 @@ import Checkpoints
 import Foundation
 import MPOCheckpoints
 import Squeezing
+import TestSupport
 import Testing
 
 @testable import Conversion

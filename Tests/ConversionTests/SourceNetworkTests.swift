@@ -2,6 +2,7 @@ import Checkpoints
 import MPOCheckpoints
 import Squeezing
 import TensorNetworks
+import TestSupport
 import Testing
 
 @testable import Conversion

@@ -56,6 +56,37 @@ import Testing
     #expect(records.allSatisfy { $0.relativeError != nil && $0.svdRelativeError != nil && $0.ratio < 1 })
   }
 
+  @Test(arguments: [true, false], [true, false])
+  func `the output is packed where that is asked for or the input is`(fromPacked: Bool, isTrained: Bool) throws {
+    let place = try SqueezePlace()
+    let input = fromPacked ? try place.lossless(packs: true) : place.model
+    let squeeze = loop("echo 1") {
+      $0.packs = !fromPacked
+      $0.maximumRounds = 2
+      if isTrained { $0.finetune = "cp -r $MPO_CHECKPOINT $MPO_OUTPUT" }
+    }
+    let result = try squeeze.run(input, to: place.output)
+    let output = try MPOCheckpoint(path: place.output)
+    #expect(result.accepted.round == 2)
+    #expect(output.manifest.tensors.contains { $0.mpo != nil && !$0.packed.isEmpty })
+    #expect(output.manifest.options?["pack"] == PackedEntry.codec)
+    let report = try Verifier(jobs: 2).verify(output, against: openDenseCheckpoint(at: place.model))
+    #expect(report.problems == [])
+
+    let loose = place.path + "/loose.mpo"
+    var unpacked = squeeze
+    unpacked.options.packs = false
+    _ = try unpacked.run(place.model, to: loose)
+    #expect(try MPOCheckpoint(path: loose).manifest.tensors.allSatisfy { $0.packed.isEmpty })
+  }
+
+  @Test func `one part of a conversion is refused`() throws {
+    let place = try SqueezePlace()
+    let part = try place.lossless(part: SourceNetwork.Part(index: 1, count: 2))
+    expectFailure(part, "part 1 of 2", "mpo merge") { _ = try loop().run(part, to: place.output) }
+    #expect(try place.names == ["model.safetensors", "x.mpo"])
+  }
+
   @Test func `errors of an input in cores are known only where nothing changed`() throws {
     let place = try SqueezePlace()
     let input = try place.lossless()
@@ -386,6 +417,7 @@ import Testing
       { $0.finetune = "true" }, { $0.limit = .worstScore(1) }, { $0.lowerIsBetter = true }, { $0.maximumRounds = 9 },
       { $0.step = .parameters(5) }, { $0.minimumStep = .parameters(5) }, { $0.criterion = .error },
       { $0.ties = ["*.query"] }, { $0.minimumBonds = [.init(glob: "*", bond: 2)] }, { $0.coreDType = .bf16 },
+      { $0.packs = true },
       { $0.evaluate = "echo 1" },
     ] {
       var other = squeeze

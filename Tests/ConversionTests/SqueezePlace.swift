@@ -51,13 +51,16 @@ final class SqueezePlace {
   }
 
   /// The network with every matrix in cores at full rank; its path.
-  func lossless() throws -> String {
+  func lossless(packs: Bool = false, part: SourceNetwork.Part? = nil) throws -> String {
     let result = path + "/x.mpo"
     try FileManager.default.createDirectory(atPath: result, withIntermediateDirectories: true)
     let checkpoint = try openDenseCheckpoint(at: model)
     let network = try SourceNetwork(checkpoint, selection: TensorSelection())
     let plan = try SqueezePlan(network.profile(jobs: 2).profile, budget: .lossless)
-    try Converter(jobs: 2, generator: "mpo test").convert(checkpoint, plan: plan, to: result)
+    var converter = Converter(jobs: 2, generator: "mpo test")
+    converter.packs = packs
+    converter.part = part
+    try converter.convert(checkpoint, plan: plan, to: result)
     return result
   }
 

@@ -2,6 +2,7 @@ import Checkpoints
 import Foundation
 import Squeezing
 import TensorNetworks
+import TestSupport
 import Testing
 
 @testable import Conversion

@@ -1,5 +1,6 @@
 import Checkpoints
 import TensorNetworks
+import TestSupport
 import Testing
 
 @testable import Conversion

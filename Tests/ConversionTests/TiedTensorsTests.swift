@@ -1,5 +1,6 @@
 import Checkpoints
 import MPOCheckpoints
+import TestSupport
 import Testing
 
 @testable import Conversion

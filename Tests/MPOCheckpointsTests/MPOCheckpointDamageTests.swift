@@ -1,14 +1,17 @@
 import Checkpoints
 import Foundation
 import TensorNetworks
+import TestSupport
 import Testing
 
 @testable import MPOCheckpoints
 
 @Suite struct MPOCheckpointDamageTests {
-  /// As one shard, as several with an index, and packed.
-  @Test(arguments: [(5_000_000_000, false), (16, false), (5_000_000_000, true)])
-  func `every flipped bit of every file is found`(maximumShardBytes: Int, packs: Bool) throws {
+  /// As one shard, as several with an index, packed, and with a quantised core.
+  @Test(arguments: [
+    (5_000_000_000, false, false), (16, false, false), (5_000_000_000, true, false), (5_000_000_000, true, true),
+  ])
+  func `every flipped bit of every file is found`(maximumShardBytes: Int, packs: Bool, quantizes: Bool) throws {
     let temporary = try TemporaryFolder()
     let folder = try temporary.folder("a.mpo")
     let source = try temporary.folder("source")
@@ -17,7 +20,10 @@ import Testing
     let records = [
       TensorRecord(
         name: "w", dtype: .f32, shape: [3, 3], orientation: nil,
-        storage: .mpo(MPORecord(rows: 3, columns: 3, shape: shape, bonds: [1], coreDType: .f16))),
+        storage: .mpo(
+          MPORecord(
+            rows: 3, columns: 3, shape: shape, bonds: [1], coreDType: .f16,
+            centralScales: quantizes ? MPORecord.centralScales(shape, bonds: [1]) : nil))),
       TensorRecord(name: "b", dtype: .u8, shape: [60], orientation: nil, storage: .dense),
       TensorRecord(name: "v", dtype: .f32, shape: [3, 3], orientation: nil, storage: .tied(to: "w")),
     ]

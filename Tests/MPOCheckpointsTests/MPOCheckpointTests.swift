@@ -1,6 +1,7 @@
 import Checkpoints
 import Foundation
 import TensorNetworks
+import TestSupport
 import Testing
 
 @testable import MPOCheckpoints

@@ -1,4 +1,5 @@
 import TensorNetworks
+import TestSupport
 import Testing
 
 @testable import MPOCheckpoints

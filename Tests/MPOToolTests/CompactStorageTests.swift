@@ -1,6 +1,7 @@
 import Checkpoints
 import Foundation
 import MPOCheckpoints
+import TestSupport
 import Testing
 
 @Suite struct CompactStorageTests {
@@ -103,17 +104,24 @@ import Testing
     #expect(try temporary.names == ["m.safetensors", "out.mpo"])
   }
 
-  @Test func `a compact checkpoint can be squeezed`() throws {
+  @Test(arguments: [true, false])
+  func `a squeezed checkpoint is packed where its source is or that is asked for`(fromCompact: Bool) throws {
     let model = try model()
-    #expect(
-      try Tool.run("convert", model, "-o", output, "--lossless", "--central", "int8", "--pack").status == 0)
+    if fromCompact {
+      #expect(
+        try Tool.run("convert", model, "-o", output, "--lossless", "--central", "int8", "--pack").status == 0)
+    }
     let squeezed = temporary.path + "/squeezed.mpo"
-    let result = try Tool.run(
-      "squeeze", output, "-o", squeezed, "--evaluate", "echo 1", "--max-drop", "0", "--max-steps", "2", "--step", "10%")
+    let run = [
+      "squeeze", fromCompact ? output : model, "-o", squeezed, "--evaluate", "echo 1", "--max-drop", "0",
+      "--max-steps", "2", "--step", "10%",
+    ]
+    let result = try Tool.Run(run + (fromCompact ? [] : ["--pack"])).finish()
     #expect(result.status == 0, "\(result.messages)")
     #expect(try Tool.run("verify", squeezed).status == 0)
     let manifest = try MPOCheckpoint(path: squeezed).manifest
-    #expect(manifest.tensors.allSatisfy { $0.mpo?.centralScales != nil && $0.packed.isEmpty })
+    #expect(manifest.tensors.allSatisfy { ($0.mpo?.centralScales != nil) == fromCompact })
+    #expect(manifest.tensors.contains { !$0.packed.isEmpty })
     #expect(manifest.totals.ratio < 1)
   }
 

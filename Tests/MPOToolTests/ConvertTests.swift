@@ -1,6 +1,7 @@
 import Checkpoints
 import Foundation
 import MPOCheckpoints
+import TestSupport
 import Testing
 
 @Suite struct ConvertTests {

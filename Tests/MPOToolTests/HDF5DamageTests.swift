@@ -1,5 +1,6 @@
 import Checkpoints
 import Foundation
+import TestSupport
 import Testing
 
 /// Damaged HDF5 files, which can crash libhdf5 itself: in the process that looks at them first.

@@ -1,6 +1,7 @@
 import Checkpoints
 import Foundation
 import MPOCheckpoints
+import TestSupport
 import Testing
 
 /// Files made to make a reader hang, crash, take all the memory or write over the terminal.
@@ -162,6 +163,16 @@ import Testing
   }
 
   // MARK: - Sizes
+
+  @Test(arguments: ["", " "])
+  func `a digest that is in the manifest everywhere takes no memory`(digest: String) throws {
+    let checkpoint = try folder("a.mpo")
+    let text = #"{"format":"mpo-checkpoint","version":"1.0","manifest_sha256":"\#(digest)"}"#
+    let spaces = Array(repeating: UInt8(ascii: " "), count: 40 << 20)
+    try Data(Array(text.utf8) + spaces).write(to: URL(filePath: checkpoint + "/manifest.json"))
+    let result = try Tool.shell("ulimit -v 1000000; OPENBLAS_NUM_THREADS=1 $MPO inspect '\(checkpoint)'")
+    expectFailure(result, checkpoint, "was changed after it was written")
+  }
 
   @Test func `a folder that takes no files is called that`() throws {
     for path in ["/proc/out.mpo", "/sys/out.mpo"] {

@@ -1,6 +1,7 @@
 import Checkpoints
 import Foundation
 import MPOCheckpoints
+import TestSupport
 import Testing
 
 /// A real model, all-MiniLM-L6-v2, as a folder named by the environment variable `MPO_MINILM`.

@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import MPOCheckpoints
+import TestSupport
 import Testing
 
 /// `mpo squeeze` as a process: what signals do to it, and what it exits with.
@@ -160,9 +161,7 @@ import Testing
 /// A folder to run the tool in, with a real small model at hand; removed when the test is over.
 private final class SqueezeToolPlace {
   let path: String
-  let model =
-    URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-    .path + "/fixtures/tiny-bert"
+  let model = fixtures + "/tiny-bert"
 
   init() throws {
     let memory = FileManager.default.isWritableFile(atPath: "/dev/shm")

@@ -1,4 +1,5 @@
 import TensorNetworks
+import TestSupport
 import Testing
 
 @testable import Squeezing
@@ -10,7 +11,7 @@ import Testing
     var ties: [[Int]] = []
 
     init(seed: UInt64, dense: Bool = false, tied: Bool = false, floors: Bool = false) throws {
-      var generator = SplitMix(state: seed)
+      var generator = SeededGenerator(seed: seed)
       let shapes = [
         try MPOShape(rowFactors: [2, 3, 2], columnFactors: [3, 2, 2]),
         try MPOShape(rowFactors: [2, 2, 2, 2], columnFactors: [2, 2, 2, 2]),
@@ -166,16 +167,5 @@ import Testing
     let plan = try #require(try SqueezeRound(tied, ties: [[0, 1]]).plan(saving: 1))
     #expect(plan.bonds[0] == plan.bonds[1])
     #expect(zip(plan.bonds[0] ?? [], lower).allSatisfy { $0 <= $1 })
-  }
-}
-
-private struct SplitMix: RandomNumberGenerator {
-  var state: UInt64
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
   }
 }

@@ -1,0 +1,33 @@
+import Foundation
+import Testing
+
+@testable import Checkpoints
+
+/// The bytes of a safetensors file with this header and `dataByteCount` bytes behind it.
+func safetensorsBytes(header: String, dataByteCount: Int = 0) -> [UInt8] {
+  safetensorsBytes(header: Array(header.utf8), dataByteCount: dataByteCount)
+}
+
+func safetensorsBytes(header: [UInt8], dataByteCount: Int = 0, length: UInt64? = nil) -> [UInt8] {
+  withUnsafeBytes(of: (length ?? UInt64(header.count)).littleEndian) { Array($0) } + header
+    + (0..<dataByteCount).map { UInt8(truncatingIfNeeded: $0) }
+}
+
+/// The message of the error that `body` throws; `nil` when it throws none.
+func message<Result>(of body: () throws -> Result) -> String? {
+  do {
+    _ = try body()
+    return nil
+  } catch {
+    return "\(error)"
+  }
+}
+
+extension DenseCheckpoint {
+  /// The tensor's bytes as an array.
+  func bytes(of name: String) throws -> [UInt8] {
+    let found = tensor(named: name)
+    let tensor = try #require(found)
+    return try withBytes(of: tensor) { Array($0) }
+  }
+}
