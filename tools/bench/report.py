@@ -117,7 +117,8 @@ which sgemm is timed with: `flops_of_profile` and `flops_of_decomposition` in me
             [("×".join(map(str, row["shape"])), row["how"].strip("-"), ",".join(map(str, row["bonds"])),
               seconds(row["sgemm_seconds"]), *(seconds(row["seconds"][p]) if p in row["seconds"] else "–" for p in PEERS))
              for row in rows])
-        text += "\nRelative errors of what they made, at half of the parameters (all to the same bonds):\n\n"
+        text += "\nRelative errors of what they made, at half of the parameters. teneva has one bond for all places, the largest, "
+        text += "so its cores are larger; the others begin from the left, mpo with the side that leaves less to do.\n\n"
         text += table(
             ("matrix", *PEERS.values()),
             [("×".join(map(str, row["shape"])),
