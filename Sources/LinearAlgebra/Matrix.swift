@@ -96,12 +96,8 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   public func multiplyRows(_ range: Range<Int>, by other: Matrix, into target: UnsafeMutablePointer<Scalar>) {
     precondition(columns == other.rows && range.lowerBound >= 0 && range.upperBound <= rows)
     elements.withUnsafeBufferPointer { a in
-      other.elements.withUnsafeBufferPointer { b in
-        guard let a = a.baseAddress, let b = b.baseAddress else { return }
-        Scalar.multiply(
-          a + range.lowerBound * columns, b, into: target, stride: other.columns,
-          rows: range.count, inner: columns, columns: other.columns)
-      }
+      guard let a = a.baseAddress else { return }
+      other.multiplied(fromLeftBy: a + range.lowerBound * columns, rows: range.count, into: target)
     }
   }
 
