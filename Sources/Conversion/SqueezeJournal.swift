@@ -61,7 +61,7 @@ public final class SqueezeJournal {
         ("--max-steps", a.maximumRounds == b.maximumRounds), ("--step", a.step == b.step),
         ("--min-step", a.minimumStep == b.minimumStep), ("--criterion", a.criterion == b.criterion),
         ("--tie", a.ties == b.ties), ("--min-bond", a.minimumBonds == b.minimumBonds),
-        ("--dtype", a.coreDType == b.coreDType), ("--pack", a.packs == b.packs),
+        ("--dtype", a.coreDType == b.coreDType), ("--pack", a.packs == b.packs), ("--gauge", a.gauge == b.gauge),
         ("--include", selection.include == other.selection.include),
         ("--exclude", selection.exclude == other.selection.exclude),
         ("--sites", selection.sites == other.selection.sites),

@@ -1,23 +1,20 @@
-import LinearAlgebra
-import TensorNetworks
-
-/// A core as signed bytes, each slice with its own scale: element = byte × scale.
+/// Numbers as signed bytes, each slice with its own scale: element = byte × scale.
 ///
 /// Symmetric: zero stays zero, bytes are −127 … 127, and the largest magnitude of a slice is exactly ±127 steps.
-struct QuantizedCore: Sendable, Equatable {
-  /// `[d, i, j, d']`.
-  let shape: [Int]
+struct ScaledValues: Sendable, Equatable {
   let bytes: [Int8]
-  /// Each axis is 1 or that of the core: scales broadcast over the others.
+  /// At most four axes.
+  let shape: [Int]
+  /// Each axis is 1 or that of the values: scales broadcast over the others.
   let scaleShape: [Int]
   let scales: [Float]
 
-  /// The axes of a core that have scales of their own: those with the most scales that take at most 1/32 of the room
-  /// of the bytes, and one scale for the whole of a small core.
+  /// The axes that have scales of their own: those with the most scales that take at most 1/32 of the room of the bytes,
+  /// and one scale for the whole of a small array.
   ///
   /// On the central cores of MiniLM at half the size this leaves a relative error of 0.8 %, as choosing by the values
   /// would; one scale for each core would leave 8 %.
-  static func scaleShape(ofCore shape: [Int]) -> [Int] {
+  static func scaleShape(of shape: [Int]) -> [Int] {
     let count = shape.reduce(1, *)
     let candidates = (0..<1 << shape.count).map { mask in
       shape.indices.map { mask & (1 << $0) == 0 ? 1 : shape[$0] }
@@ -26,20 +23,19 @@ struct QuantizedCore: Sendable, Equatable {
       ?? shape.map { _ in 1 }
   }
 
-  /// Rounds a core to bytes, ties to even.
+  /// Rounds elements to bytes, ties to even.
   ///
-  /// - Parameter scaleShape: Each axis 1 or that of the core.
   /// - Returns: nil where an element is not finite, or beyond what a scale can hold.
-  init?<Scalar: LinearAlgebraScalar>(_ core: Core<Scalar>, scaleShape: [Int]) {
+  init?<Scalar: BinaryFloatingPoint>(_ elements: [Scalar], shape: [Int], scaleShape: [Int]) {
     // Concrete types, so that the loops are compiled for them.
-    switch core.elements {
-    case let elements as [Float]: self.init(elements, shape: core.shape, scaleShape: scaleShape)
-    case let elements as [Double]: self.init(elements, shape: core.shape, scaleShape: scaleShape)
-    default: self.init(core.elements, shape: core.shape, scaleShape: scaleShape)
+    switch elements {
+    case let elements as [Float]: self.init(concrete: elements, shape, scaleShape)
+    case let elements as [Double]: self.init(concrete: elements, shape, scaleShape)
+    default: self.init(concrete: elements, shape, scaleShape)
     }
   }
 
-  private init?<Element: BinaryFloatingPoint>(_ elements: [Element], shape: [Int], scaleShape: [Int]) {
+  private init?<Element: BinaryFloatingPoint>(concrete elements: [Element], _ shape: [Int], _ scaleShape: [Int]) {
     var largest = [Element](repeating: 0, count: scaleShape.reduce(1, *))
     var isFinite = true
     Self.forEachRow(shape, scaleShape) { row, scale, step in
@@ -61,24 +57,24 @@ struct QuantizedCore: Sendable, Equatable {
         bytes[row.lowerBound &+ index] = Int8(max(-127, min(127, value.rounded(.toNearestOrEven))))
       }
     }
-    self.init(shape: shape, bytes: bytes, scaleShape: scaleShape, scales: zip(scales, steps).map { $1 == 0 ? 0 : $0 })
+    self.init(bytes: bytes, shape: shape, scaleShape: scaleShape, scales: zip(scales, steps).map { $1 == 0 ? 0 : $0 })
   }
 
-  init(shape: [Int], bytes: [Int8], scaleShape: [Int], scales: [Float]) {
+  init(bytes: [Int8], shape: [Int], scaleShape: [Int], scales: [Float]) {
     self.shape = shape
     self.bytes = bytes
     self.scaleShape = scaleShape
     self.scales = scales
   }
 
-  /// The elements.
-  func core<Scalar: LinearAlgebraScalar>(as type: Scalar.Type = Scalar.self) -> Core<Scalar> {
+  /// The numbers that the bytes stand for.
+  func elements<Scalar: BinaryFloatingPoint>(as type: Scalar.Type = Scalar.self) -> [Scalar] {
     // Concrete types here too.
-    let concrete = type == Float.self ? elements(as: Float.self) as? [Scalar] : elements(as: Double.self) as? [Scalar]
-    return Core(shape: shape, elements: concrete ?? elements(as: type))
+    let concrete = type == Float.self ? product(as: Float.self) as? [Scalar] : product(as: Double.self) as? [Scalar]
+    return concrete ?? product(as: type)
   }
 
-  private func elements<Element: BinaryFloatingPoint>(as type: Element.Type) -> [Element] {
+  private func product<Element: BinaryFloatingPoint>(as type: Element.Type) -> [Element] {
     var elements = [Element](repeating: 0, count: bytes.count)
     Self.forEachRow(shape, scaleShape) { row, scale, step in
       for index in 0..<row.count {
@@ -95,6 +91,8 @@ struct QuantizedCore: Sendable, Equatable {
   private static func forEachRow(
     _ shape: [Int], _ scaleShape: [Int], _ body: (_ row: Range<Int>, _ scale: Int, _ step: Int) -> Void
   ) {
+    let ones = Array(repeating: 1, count: 4 - shape.count)
+    let (shape, scaleShape) = (ones + shape, ones + scaleShape)
     var strides = [Int](repeating: 0, count: shape.count)
     var stride = 1
     for axis in shape.indices.reversed() {

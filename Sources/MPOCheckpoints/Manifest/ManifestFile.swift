@@ -5,7 +5,7 @@ import FoundationEssentials
 /// Reading and writing of `manifest.json`, with the digest of the file inside itself.
 enum ManifestFile {
   static let blankDigest = String(repeating: "0", count: 64)
-  /// Far above the manifest of any model (about a kilobyte a tensor).
+  /// Far above the manifest of any model (about two kilobytes a tensor).
   static let maximumByteCount = 256 << 20
 
   /// The manifest as the bytes of its file, its digest filled in.
@@ -40,7 +40,9 @@ enum ManifestFile {
       guard head.version.split(separator: ".").first == Manifest.currentVersion.split(separator: ".").first else {
         throw MPOCheckpointError.manifest(
           path: path,
-          reason: "has version \(escaped(head.version)); this mpo reads version \(Manifest.currentVersion): update it")
+          reason: head.version.hasPrefix("1.")
+            ? "was made by an unreleased version of mpo (format \(escaped(head.version))); convert the model again"
+            : "has version \(escaped(head.version)); this mpo reads version \(Manifest.currentVersion): update it")
       }
       guard digest(of: data, recorded: head.sha256) == head.sha256 else {
         throw MPOCheckpointError.manifest(
