@@ -8,13 +8,14 @@ let package = Package(
     .library(
       name: "MPO",
       targets: [
-        "LinearAlgebra", "TensorNetworks", "Checkpoints", "MPOCheckpoints", "Squeezing", "Conversion",
+        "LinearAlgebra", "TensorNetworks", "Checkpoints", "MPOCheckpoints", "Squeezing", "Recipes", "Conversion",
       ]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+    .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
   ],
   targets: [
     .systemLibrary(name: "CHDF5", pkgConfig: "hdf5", providers: [.apt(["libhdf5-dev"])]),
@@ -40,7 +41,10 @@ let package = Package(
     .target(
       name: "Squeezing",
       dependencies: ["TensorNetworks", .product(name: "HeapModule", package: "swift-collections")]),
-    .target(name: "Conversion", dependencies: ["MPOCheckpoints", "Squeezing"]),
+    .target(
+      name: "Recipes",
+      dependencies: ["Checkpoints", "Squeezing", "TensorNetworks", .product(name: "Yams", package: "Yams")]),
+    .target(name: "Conversion", dependencies: ["MPOCheckpoints", "Recipes", "Squeezing"]),
     .executableTarget(
       name: "mpo",
       dependencies: [
@@ -67,8 +71,10 @@ let package = Package(
     .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "TestSupport"]),
     .testTarget(name: "MPOCheckpointsTests", dependencies: ["MPOCheckpoints", "TestSupport"]),
     .testTarget(name: "SqueezingTests", dependencies: ["Squeezing", "TestSupport"]),
+    .testTarget(name: "RecipesTests", dependencies: ["Recipes", "TestSupport"]),
     .testTarget(name: "ConversionTests", dependencies: ["Conversion", "TestSupport"]),
-    .testTarget(name: "MPOToolTests", dependencies: ["mpo", "Checkpoints", "MPOCheckpoints", "TestSupport"]),
+    .testTarget(
+      name: "MPOToolTests", dependencies: ["mpo", "Checkpoints", "MPOCheckpoints", "Recipes", "TestSupport"]),
   ],
   swiftLanguageModes: [.v6]
 )

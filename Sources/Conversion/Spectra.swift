@@ -1,6 +1,7 @@
 import Checkpoints
 import LinearAlgebra
 import MPOCheckpoints
+import Recipes
 import TensorNetworks
 
 /// The singular spectra of a tensor of a dense checkpoint, at the bonds a conversion would give it by default.

@@ -1,6 +1,7 @@
 import Checkpoints
 import FoundationEssentials
 import Glibc
+import Recipes
 
 /// The record of a squeeze: JSON lines, the first what is squeezed and how, then one for every finished round, each on
 /// the disk before the squeeze goes on. While a squeeze runs it holds a lock on the file.

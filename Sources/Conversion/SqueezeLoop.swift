@@ -3,6 +3,7 @@ import FoundationEssentials
 import Glibc
 import LinearAlgebra
 import MPOCheckpoints
+import Recipes
 import Squeezing
 import TensorNetworks
 

@@ -1,5 +1,6 @@
 import Checkpoints
 import Conversion
+import Recipes
 import TensorNetworks
 
 /// What `mpo inspect` prints of a dense checkpoint.

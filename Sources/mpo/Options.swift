@@ -2,6 +2,7 @@ import ArgumentParser
 import Checkpoints
 import Conversion
 import Glibc
+import Recipes
 import Squeezing
 import TensorNetworks
 

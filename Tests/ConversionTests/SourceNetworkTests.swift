@@ -1,5 +1,6 @@
 import Checkpoints
 import MPOCheckpoints
+import Recipes
 import Squeezing
 import TensorNetworks
 import TestSupport

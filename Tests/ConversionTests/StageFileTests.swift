@@ -1,5 +1,6 @@
 import Checkpoints
 import Foundation
+import Recipes
 import Squeezing
 import TensorNetworks
 import TestSupport

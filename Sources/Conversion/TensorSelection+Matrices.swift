@@ -1,28 +1,12 @@
 import Checkpoints
 import Glibc
+import Recipes
 import Squeezing
 import TensorNetworks
 
-/// Which tensors of a checkpoint are decomposed, and over which sites.
-public struct TensorSelection: Sendable {
-  /// Both sides of a matrix must have it, unless `include` names the matrix.
-  public static let minimumSide = 64
-
-  /// When not empty, only matrices that one of the globs matches.
-  public var include: [String] = []
-  /// Never matrices that one of the globs matches.
-  public var exclude: [String] = []
-  /// n, for matrices without a shape of their own.
-  public var sites = 5
-  /// Factors for the matrices that a glob matches; the last that matches wins.
-  public var shapes: [(glob: String, shape: MPOShape)] = []
-  /// Whether rank-4 convolution kernels are decomposed too, as matrices `out × (in·kh·kw)`.
-  public var convolutions = false
-
-  public init() {}
-
+extension TensorSelection {
   /// Parses `GLOB=3,4,4,4,4x4,4,8,6,4`.
-  public static func parseShape(_ text: String) throws -> (glob: String, shape: MPOShape) {
+  public static func parseShape(_ text: String) throws -> ShapeRule {
     func invalid(_ reason: String) -> ConversionError {
       .badOption(option: "--shape", value: text, reason: reason)
     }
@@ -36,7 +20,7 @@ public struct TensorSelection: Sendable {
     }
     do {
       let shape = try MPOShape(rowFactors: factors[0].compactMap(\.self), columnFactors: factors[1].compactMap(\.self))
-      return (String(text[..<separator]), shape)
+      return ShapeRule(glob: String(text[..<separator]), shape: shape)
     } catch let error as MPOShapeError {
       throw invalid(error.description)
     }

@@ -1,0 +1,4 @@
+import Recipes
+import Testing
+
+@Suite struct ConversionRecipeTests {}
