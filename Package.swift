@@ -37,7 +37,7 @@ let package = Package(
         .product(name: "OrderedCollections", package: "swift-collections"),
       ]),
     .target(
-      name: "MPOCheckpoints", dependencies: ["CZlib", "Checkpoints", "TensorNetworks"], exclude: ["FORMAT.md"]),
+      name: "MPOCheckpoints", dependencies: ["CZlib", "Checkpoints", "LinearAlgebra", "Recipes", "TensorNetworks"], exclude: ["FORMAT.md"]),
     .target(
       name: "Squeezing",
       dependencies: ["TensorNetworks", .product(name: "HeapModule", package: "swift-collections")]),

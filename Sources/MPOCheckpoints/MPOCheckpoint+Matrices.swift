@@ -44,7 +44,7 @@ extension MPOCheckpoint {
     }
     let chain = MPO(shape: record.shape, cores: cores)
     guard let name = record.singularValues else { return chain }
-    return chain.absorbing(singularValues: try elements(of: core(name)))
+    return GaugedMPO(gauge: record.gauge, mpo: chain, singularValues: try elements(of: core(name))).absorbed
   }
 
   /// The matrix `[I, J]` of an operator, in its bases.

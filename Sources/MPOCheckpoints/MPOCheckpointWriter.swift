@@ -100,7 +100,8 @@ public struct MPOCheckpointWriter: Sendable {
     }
     let chain = MPO(shape: record.shape, cores: cores)
     guard let name = record.singularValues, let values = gauged.singularValues else { return chain }
-    return chain.absorbing(singularValues: try write(values.map { Scalar($0) }, pivots: nil, of: name))
+    let stored = try write(values, pivots: nil, of: name)
+    return GaugedMPO(gauge: record.gauge, mpo: chain, singularValues: stored).absorbed
   }
 
   /// - Returns: the elements as they are stored.

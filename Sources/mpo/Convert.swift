@@ -9,8 +9,7 @@ struct Convert: ParsableCommand {
     abstract: "Turn a dense checkpoint into an MPO checkpoint.",
     discussion: """
       MODEL is a .safetensors or HDF5 file, a *.safetensors.index.json or a model folder. Every weight matrix becomes a \
-      chain of cores; bonds are lowered over the whole network until the budget is met. A matrix whose cores would not \
-      be smaller stays dense (but not with --lossless).
+      chain of cores; bonds are lowered over the whole network until the budget is met.
       """)
 
   @Argument(help: "The dense checkpoint.")
@@ -101,46 +100,9 @@ struct Convert: ParsableCommand {
     }
     if let central { converter.options["central"] = central.rawValue }
     if pack { converter.options["pack"] = PackedEntry.codec }
-    let records = try converter.convert(checkpoint, plan: plan, to: output.temporaryPath, progress: display.handler)
+    let manifest = try converter.convert(checkpoint, plan: plan, to: output.temporaryPath, progress: display.handler)
     display.clear()
     try output.commit()
-    try StandardOutput.write(Summary(records).text(of: self.output))
-  }
-}
-
-/// What a conversion did, in a few lines.
-struct Summary {
-  private let records: [TensorRecord]
-
-  init(_ records: [TensorRecord]) { self.records = records }
-
-  /// Of the source, of what is stored, and of that before it was packed.
-  static func bytes(of totals: Manifest.Totals) -> String {
-    let text = "\(mpo.bytes(totals.bytesBefore)) -> \(mpo.bytes(totals.bytesStored))"
-    return text + (totals.bytesUnpacked.map { ", packed from \(mpo.bytes($0))" } ?? "")
-  }
-
-  func text(of path: String) -> String {
-    let totals = Manifest.Totals(records)
-    let matrices = records.compactMap(\.mpo)
-    let tied = records.count { if case .tied = $0.storage { true } else { false } }
-    let smallerSVD = matrices.count { mpo in
-      if let error = mpo.relativeError, let svd = mpo.svdRelativeError { svd < error * (1 - 1e-3) } else { false }
-    }
-    var text = """
-      \(escaped(path, limit: 4096))
-        tensors     \(matrices.count) as cores, \(records.count - matrices.count - tied) dense, \(tied) tied
-        parameters  \(grouped(totals.parametersBefore)) -> \(grouped(totals.parametersStored)) \
-      (ratio \(fixed(totals.ratio, 4))), \(grouped(totals.parametersTrainable)) trainable without the central cores
-        bytes       \(Self.bytes(of: totals))
-        error       \(small(totals.relativeError)) relative, over the matrices in cores
-
-      """
-    if smallerSVD > 0, (totals.relativeError ?? 0) > 1e-5 {
-      text +=
-        "  note        truncated SVD of the same size has a smaller error for \(smallerSVD) of "
-        + "\(matrices.count) matrices\n"
-    }
-    return text
+    try StandardOutput.write(Summary(manifest).text(of: self.output))
   }
 }

@@ -153,7 +153,8 @@ public struct Encoding: Sendable, Hashable {
       return try elements.withUnsafeBufferPointer { buffer in
         try Scalar.withRounded(buffer, to: dtype) { bytes in
           try write(bytes, entry)
-          return dtype == Scalar.dtype ? elements : try Scalar.withElements(bytes, of: dtype) { Array($0) }
+          if dtype == Scalar.dtype { return elements }
+          return try Scalar.withElements(bytes, of: dtype) { Array($0) }
         }
       }
     case .scaled(let scaleShape):
@@ -189,7 +190,7 @@ public struct Encoding: Sendable, Hashable {
     read: (TensorInfo, (UnsafeRawBufferPointer) throws -> [Scalar]) throws -> [Scalar]
   ) throws -> [Scalar] {
     let entries = entries(of: name, shape: shape)
-    guard let first = entries.first else { return PivotLayout<Scalar>.identity(shape.isEmpty ? 1 : pivotSides(of: shape)?.count ?? 0) }
+    guard let first = entries.first else { return PivotLayout.identity(pivotSides(of: shape)?.count ?? 0) }
     let stored: [Scalar]
     switch values {
     case .plain(let dtype): stored = try read(first) { try Scalar.withElements($0, of: dtype) { Array($0) } }

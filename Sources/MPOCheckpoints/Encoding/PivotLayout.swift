@@ -1,6 +1,6 @@
 /// Where the values of a pivoted core go: which rows of `[d·i·j, d']` (or columns of `[d, i·j·d']`) are the identity, and
 /// the order of the others.
-struct PivotLayout<Element: BinaryFloatingPoint> {
+struct PivotLayout {
   private let side: Encoding.Pivots
   /// Rows (left) or columns (right) of the core as a matrix.
   private let all: Int
@@ -20,14 +20,14 @@ struct PivotLayout<Element: BinaryFloatingPoint> {
   }
 
   /// `[count, count]`, row-major.
-  static func identity(_ count: Int) -> [Element] {
+  static func identity<Element: BinaryFloatingPoint>(_ count: Int) -> [Element] {
     var elements = [Element](repeating: 0, count: count * count)
     for index in 0..<count { elements[index * count + index] = 1 }
     return elements
   }
 
   /// The values of a whole core that are stored: `[all − count, count]` on the left, `[count, all − count]` on the right.
-  func rest(of whole: [Element]) -> [Element] {
+  func rest<Element>(of whole: [Element]) -> [Element] {
     let count = pivots.count
     switch side {
     case .left: return others.flatMap { whole[$0 * count..<($0 + 1) * count] }
@@ -40,7 +40,7 @@ struct PivotLayout<Element: BinaryFloatingPoint> {
   }
 
   /// The whole core of stored values.
-  func whole(_ rest: [Element]) -> [Element] {
+  func whole<Element: BinaryFloatingPoint>(_ rest: [Element]) -> [Element] {
     let count = pivots.count
     var whole = [Element](repeating: 0, count: all * count)
     switch side {
