@@ -129,12 +129,12 @@ struct SqueezeSource: Sendable {
       try source.withMatrix(of: record.info, rows: mpo.rows, columns: mpo.columns) { (view: MatrixView<Scalar>) in
         mpo.relativeError = relativeError(of: cores, to: view)
         let profile = LayerProfile(
-          name: record.name, rows: mpo.rows, columns: mpo.columns, norm: view.squaredNorm.squareRoot(),
-          shape: mpo.shape, spectra: try SingularSpectra(of: view, shape: mpo.shape),
+          name: record.name, split: MatrixSplit(rows: mpo.rows, columns: mpo.columns, shape: mpo.shape),
+          norm: view.squaredNorm.squareRoot(), spectra: try SingularSpectra(of: view, shape: mpo.shape),
           singularValues: try Matrix.singularValues(of: view.elements, rows: view.rows, columns: view.columns))
         mpo.norm = profile.norm
-        mpo.svdRelativeError = profile.svdRelativeError(parameters: mpo.parameterCount)
-        mpo.entropies = profile.spectra.entanglementEntropies
+        mpo.svdRelativeError = profile.svdRelativeError(parameters: mpo.parameterCount, gauge: .canonical)
+        mpo.entropies = profile.spectra?.entanglementEntropies
       }
     }
     if record.dtype == .f64 { try measure(Double.self) } else { try measure(Float.self) }

@@ -112,8 +112,9 @@ extension MPOCheckpoint {
     }
     func profile(_ spectra: SingularSpectra, norm: Double) -> LayerProfile {
       LayerProfile(
-        name: candidate.name, rows: candidate.rows, columns: candidate.columns, norm: norm, shape: candidate.shape,
-        spectra: spectra, singularValues: [])
+        name: candidate.name,
+        split: MatrixSplit(rows: candidate.rows, columns: candidate.columns, shape: candidate.shape), norm: norm,
+        spectra: spectra)
     }
     func isUsable(_ norm: Double) -> Bool { norm.isFinite && norm < Double(Float.greatestFiniteMagnitude) / 1e4 }
     func dense<Scalar: CheckpointScalar>(_ type: Scalar.Type) throws -> LayerProfile? {
