@@ -263,7 +263,7 @@ private final class SqueezeRun {
       }
     }
     let ties = options.ties.map { glob in layers.indices.filter { matches(glob, layers[$0].profile.name) } }
-    return try SqueezeRound(layers, ties: ties, criterion: options.criterion)
+    return try SqueezeRound(layers, ties: ties, criterion: options.criterion, gauge: .canonical)
   }
 
   /// The bonds of the matrices that a plan changes.

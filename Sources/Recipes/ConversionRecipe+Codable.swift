@@ -4,8 +4,9 @@ import TensorNetworks
 
 extension ConversionRecipe: Codable {
   enum CodingKeys: String, RecipeMember {
-    case selection, ties, budget, structure, criterion, gauge, metric, dtype, central, pack
+    case selection, ties, budget, structure, criterion
     case minimumBond = "minimum_bond"
+    case gauge, metric, dtype, central, pack
 
     var allowed: String {
       switch self {

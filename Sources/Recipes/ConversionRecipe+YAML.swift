@@ -1,3 +1,4 @@
+import FoundationEssentials
 import Yams
 
 extension ConversionRecipe {
@@ -31,10 +32,12 @@ extension ConversionRecipe {
 
   /// As YAML that `init(yaml:path:)` reads, with the defaults written out.
   public func yaml() throws -> String {
-    let encoder = YAMLEncoder()
-    encoder.options.allowUnicode = true
-    let node = try Yams.compose(yaml: encoder.encode(self)) ?? Node([(Node, Node)]())
-    return try Yams.serialize(node: node.readable, width: 120, allowUnicode: true)
+    // Its own encoder of YAML rounds numbers to 15 digits.
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = .withoutEscapingSlashes
+    let json = String(decoding: try encoder.encode(self), as: UTF8.self)
+    let node = try Yams.compose(yaml: json)?.readable(CodingKeys.self)
+    return try node.map { try Yams.serialize(node: $0, width: 120, allowUnicode: true) } ?? ""
   }
 
   /// Finds members that no recipe has.
@@ -55,16 +58,19 @@ extension ConversionRecipe {
     }
   }
 
-  /// The member whose name is most like `name`, of the same mapping where another one is as near.
+  /// The member whose name is most like `name`: of the same mapping, unless it is nearly that of another one.
   private static func nearestMember(to name: String, in prefix: [String]) -> String {
-    let all = allMembers(CodingKeys.self, prefix: [])
-    let nearest = all.min { a, b in
-      func rank(_ path: [String]) -> (Int, Int) {
-        (editDistance(name.lowercased(), path[path.count - 1]), path.dropLast() == prefix[...] ? 0 : 1)
-      }
-      return rank(a) < rank(b)
+    let ranked = allMembers(CodingKeys.self, prefix: []).map { path in
+      (path: path, distance: editDistance(name.lowercased(), path[path.count - 1]))
     }
-    return nearest?.joined(separator: ".") ?? ""
+    func nearest(_ isCandidate: ([String]) -> Bool) -> (path: [String], distance: Int)? {
+      ranked.filter { isCandidate($0.path) }.min { $0.distance < $1.distance }
+    }
+    let own = nearest { $0.dropLast() == prefix[...] }
+    let other = nearest { $0.dropLast() != prefix[...] }
+    guard let own, let other else { return "" }
+    let isOther = other.distance < own.distance && other.distance <= name.count / 3
+    return (isOther ? other : own).path.joined(separator: ".")
   }
 
   private static func allMembers(_ members: any RecipeMember.Type, prefix: [String]) -> [[String]] {
@@ -132,17 +138,27 @@ extension YamlError {
 }
 
 extension Node {
-  /// The same content: numbers as Swift writes them, lists of values on one line.
-  fileprivate var readable: Node {
+  /// The same content as a reader likes it: members in their order, lists of values on one line, no needless quotes.
+  fileprivate func readable(_ members: (any RecipeMember.Type)?) -> Node {
     switch self {
     case .scalar(var scalar):
-      if tag == Tag(.float), let value = Double(scalar.string) { scalar.string = "\(value)" }
+      if scalar.style != .plain, Node(scalar.string).tag == Tag(.str) { scalar.style = .any }
       return .scalar(scalar)
     case .mapping(let mapping):
-      return Node(mapping.map { ($0.key, $0.value.readable) })
+      let order = members?.names ?? []
+      let pairs = mapping.sorted { a, b in
+        (order.firstIndex(of: a.key.string ?? "") ?? 0) < (order.firstIndex(of: b.key.string ?? "") ?? 0)
+      }
+      return Node(
+        pairs.map { pair in
+          (
+            pair.key.readable(nil),
+            pair.value.readable(pair.key.string.flatMap { members?.member(named: $0) }?.members)
+          )
+        }, .implicit, .block)
     case .sequence(let sequence):
       let isOfValues = sequence.allSatisfy { $0.scalar != nil }
-      return Node(sequence.map(\.readable), .implicit, isOfValues ? .flow : .block)
+      return Node(sequence.map { $0.readable(members) }, .implicit, isOfValues ? .flow : .block)
     case .alias: return self
     }
   }

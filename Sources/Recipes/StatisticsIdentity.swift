@@ -24,8 +24,8 @@ public struct StatisticsIdentity: Sendable, Hashable {
 
 extension StatisticsIdentity: Codable {
   enum CodingKeys: String, RecipeMember {
-    case description
     case sha256 = "statistics_sha256"
+    case description
     case inputRidge = "input_ridge"
     case outputRidge = "output_ridge"
 

@@ -113,7 +113,7 @@ struct BudgetOptions: ParsableArguments {
     do {
       return try SqueezePlan(
         network, budget: requiredBudget(), criterion: criterion, ties: network.ties(tie, path: path),
-        minimumBond: minBond, structure: structure)
+        minimumBond: minBond, structure: structure, gauge: .canonical)
     } catch let error as SqueezeError {
       throw ConversionError.stageFile(path: path, reason: error.description)
     }

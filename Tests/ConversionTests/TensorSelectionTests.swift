@@ -103,10 +103,10 @@ import Testing
   }
 
   @Test func `a shape is parsed as the command line writes it`() throws {
-    let (glob, shape) = try TensorSelection.parseShape("*.a=b.weight=3,4,4x4,8,6")
-    #expect(glob == "*.a=b.weight")
-    #expect(shape == (try MPOShape(rowFactors: [3, 4, 4], columnFactors: [4, 8, 6])))
-    #expect(shape.description == "3,4,4x4,8,6")
+    let rule = try TensorSelection.parseShape("*.a=b.weight=3,4,4x4,8,6")
+    #expect(rule.glob == "*.a=b.weight")
+    #expect(rule.shape == (try MPOShape(rowFactors: [3, 4, 4], columnFactors: [4, 8, 6])))
+    #expect(rule.shape.description == "3,4,4x4,8,6")
   }
 
   @Test(arguments: [

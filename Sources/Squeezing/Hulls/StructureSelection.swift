@@ -73,13 +73,13 @@ struct StructureSelection {
     chosen[index] = point
   }
 
-  /// Takes of each curve the smallest point whose squared error is at most that curve's limit.
-  mutating func select(withinErrors limits: [Double]) {
+  /// Takes of each curve the smallest point that `isAllowed`; dense where there is none.
+  mutating func select(where isAllowed: (_ curve: Int, OperatorForm) -> Bool) {
     for (index, curve) in curves.enumerated() {
-      chosen[index] = curve.points.lastIndex { $0.squaredError <= limits[index] } ?? 0
+      take(index, to: curve.points.lastIndex { point in point.form.map { isAllowed(index, $0) } ?? true } ?? 0)
     }
   }
 
   /// What the members of a curve become; nil: dense.
-  func form(of curve: Int) -> StructureCurve.Form? { curves[curve].points[chosen[curve]].form }
+  func form(of curve: Int) -> OperatorForm? { curves[curve].points[chosen[curve]].form }
 }

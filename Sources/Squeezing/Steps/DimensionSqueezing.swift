@@ -4,13 +4,15 @@ import TensorNetworks
 /// Dimension squeezing over a whole stacked network (arXiv 2106.02205, algorithm 2, with the error estimated from the
 /// spectra alone): the cheapest step anywhere is taken, again and again.
 ///
-/// A matrix whose MPO is not smaller than itself counts as dense. With the criterion error per parameter every group
-/// starts dense, and its first step is the one from dense to the point of its own path where the error per parameter
-/// saved is least; from there on each step lowers one bond by one. With the criterion error every group starts from full
-/// bonds, as published. A group that starts as cores goes down from the bonds it has, and counts what its cores take.
-public struct DimensionSqueezing {
+/// A matrix counts what it is stored with in the gauge, but as dense while that is less. With the criterion error per
+/// parameter every group starts dense, and its first step is the one from dense to the point of its own path where the
+/// error per parameter saved is least; from there on each step lowers one bond by one. With the criterion error every
+/// group starts from full bonds, as published. A group that starts as cores goes down from the bonds it has, and counts
+/// what its cores take.
+struct DimensionSqueezing {
   let groups: [SqueezeGroup]
   let criterion: SqueezeCriterion
+  let gauge: Gauge
   /// The floor of each group's bonds.
   let minimumBonds: [Int]
   /// For each group, whether it started as cores, which nobody can make dense again.
@@ -18,7 +20,7 @@ public struct DimensionSqueezing {
   /// nil while the group is dense.
   private(set) var states: [SqueezeState?]
   /// Parameters of the matrices as they would be stored now.
-  public private(set) var parameters: Int
+  private(set) var parameters: Int
   private var heap = Heap<Candidate>()
 
   /// A step that may be taken; stale when its group has moved on since.
@@ -34,26 +36,28 @@ public struct DimensionSqueezing {
   }
   private var ages: [Int]
 
-  init(groups: [SqueezeGroup], criterion: SqueezeCriterion, minimumBond: Int = 1) {
+  init(groups: [SqueezeGroup], criterion: SqueezeCriterion, gauge: Gauge, minimumBond: Int = 1) {
     self.init(
-      groups: groups, criterion: criterion, minimumBonds: Array(repeating: minimumBond, count: groups.count),
+      groups: groups, criterion: criterion, gauge: gauge,
+      minimumBonds: Array(repeating: minimumBond, count: groups.count),
       starts: Array(repeating: nil, count: groups.count))
   }
 
   /// - Parameters:
   ///   - minimumBonds: the floor of each group's bonds.
   ///   - starts: the bonds each group has as cores; nil for a group that is dense. Their errors count from there.
-  init(groups: [SqueezeGroup], criterion: SqueezeCriterion, minimumBonds: [Int], starts: [[Int]?]) {
+  init(groups: [SqueezeGroup], criterion: SqueezeCriterion, gauge: Gauge, minimumBonds: [Int], starts: [[Int]?]) {
     self.groups = groups
     self.criterion = criterion
+    self.gauge = gauge
     self.minimumBonds = minimumBonds
     ages = Array(repeating: 0, count: groups.count)
     startedAsCores = starts.map { $0 != nil }
     states = zip(groups, starts).map { group, start in
       switch (start, criterion) {
-      case (let bonds?, _): SqueezeState(group, bonds: bonds)
+      case (let bonds?, _): SqueezeState(group, bonds: bonds, gauge: gauge)
       case (nil, .errorPerParameter): nil
-      case (nil, .error): SqueezeState(full: group)
+      case (nil, .error): SqueezeState(full: group, gauge: gauge)
       }
     }
     parameters = 0
@@ -140,7 +144,7 @@ public struct DimensionSqueezing {
 
   /// Walks the group down from full bonds by its own cheapest steps, to the first state that satisfies `isEnough`.
   private func path(of index: Int, until isEnough: (SqueezeState) -> Bool) -> SqueezeState? {
-    var state = SqueezeState(full: groups[index])
+    var state = SqueezeState(full: groups[index], gauge: gauge)
     while !isEnough(state) {
       guard let step = cheapestStep(of: index, from: state) else { return nil }
       state.take(step)
@@ -159,11 +163,11 @@ public struct DimensionSqueezing {
   /// Lowers every group by itself as far as the relative error bound of each of its members stays within `error`.
   mutating func squeezeEach(toRelativeError error: Double, layers: [LayerProfile]) {
     for (index, group) in groups.enumerated() {
-      var state = SqueezeState(full: group)
+      var state = SqueezeState(full: group, gauge: gauge)
       while let step = cheapestStep(of: index, from: state) {
         var next = state
         next.take(step)
-        if group.members.contains(where: { layers[$0].relativeErrorBound(bonds: next.bonds) > error }) { break }
+        if group.members.contains(where: { layers[$0].relativeErrorBound(bonds: next.bonds) ?? 0 > error }) { break }
         state = next
       }
       states[index] = state

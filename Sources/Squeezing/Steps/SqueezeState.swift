@@ -1,53 +1,21 @@
 import TensorNetworks
 
-/// One knob of the squeeze: a matrix, or several of the same shape that are tied to have the same bonds.
-struct SqueezeGroup {
-  /// Indices into the network's layers.
-  let members: [Int]
-  let shape: MPOShape
-  /// `I · J` of one member.
-  let denseParameterCount: Int
-  /// `energies[bond][m]`: how much the squared error of the group grows when the bond falls from m + 1 to m: the
-  /// members' `λ²`, each relative to the matrix's `‖W‖²`, added up.
-  let energies: [[Double]]
-
-  /// The criterion of the same name: `growth` is of the group's squared relative error, `saved` of one member's
-  /// parameters.
-  func errorPerParameter(_ growth: Double, saved: Int) -> Double {
-    growth * Double(denseParameterCount) / Double(saved * members.count)
-  }
-
-  init(members: [Int], of layers: [LayerProfile]) {
-    self.members = members
-    let first = layers[members[0]]
-    shape = first.shape
-    denseParameterCount = first.denseParameterCount
-    energies = first.spectra.spectra.indices.map { bond in
-      first.spectra.spectra[bond].indices.map { index in
-        members.reduce(0) { sum, member in
-          let layer = layers[member]
-          let value = layer.norm > 0 ? layer.spectra.spectra[bond][index] / layer.norm : 0
-          return sum + value * value
-        }
-      }
-    }
-  }
-}
-
 /// Bonds of a group on their way down, one single-bond step after the other.
 struct SqueezeState: Equatable {
-  var bonds: [Int]
+  let gauge: Gauge
+  private(set) var bonds: [Int]
   /// Squared relative error bound, summed over the group's members.
-  var squaredError = 0.0
-  /// Parameters of one member.
-  var parameters: Int
+  private(set) var squaredError = 0.0
+  /// Stored numbers of one member.
+  private(set) var parameters: Int
 
-  init(full group: SqueezeGroup) { self.init(group, bonds: group.shape.fullBonds) }
+  init(full group: SqueezeGroup, gauge: Gauge) { self.init(group, bonds: group.shape.fullBonds, gauge: gauge) }
 
   /// Errors count from `bonds` on.
-  init(_ group: SqueezeGroup, bonds: [Int]) {
+  init(_ group: SqueezeGroup, bonds: [Int], gauge: Gauge) {
+    self.gauge = gauge
     self.bonds = bonds
-    parameters = group.shape.parameterCount(bonds: bonds)
+    parameters = group.shape.storedCount(bonds: bonds, gauge: gauge)
   }
 
   /// Lowering one bond by one.
@@ -55,7 +23,7 @@ struct SqueezeState: Equatable {
     let bond: Int
     /// Growth of `squaredError`.
     let squaredErrorGrowth: Double
-    /// Parameters saved in every member.
+    /// Stored numbers saved in every member.
     let saved: Int
     /// The value the criterion compares.
     let cost: Double
@@ -71,13 +39,23 @@ struct SqueezeState: Equatable {
     let right = bond + 1 < bonds.count ? bonds[bond + 1] : 1
     guard left <= dimensions[bond] * lowered, right <= dimensions[bond + 1] * lowered else { return nil }
     let growth = group.energies[bond][lowered]
-    let saved = left * dimensions[bond] + dimensions[bond + 1] * right
+    let saved = saved(by: group.shape, at: bond, left: left, right: right)
     let cost =
       switch criterion {
       case .errorPerParameter: group.errorPerParameter(growth, saved: saved)
       case .error: (squaredError + growth).squareRoot() - squaredError.squareRoot()
       }
     return Step(bond: bond, squaredErrorGrowth: growth, saved: saved, cost: cost)
+  }
+
+  /// The difference of two `MPOShape.storedCount`, which is never below 1.
+  private func saved(by shape: MPOShape, at bond: Int, left: Int, right: Int) -> Int {
+    let elements = left * shape.siteDimensions[bond] + shape.siteDimensions[bond + 1] * right
+    return switch gauge {
+    case .compact: elements - (2 * bonds[bond] - 1)
+    case .canonical: elements
+    case .spectral: elements + (bond == shape.centralBond ? 1 : 0)
+    }
   }
 
   /// The cheapest step of this group; the leftmost of equals.
