@@ -161,6 +161,33 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     }
   }
 
+  /// Row r multiplied by `values[r]`.
+  public func scaled(rowsBy values: [Scalar]) -> Matrix {
+    precondition(values.count == rows)
+    var result = self
+    result.elements.withUnsafeMutableBufferPointer { target in
+      for (row, value) in values.enumerated() {
+        for place in (row * columns)..<((row + 1) * columns) { target[place] *= value }
+      }
+    }
+    return result
+  }
+
+  /// Whether every element is exactly that of the identity.
+  public var isIdentity: Bool {
+    guard rows == columns else { return false }
+    return elements.withUnsafeBufferPointer { elements in
+      (0..<rows).allSatisfy { row in
+        (0..<columns).allSatisfy { elements[row * columns + $0] == (row == $0 ? 1 : 0) }
+      }
+    }
+  }
+
+  /// The largest magnitude of an element, 0 for an empty matrix.
+  public var largestMagnitude: Scalar {
+    elements.reduce(0) { Swift.max($0, Swift.abs($1)) }
+  }
+
   /// The Frobenius norm, accumulated in double precision.
   public var norm: Double {
     elements.withUnsafeBufferPointer { Scalar.squaredNorm($0) }.squareRoot()

@@ -20,6 +20,13 @@ public struct MPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
 
   public var parameterCount: Int { shape.parameterCount(bonds: bonds) }
 
+  /// The operator with its cores in another precision.
+  public func converted<Other: LinearAlgebraScalar>(to type: Other.Type) -> MPO<Other> {
+    if let same = self as? MPO<Other> { return same }
+    return MPO<Other>(
+      shape: shape, cores: cores.map { Core(shape: $0.shape, elements: $0.elements.map { Other($0) }) })
+  }
+
   /// The product of the cores: the first `rows` rows and `columns` columns of the padded matrix.
   public func matrix(rows: Int, columns: Int) -> Matrix<Scalar> {
     let order = SiteOrder(shape, rows: rows, columns: columns)
