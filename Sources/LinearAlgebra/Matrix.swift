@@ -72,8 +72,11 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     if let same = self as? Matrix<Other> { return same }
     return Matrix<Other>(rows: rows, columns: columns) { target in
       elements.withUnsafeBufferPointer { source in
+        guard let base = source.baseAddress, let written = target.baseAddress else { return }
         if let source = source as? UnsafeBufferPointer<Double> {
-          Other.narrow(source.baseAddress!, count: source.count, into: target.baseAddress!)
+          Other.narrow(source.baseAddress!, count: source.count, into: written)
+        } else if let target = target as? UnsafeMutableBufferPointer<Double> {
+          Scalar.widen(base, count: source.count, into: target.baseAddress!)
         } else {
           for index in source.indices { target.initializeElement(at: index, to: Other(source[index])) }
         }
@@ -162,6 +165,7 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   }
 
   /// Row r multiplied by `values[r]`.
+  @inlinable
   public func scaled(rowsBy values: [Scalar]) -> Matrix {
     precondition(values.count == rows)
     var result = self
@@ -174,6 +178,7 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   }
 
   /// Whether every element is exactly that of the identity.
+  @inlinable
   public var isIdentity: Bool {
     guard rows == columns else { return false }
     return elements.withUnsafeBufferPointer { elements in
@@ -184,8 +189,9 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   }
 
   /// The largest magnitude of an element, 0 for an empty matrix.
+  @inlinable
   public var largestMagnitude: Scalar {
-    elements.reduce(0) { Swift.max($0, Swift.abs($1)) }
+    elements.withUnsafeBufferPointer { $0.reduce(0) { Swift.max($0, $1.magnitude) } }
   }
 
   /// The Frobenius norm, accumulated in double precision.

@@ -25,6 +25,8 @@ extension MPO {
   ///
   /// Each isometry spans the leading eigenvectors of a reduced density matrix of what the earlier truncations left. The
   /// side with which the other has less work comes first; the other one is computed on the tensor that is truncated.
+  /// Where a bond discards nothing its isometry is the identity: at full bonds the central tensor is a permutation of the
+  /// matrix, bit by bit.
   /// Memory: twice the tensor as it is after the first side.
   /// - Precondition: the matrix fits the padded sides of `shape`; its elements are finite.
   /// - Throws: `LinearAlgebraError`.
@@ -48,63 +50,81 @@ extension MPO {
 
 /// The way from a tensor in site order to the central tensor of its truncation.
 private struct CentralReduction<Scalar: LinearAlgebraScalar> {
-  private(set) var leftChain = IsometryChain()
-  private(set) var rightChain = IsometryChain()
+  private(set) var leftChain: IsometryChain
+  private(set) var rightChain: IsometryChain
   /// Elements `[left bond, central site, right bond]`.
-  let central: Matrix<Scalar>
+  private(set) var central: Matrix<Scalar>
 
   init(_ tensor: SiteOrderedTensor<Scalar>, shape: MPOShape, bonds: [Int]) throws {
     let (leftSites, rightSites) = (tensor.leftSites, tensor.rightSites)
     let leftBonds = Array(bonds[..<shape.centralIndex])
     let rightBonds = Array(bonds[shape.centralIndex...].reversed())
+    leftChain = IsometryChain(identitiesOf: leftSites)
+    rightChain = IsometryChain(identitiesOf: rightSites.reversed())
+    let isLeftCut = shape.isTruncated(leftOfCentre: true, to: bonds)
+    let isRightCut = shape.isTruncated(leftOfCentre: false, to: bonds)
+    guard isLeftCut || isRightCut else {
+      central = tensor.whole()
+      return
+    }
     if shape.isTruncatedLeftFirst(to: bonds) {
       leftChain = try GramPrecision.sufficient(for: Scalar.self) {
         try tensor.densities(right: false, precision: $0)?.left?.isometries(bonds: leftBonds)
       }
-      let rest = tensor.projected(left: leftChain.basis.converted(to: Scalar.self))
-      guard !rightSites.isEmpty else {
-        central = rest
-        return
-      }
+      central = leftChain.basis.map { tensor.projected(left: $0.converted(to: Scalar.self)) } ?? tensor.whole()
+      guard isRightCut else { return }
       rightChain = try GramPrecision.sufficient(for: Scalar.self) {
-        try rest.rightDensity(sites: rightSites, precision: $0)?.reversed().isometries(bonds: rightBonds)
+        try central.rightDensity(sites: rightSites, precision: $0)?.reversed().isometries(bonds: rightBonds)
       }
-      let basis = Self.rightBasis(rightChain, rightSites)
-      central = rest.reshaped(rows: rest.elements.count / basis.rows, columns: basis.rows) * basis
+      if let basis = Self.rightBasis(rightChain, rightSites) {
+        central = central.reshaped(rows: central.elements.count / basis.rows, columns: basis.rows) * basis
+      }
     } else {
       rightChain = try GramPrecision.sufficient(for: Scalar.self) {
         try tensor.densities(left: false, precision: $0)?.right?.reversed().isometries(bonds: rightBonds)
       }
-      let rest = tensor.projected(right: Self.rightBasis(rightChain, rightSites))
-      guard !leftSites.isEmpty else {
-        central = rest
-        return
-      }
+      central = Self.rightBasis(rightChain, rightSites).map { tensor.projected(right: $0) } ?? tensor.whole()
+      guard isLeftCut else { return }
       leftChain = try GramPrecision.sufficient(for: Scalar.self) {
-        try rest.leftDensity(sites: leftSites, precision: $0)?.isometries(bonds: leftBonds)
+        try central.leftDensity(sites: leftSites, precision: $0)?.isometries(bonds: leftBonds)
       }
-      let basis = leftChain.basis.transposed().converted(to: Scalar.self)
-      central = basis * rest.reshaped(rows: basis.columns, columns: rest.elements.count / basis.columns)
+      if let basis = leftChain.basis?.transposed().converted(to: Scalar.self) {
+        central = basis * central.reshaped(rows: basis.columns, columns: central.elements.count / basis.columns)
+      }
     }
   }
 
-  /// The basis right of the centre, rows in site order.
-  private static func rightBasis(_ chain: IsometryChain, _ sites: [Int]) -> Matrix<Scalar> {
-    chain.basis.rowsReordered(ReducedDensityMatrix.reversal(of: sites.reversed())).converted(to: Scalar.self)
+  /// The basis right of the centre, rows in site order; nil for the identity.
+  private static func rightBasis(_ chain: IsometryChain, _ sites: [Int]) -> Matrix<Scalar>? {
+    chain.basis?.rowsReordered(ReducedDensityMatrix.reversal(of: sites.reversed())).converted(to: Scalar.self)
   }
 }
 
 extension MPOShape {
+  /// Whether a truncation to `bonds` discards anything on a side of the centre: a bond there is below the product of the
+  /// sites outside of it.
+  fileprivate func isTruncated(leftOfCentre: Bool, to bonds: [Int]) -> Bool {
+    let centre = centralIndex
+    let sites = leftOfCentre ? Array(siteDimensions[..<centre]) : siteDimensions[(centre + 1)...].reversed()
+    let bonds = leftOfCentre ? Array(bonds[..<centre]) : bonds[centre...].reversed()
+    var size = 1
+    return zip(sites, bonds).contains { site, bond in
+      size *= site
+      return bond < size
+    }
+  }
+
   /// Whether a truncation to `bonds` begins left of the centre: with the side after which the other one takes fewer
-  /// operations, of a Gram matrix, which is symmetric, and of a projection. A side without sites is not the first.
+  /// operations, of a Gram matrix, which is symmetric, and of a projection. A side that is not truncated takes none, and is
+  /// not the first.
   func isTruncatedLeftFirst(to bonds: [Int]) -> Bool {
     let centre = centralIndex
     func cost(_ sites: ArraySlice<Int>, _ bond: Int) -> (operations: Double, remaining: Double) {
       let size = Double(sites.reduce(1, *))
       return (size + 2 * Double(bond), Double(bond) / size)
     }
-    guard centre > 0 else { return false }
-    guard centre < siteCount - 1 else { return true }
+    guard isTruncated(leftOfCentre: true, to: bonds) else { return false }
+    guard isTruncated(leftOfCentre: false, to: bonds) else { return true }
     let left = cost(siteDimensions[..<centre], bonds[centre - 1])
     let right = cost(siteDimensions[(centre + 1)...], bonds[centre])
     return left.operations + left.remaining * right.operations <= right.operations + right.remaining * left.operations

@@ -79,21 +79,24 @@ struct ReducedDensityMatrix {
   }
 
   /// The isometries of a truncation to `bonds` (`bonds[k]` between site k and the next), one after the other from the
-  /// outermost site, each computed on what the ones before have left; nil when the precision does not suffice to tell what
-  /// is to be discarded.
+  /// outermost site, each computed on what the ones before have left, those that discard nothing identities; nil when the
+  /// precision does not suffice to tell what is to be discarded.
   func isometries(bonds: [Int]) throws -> IsometryChain? {
     var chain = IsometryChain()
     var current = matrix
     var rest = sites.reduce(1, *)
     for (site, bond) in zip(sites, bonds) {
       rest /= site
-      let density = Self.partialTrace(current, over: rest)
-      let kept = min(bond, density.rows)
-      let decomposition = try SymmetricEigendecomposition(of: density)
-      let discarded = decomposition.values[kept...]
+      let size = current.rows / rest
+      guard bond < size else {
+        chain.append(.identity(size), site: site)
+        continue
+      }
+      let decomposition = try SymmetricEigendecomposition(of: Self.partialTrace(current, over: rest))
+      let discarded = decomposition.values[bond...]
       guard precision.resolves(discarded.reduce(0, +), of: discarded.count, largest: decomposition.values[0])
       else { return nil }
-      let projection = decomposition.vectors.firstRows(kept)
+      let projection = decomposition.vectors.firstRows(bond)
       if rest > 1 { current = Self.project(current, with: projection, rest: rest) }
       chain.append(projection.transposed(), site: site)
     }
@@ -115,12 +118,23 @@ struct ReducedDensityMatrix {
 struct IsometryChain {
   /// `cores[k]`: `[bond before · site, bond after]`, orthonormal columns.
   private(set) var cores: [Matrix<Double>] = []
-  /// Their contraction: `[∏ sites, last bond]`, orthonormal columns.
-  private(set) var basis = Matrix<Double>.identity(1)
+  /// Their contraction: `[∏ sites, last bond]`, orthonormal columns; nil for the identity.
+  private(set) var basis: Matrix<Double>?
+
+  init() {}
+
+  /// A side that is not truncated: all cores are identities.
+  init(identitiesOf sites: [Int]) {
+    for site in sites { append(.identity((cores.last?.columns ?? 1) * site), site: site) }
+  }
 
   mutating func append(_ core: Matrix<Double>, site: Int) {
-    basis = (basis * core.reshaped(rows: basis.columns, columns: site * core.columns))
-      .reshaped(rows: basis.rows * site, columns: core.columns)
+    if let contracted = basis {
+      basis = (contracted * core.reshaped(rows: contracted.columns, columns: site * core.columns))
+        .reshaped(rows: contracted.rows * site, columns: core.columns)
+    } else if !core.isIdentity {
+      basis = core
+    }
     cores.append(core)
   }
 }
