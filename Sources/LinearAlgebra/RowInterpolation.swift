@@ -5,14 +5,15 @@ import Glibc
 /// no element of `F` exceeds `bound` in magnitude (a row interpolative decomposition).
 ///
 /// An LU decomposition with partial pivoting chooses the first pivots. Then a pivot gives way to the row that has the largest
-/// element of `F`, until none exceeds the bound. Each exchange at least doubles the volume `|det A[pivots]|`, and Hadamard's
-/// inequality limits the volume, so their number is limited.
+/// element of `F`, until none exceeds the bound. Each exchange multiplies the volume `|det A[pivots]|` by more
+/// than the bound, and Hadamard's inequality limits the volume, so their number is limited.
 ///
 /// A matrix of less than full column rank (to 1e-6) is replaced by the orthonormal columns of its QR decomposition to choose
 /// the pivots, so that `F` is as bounded for it.
 public struct RowInterpolation: Sendable {
-  /// The largest magnitude of an element of `coefficients`.
-  public static let bound = 2.0
+  /// The largest magnitude of an element of `coefficients`. The smaller it is, the less rounding the coefficients and the
+  /// pivots costs.
+  public static let bound = 1.1
 
   /// `F = [m, n]`.
   public let coefficients: Matrix<Double>
@@ -105,7 +106,7 @@ private struct PivotSearch {
       }
     }
     let volume = diagonal.reduce(0) { $0 + log2($1) }
-    limit = Int(max(0, largestVolume - volume)) + columns
+    limit = Int(max(0, largestVolume - volume) / log2(RowInterpolation.bound)) + columns
   }
 
   /// Exchanges pivots for other rows until no coefficient exceeds the bound.

@@ -35,13 +35,14 @@ extension MPO {
     let bonds = shape.limitedBonds(bonds)
     let centre = shape.centralIndex
     let reduction = try CentralReduction(SiteOrderedTensor(matrix, shape: shape), shape: shape, bonds: bonds)
-    let chains = (reduction.leftChain.cores, reduction.rightChain.cores)
-    let cores = zip(shape.coreShapes(bonds: bonds), shape.siteDimensions).enumerated().map { site, sizes in
-      let (coreShape, dimension) = sizes
-      if site < centre { return Core(shape: coreShape, elements: chains.0[site].converted(to: Scalar.self).elements) }
+    let cores = shape.coreShapes(bonds: bonds).enumerated().map { site, coreShape in
       if site == centre { return Core(shape: coreShape, elements: reduction.central.elements) }
-      // [bond after · site, bond before] becomes [bond before, site, bond after].
-      let core = chains.1[shape.siteCount - 1 - site].rightToLeft(site: dimension)
+      let isometry =
+        site < centre
+        ? reduction.leftChain?.cores[site]
+        // [bond after · site, bond before] becomes [bond before, site, bond after].
+        : reduction.rightChain?.cores[shape.siteCount - 1 - site].rightToLeft(site: coreShape[1] * coreShape[2])
+      let core = isometry ?? .identity(site < centre ? coreShape[3] : coreShape[0])
       return Core(shape: coreShape, elements: core.converted(to: Scalar.self).elements)
     }
     self.init(shape: shape, cores: cores)
@@ -50,17 +51,15 @@ extension MPO {
 
 /// The way from a tensor in site order to the central tensor of its truncation.
 private struct CentralReduction<Scalar: LinearAlgebraScalar> {
-  private(set) var leftChain: IsometryChain
-  private(set) var rightChain: IsometryChain
+  /// nil for a side that is not truncated, whose cores are identities.
+  private(set) var leftChain: IsometryChain?
+  private(set) var rightChain: IsometryChain?
   /// Elements `[left bond, central site, right bond]`.
-  private(set) var central: Matrix<Scalar>
+  let central: Matrix<Scalar>
 
   init(_ tensor: SiteOrderedTensor<Scalar>, shape: MPOShape, bonds: [Int]) throws {
-    let (leftSites, rightSites) = (tensor.leftSites, tensor.rightSites)
     let leftBonds = Array(bonds[..<shape.centralIndex])
     let rightBonds = Array(bonds[shape.centralIndex...].reversed())
-    leftChain = IsometryChain(identitiesOf: leftSites)
-    rightChain = IsometryChain(identitiesOf: rightSites.reversed())
     let isLeftCut = shape.isTruncated(leftOfCentre: true, to: bonds)
     let isRightCut = shape.isTruncated(leftOfCentre: false, to: bonds)
     guard isLeftCut || isRightCut else {
@@ -68,35 +67,44 @@ private struct CentralReduction<Scalar: LinearAlgebraScalar> {
       return
     }
     if shape.isTruncatedLeftFirst(to: bonds) {
-      leftChain = try GramPrecision.sufficient(for: Scalar.self) {
+      let chain = try GramPrecision.sufficient(for: Scalar.self) {
         try tensor.densities(right: false, precision: $0)?.left?.isometries(bonds: leftBonds)
       }
-      central = leftChain.basis.map { tensor.projected(left: $0.converted(to: Scalar.self)) } ?? tensor.whole()
-      guard isRightCut else { return }
-      rightChain = try GramPrecision.sufficient(for: Scalar.self) {
-        try central.rightDensity(sites: rightSites, precision: $0)?.reversed().isometries(bonds: rightBonds)
+      leftChain = chain
+      let rest = tensor.projected(left: chain.basis.converted(to: Scalar.self))
+      guard isRightCut else {
+        central = rest
+        return
       }
-      if let basis = Self.rightBasis(rightChain, rightSites) {
-        central = central.reshaped(rows: central.elements.count / basis.rows, columns: basis.rows) * basis
+      let sites = tensor.rightSites
+      let nextChain = try GramPrecision.sufficient(for: Scalar.self) {
+        try rest.rightDensity(sites: sites, precision: $0)?.reversed().isometries(bonds: rightBonds)
       }
+      rightChain = nextChain
+      let basis = Self.rightBasis(nextChain, sites)
+      central = rest.reshaped(rows: rest.elements.count / basis.rows, columns: basis.rows) * basis
     } else {
-      rightChain = try GramPrecision.sufficient(for: Scalar.self) {
+      let chain = try GramPrecision.sufficient(for: Scalar.self) {
         try tensor.densities(left: false, precision: $0)?.right?.reversed().isometries(bonds: rightBonds)
       }
-      central = Self.rightBasis(rightChain, rightSites).map { tensor.projected(right: $0) } ?? tensor.whole()
-      guard isLeftCut else { return }
-      leftChain = try GramPrecision.sufficient(for: Scalar.self) {
-        try central.leftDensity(sites: leftSites, precision: $0)?.isometries(bonds: leftBonds)
+      rightChain = chain
+      let rest = tensor.projected(right: Self.rightBasis(chain, tensor.rightSites))
+      guard isLeftCut else {
+        central = rest
+        return
       }
-      if let basis = leftChain.basis?.transposed().converted(to: Scalar.self) {
-        central = basis * central.reshaped(rows: basis.columns, columns: central.elements.count / basis.columns)
+      let nextChain = try GramPrecision.sufficient(for: Scalar.self) {
+        try rest.leftDensity(sites: tensor.leftSites, precision: $0)?.isometries(bonds: leftBonds)
       }
+      leftChain = nextChain
+      let basis = nextChain.basis.transposed().converted(to: Scalar.self)
+      central = basis * rest.reshaped(rows: basis.columns, columns: rest.elements.count / basis.columns)
     }
   }
 
-  /// The basis right of the centre, rows in site order; nil for the identity.
-  private static func rightBasis(_ chain: IsometryChain, _ sites: [Int]) -> Matrix<Scalar>? {
-    chain.basis?.rowsReordered(ReducedDensityMatrix.reversal(of: sites.reversed())).converted(to: Scalar.self)
+  /// The basis right of the centre, rows in site order.
+  private static func rightBasis(_ chain: IsometryChain, _ sites: [Int]) -> Matrix<Scalar> {
+    chain.basis.rowsReordered(ReducedDensityMatrix.reversal(of: sites.reversed())).converted(to: Scalar.self)
   }
 }
 

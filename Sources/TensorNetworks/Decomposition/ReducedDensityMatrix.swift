@@ -118,23 +118,12 @@ struct ReducedDensityMatrix {
 struct IsometryChain {
   /// `cores[k]`: `[bond before · site, bond after]`, orthonormal columns.
   private(set) var cores: [Matrix<Double>] = []
-  /// Their contraction: `[∏ sites, last bond]`, orthonormal columns; nil for the identity.
-  private(set) var basis: Matrix<Double>?
-
-  init() {}
-
-  /// A side that is not truncated: all cores are identities.
-  init(identitiesOf sites: [Int]) {
-    for site in sites { append(.identity((cores.last?.columns ?? 1) * site), site: site) }
-  }
+  /// Their contraction: `[∏ sites, last bond]`, orthonormal columns.
+  private(set) var basis = Matrix<Double>.identity(1)
 
   mutating func append(_ core: Matrix<Double>, site: Int) {
-    if let contracted = basis {
-      basis = (contracted * core.reshaped(rows: contracted.columns, columns: site * core.columns))
-        .reshaped(rows: contracted.rows * site, columns: core.columns)
-    } else if !core.isIdentity {
-      basis = core
-    }
+    basis = (basis * core.reshaped(rows: basis.columns, columns: site * core.columns))
+      .reshaped(rows: basis.rows * site, columns: core.columns)
     cores.append(core)
   }
 }
