@@ -25,6 +25,8 @@ extension MPO {
   ///
   /// Each isometry spans the leading eigenvectors of a reduced density matrix of what the earlier truncations left. The
   /// side with which the other has less work comes first; the other one is computed on the tensor that is truncated.
+  /// Where a bond discards nothing its isometry is the identity: at full bonds the central tensor is a permutation of the
+  /// matrix, bit by bit.
   /// Memory: twice the tensor as it is after the first side.
   /// - Precondition: the matrix fits the padded sides of `shape`; its elements are finite.
   /// - Throws: `LinearAlgebraError`.
@@ -33,13 +35,14 @@ extension MPO {
     let bonds = shape.limitedBonds(bonds)
     let centre = shape.centralIndex
     let reduction = try CentralReduction(SiteOrderedTensor(matrix, shape: shape), shape: shape, bonds: bonds)
-    let chains = (reduction.leftChain.cores, reduction.rightChain.cores)
-    let cores = zip(shape.coreShapes(bonds: bonds), shape.siteDimensions).enumerated().map { site, sizes in
-      let (coreShape, dimension) = sizes
-      if site < centre { return Core(shape: coreShape, elements: chains.0[site].converted(to: Scalar.self).elements) }
+    let cores = shape.coreShapes(bonds: bonds).enumerated().map { site, coreShape in
       if site == centre { return Core(shape: coreShape, elements: reduction.central.elements) }
-      // [bond after · site, bond before] becomes [bond before, site, bond after].
-      let core = chains.1[shape.siteCount - 1 - site].rightToLeft(site: dimension)
+      let isometry =
+        site < centre
+        ? reduction.leftChain?.cores[site]
+        // [bond after · site, bond before] becomes [bond before, site, bond after].
+        : reduction.rightChain?.cores[shape.siteCount - 1 - site].rightToLeft(site: coreShape[1] * coreShape[2])
+      let core = isometry ?? .identity(site < centre ? coreShape[3] : coreShape[0])
       return Core(shape: coreShape, elements: core.converted(to: Scalar.self).elements)
     }
     self.init(shape: shape, cores: cores)
@@ -48,42 +51,53 @@ extension MPO {
 
 /// The way from a tensor in site order to the central tensor of its truncation.
 private struct CentralReduction<Scalar: LinearAlgebraScalar> {
-  private(set) var leftChain = IsometryChain()
-  private(set) var rightChain = IsometryChain()
+  /// nil for a side that is not truncated, whose cores are identities.
+  private(set) var leftChain: IsometryChain?
+  private(set) var rightChain: IsometryChain?
   /// Elements `[left bond, central site, right bond]`.
   let central: Matrix<Scalar>
 
   init(_ tensor: SiteOrderedTensor<Scalar>, shape: MPOShape, bonds: [Int]) throws {
-    let (leftSites, rightSites) = (tensor.leftSites, tensor.rightSites)
     let leftBonds = Array(bonds[..<shape.centralIndex])
     let rightBonds = Array(bonds[shape.centralIndex...].reversed())
+    let isLeftCut = shape.isTruncated(leftOfCentre: true, to: bonds)
+    let isRightCut = shape.isTruncated(leftOfCentre: false, to: bonds)
+    guard isLeftCut || isRightCut else {
+      central = tensor.whole()
+      return
+    }
     if shape.isTruncatedLeftFirst(to: bonds) {
-      leftChain = try GramPrecision.sufficient(for: Scalar.self) {
+      let chain = try GramPrecision.sufficient(for: Scalar.self) {
         try tensor.densities(right: false, precision: $0)?.left?.isometries(bonds: leftBonds)
       }
-      let rest = tensor.projected(left: leftChain.basis.converted(to: Scalar.self))
-      guard !rightSites.isEmpty else {
+      leftChain = chain
+      let rest = tensor.projected(left: chain.basis.converted(to: Scalar.self))
+      guard isRightCut else {
         central = rest
         return
       }
-      rightChain = try GramPrecision.sufficient(for: Scalar.self) {
-        try rest.rightDensity(sites: rightSites, precision: $0)?.reversed().isometries(bonds: rightBonds)
+      let sites = tensor.rightSites
+      let nextChain = try GramPrecision.sufficient(for: Scalar.self) {
+        try rest.rightDensity(sites: sites, precision: $0)?.reversed().isometries(bonds: rightBonds)
       }
-      let basis = Self.rightBasis(rightChain, rightSites)
+      rightChain = nextChain
+      let basis = Self.rightBasis(nextChain, sites)
       central = rest.reshaped(rows: rest.elements.count / basis.rows, columns: basis.rows) * basis
     } else {
-      rightChain = try GramPrecision.sufficient(for: Scalar.self) {
+      let chain = try GramPrecision.sufficient(for: Scalar.self) {
         try tensor.densities(left: false, precision: $0)?.right?.reversed().isometries(bonds: rightBonds)
       }
-      let rest = tensor.projected(right: Self.rightBasis(rightChain, rightSites))
-      guard !leftSites.isEmpty else {
+      rightChain = chain
+      let rest = tensor.projected(right: Self.rightBasis(chain, tensor.rightSites))
+      guard isLeftCut else {
         central = rest
         return
       }
-      leftChain = try GramPrecision.sufficient(for: Scalar.self) {
-        try rest.leftDensity(sites: leftSites, precision: $0)?.isometries(bonds: leftBonds)
+      let nextChain = try GramPrecision.sufficient(for: Scalar.self) {
+        try rest.leftDensity(sites: tensor.leftSites, precision: $0)?.isometries(bonds: leftBonds)
       }
-      let basis = leftChain.basis.transposed().converted(to: Scalar.self)
+      leftChain = nextChain
+      let basis = nextChain.basis.transposed().converted(to: Scalar.self)
       central = basis * rest.reshaped(rows: basis.columns, columns: rest.elements.count / basis.columns)
     }
   }
@@ -95,16 +109,30 @@ private struct CentralReduction<Scalar: LinearAlgebraScalar> {
 }
 
 extension MPOShape {
+  /// Whether a truncation to `bonds` discards anything on a side of the centre: a bond there is below the product of the
+  /// sites outside of it.
+  fileprivate func isTruncated(leftOfCentre: Bool, to bonds: [Int]) -> Bool {
+    let centre = centralIndex
+    let sites = leftOfCentre ? Array(siteDimensions[..<centre]) : siteDimensions[(centre + 1)...].reversed()
+    let bonds = leftOfCentre ? Array(bonds[..<centre]) : bonds[centre...].reversed()
+    var size = 1
+    return zip(sites, bonds).contains { site, bond in
+      size *= site
+      return bond < size
+    }
+  }
+
   /// Whether a truncation to `bonds` begins left of the centre: with the side after which the other one takes fewer
-  /// operations, of a Gram matrix, which is symmetric, and of a projection. A side without sites is not the first.
+  /// operations, of a Gram matrix, which is symmetric, and of a projection. A side that is not truncated takes none, and is
+  /// not the first.
   func isTruncatedLeftFirst(to bonds: [Int]) -> Bool {
     let centre = centralIndex
     func cost(_ sites: ArraySlice<Int>, _ bond: Int) -> (operations: Double, remaining: Double) {
       let size = Double(sites.reduce(1, *))
       return (size + 2 * Double(bond), Double(bond) / size)
     }
-    guard centre > 0 else { return false }
-    guard centre < siteCount - 1 else { return true }
+    guard isTruncated(leftOfCentre: true, to: bonds) else { return false }
+    guard isTruncated(leftOfCentre: false, to: bonds) else { return true }
     let left = cost(siteDimensions[..<centre], bonds[centre - 1])
     let right = cost(siteDimensions[(centre + 1)...], bonds[centre])
     return left.operations + left.remaining * right.operations <= right.operations + right.remaining * left.operations

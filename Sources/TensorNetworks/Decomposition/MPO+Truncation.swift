@@ -1,30 +1,14 @@
 import LinearAlgebra
 
-/// Canonical form, spectra and truncation of cores as they are (fine-tuned ones, say), without the matrix they stand
-/// for: every step is a decomposition of one core, so a bond costs what its neighbouring cores cost.
+/// Spectra and truncation of cores as they are (fine-tuned ones, say), without the matrix they stand for: every step is a
+/// decomposition of one core, so a bond costs what its neighbouring cores cost.
 ///
-/// All of it is computed in double precision. The gauge is moved by QR decompositions, so that canonical form is exact to
-/// about 1e-13 of the norm; singular values and vectors come from density matrices, so that singular values below about 1e-8 of
-/// the largest are rounding noise, and a truncation is the best one to that precision.
+/// All of it is computed in double precision. Singular values and vectors come from density matrices, so that singular values
+/// below about 1e-8 of the largest are rounding noise, and a truncation is the best one to that precision.
 extension MPO where Scalar == Double {
-  /// The same operator with all cores but the central one isometries: those left of it satisfy `AᵀA = 1`, those right of
-  /// it `BBᵀ = 1`; the central one carries the weight. The bonds stay.
+  /// The singular spectra of the operator at every bond: at bond k + 1 as many values as it has in canonical form. What a
+  /// bond could hold beyond them is zero.
   ///
-  /// - Precondition: no bond is above what its neighbours allow.
-  /// - Throws: `LinearAlgebraError`.
-  public func canonicalized() throws -> MPO {
-    var chain = CoreChain(self)
-    try chain.canonicalizeLeft()
-    chain.mirror()
-    try chain.canonicalizeLeft()
-    chain.mirror()
-    return MPO(shape: shape, cores: chain.cores)
-  }
-
-  /// The singular spectra of the operator at every bond: `bonds[k]` values at bond k + 1. What a bond could hold beyond
-  /// them is zero.
-  ///
-  /// - Precondition: no bond is above what its neighbours allow.
   /// - Throws: `LinearAlgebraError`.
   public func spectra() throws -> SingularSpectra {
     var chain = CoreChain(try canonicalized())
@@ -40,7 +24,6 @@ extension MPO where Scalar == Double {
   /// that bond, and its error is the tail of the bond's spectrum; with several the squared error is at most the sum of
   /// the tails.
   ///
-  /// - Precondition: no bond of the operator is above what its neighbours allow.
   /// - Throws: `LinearAlgebraError`.
   public func truncated(to bonds: [Int]) throws -> MPO {
     let bonds = shape.limitedBonds(zip(bonds, self.bonds).map { min($0, $1) })
@@ -54,15 +37,6 @@ extension MPO where Scalar == Double {
     try chain.truncateLeft(to: isLeftFirst ? right : left)
     if isLeftFirst { chain.mirror() }
     return MPO(shape: shape, cores: chain.cores)
-  }
-}
-
-extension MPO {
-  /// The operator with its cores in another precision.
-  public func converted<Other: LinearAlgebraScalar>(to type: Other.Type) -> MPO<Other> {
-    if let same = self as? MPO<Other> { return same }
-    return MPO<Other>(
-      shape: shape, cores: cores.map { Core(shape: $0.shape, elements: $0.elements.map { Other($0) }) })
   }
 }
 
@@ -81,15 +55,6 @@ private struct CoreChain {
   mutating func mirror() {
     cores = cores.reversed().map(\.mirrored)
     centre = cores.count - 1 - centre
-  }
-
-  /// Makes isometries of the cores left of the centre, one QR decomposition after the other.
-  mutating func canonicalizeLeft() throws {
-    for index in 0..<centre {
-      let decomposition = try QRDecomposition(of: cores[index].leftUnfolding)
-      cores[index] = Core(shape: cores[index].shape, elements: decomposition.q.elements)
-      cores[index + 1] = cores[index + 1].multipliedFromLeft(by: decomposition.r)
-    }
   }
 
   /// For each bond left of the centre: `R Rᵀ = [d, d]` for everything right of the bond, `R = [d, …]`. Its eigenvalues are
@@ -149,18 +114,6 @@ extension Core<Double> {
       count = elements.count
     }
     return Core(shape: [rightBond, rowFactor, columnFactor, leftBond], elements: result)
-  }
-
-  /// `matrix = [d, leftBond]`.
-  fileprivate func multipliedFromLeft(by matrix: Matrix<Double>) -> Core {
-    Core(
-      shape: [matrix.rows, rowFactor, columnFactor, rightBond], elements: (matrix * rightUnfolding).elements)
-  }
-
-  /// `matrix = [rightBond, d]`.
-  fileprivate func multipliedFromRight(by matrix: Matrix<Double>) -> Core {
-    Core(
-      shape: [leftBond, rowFactor, columnFactor, matrix.columns], elements: (leftUnfolding * matrix).elements)
   }
 }
 

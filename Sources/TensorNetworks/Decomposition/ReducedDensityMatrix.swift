@@ -79,21 +79,24 @@ struct ReducedDensityMatrix {
   }
 
   /// The isometries of a truncation to `bonds` (`bonds[k]` between site k and the next), one after the other from the
-  /// outermost site, each computed on what the ones before have left; nil when the precision does not suffice to tell what
-  /// is to be discarded.
+  /// outermost site, each computed on what the ones before have left, those that discard nothing identities; nil when the
+  /// precision does not suffice to tell what is to be discarded.
   func isometries(bonds: [Int]) throws -> IsometryChain? {
     var chain = IsometryChain()
     var current = matrix
     var rest = sites.reduce(1, *)
     for (site, bond) in zip(sites, bonds) {
       rest /= site
-      let density = Self.partialTrace(current, over: rest)
-      let kept = min(bond, density.rows)
-      let decomposition = try SymmetricEigendecomposition(of: density)
-      let discarded = decomposition.values[kept...]
+      let size = current.rows / rest
+      guard bond < size else {
+        chain.append(.identity(size), site: site)
+        continue
+      }
+      let decomposition = try SymmetricEigendecomposition(of: Self.partialTrace(current, over: rest))
+      let discarded = decomposition.values[bond...]
       guard precision.resolves(discarded.reduce(0, +), of: discarded.count, largest: decomposition.values[0])
       else { return nil }
-      let projection = decomposition.vectors.firstRows(kept)
+      let projection = decomposition.vectors.firstRows(bond)
       if rest > 1 { current = Self.project(current, with: projection, rest: rest) }
       chain.append(projection.transposed(), site: site)
     }

@@ -40,6 +40,9 @@ struct SiteOrderedTensor<Scalar: LinearAlgebraScalar> {
     )
   }
 
+  /// All of it, `[left, centre · right]`.
+  func whole() -> Matrix<Scalar> { order.tensor(of: matrix) }
+
   /// `basisᵀ · T` for the unfolding left of the centre: `[basis.columns, centre · right]`.
   func projected(left basis: Matrix<Scalar>) -> Matrix<Scalar> {
     let transposed = basis.transposed()
