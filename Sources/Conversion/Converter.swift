@@ -26,7 +26,7 @@ public struct Converter: Sendable {
   /// How long the cores of more than two sites are refined in it.
   public var refinement = RefinementOptions()
   /// How the conversion was asked for, for the manifest.
-  public var options: [String: String] = [:]
+  public var recipe: ConversionRecipe?
   public var generator: String
 
   public init(jobs: Int, generator: String) {

@@ -37,13 +37,13 @@ public struct Merger: Sendable {
     let counter = ProgressCounter(
       .merge,
       total: dense.reduce(whole.cores.reduce(0) { $0 + $1.valueCount }) { $0 + $1.info.elementCount }, progress)
-    func part(_ name: String) -> MPOCheckpoint { parts[origins[name] ?? 0] }
-    try forEachInParallel(dense.sorted { ($1.storedBytes, $0.name) < ($0.storedBytes, $1.name) }, jobs: jobs) {
-      try writer.copyDense($0, from: part($0.name))
+    let owners = origins.mapValues { parts[$0] }
+    try forEachInParallel(dense.sorted { ($1.info.byteCount, $0.name) < ($0.info.byteCount, $1.name) }, jobs: jobs) {
+      if let part = owners[$0.name] { try writer.copyDense($0, from: part) }
       counter.finished($0.name, elements: $0.info.elementCount)
     }
     try forEachInParallel(whole.cores.sorted { ($1.storedBytes, $0.name) < ($0.storedBytes, $1.name) }, jobs: jobs) {
-      try writer.copy($0, from: part($0.name))
+      if let part = owners[$0.name] { try writer.copy($0, from: part) }
       counter.finished($0.name, elements: $0.valueCount)
     }
     if let skeleton = manifest.source?.skeleton {

@@ -1,4 +1,5 @@
 import Checkpoints
+import LinearAlgebra
 import MPOCheckpoints
 import TensorNetworks
 

@@ -82,7 +82,6 @@ struct Convert: ParsableCommand {
     if let path = self.plan {
       let bytes = try readFile(path)
       plan = try StageFile.decode(bytes, as: StageFile.Plan.self, format: StageFile.Plan.formatName, path: path).plan
-      converter.options = ["plan": plan.budget]
     } else {
       let network = try SourceNetwork(checkpoint, selection: selection)
       if let warning = try converter.statistics?.warning(for: network) { warn(warning) }
@@ -91,15 +90,9 @@ struct Convert: ParsableCommand {
       display.clear()
       warnings.forEach(warn)
       plan = try budget.plan(profile, path: model)
-      converter.options = ["budget": plan.budget, "criterion": plan.criterion.rawValue]
       if case .maximumError(let error)? = budget.budget { converter.maximumError = error }
       if budget.lossless { converter.isLossless = true }
     }
-    if let statistics = converter.statistics {
-      converter.options.merge(try statistics.options) { own, _ in own }
-    }
-    if let central { converter.options["central"] = central.rawValue }
-    if pack { converter.options["pack"] = PackedEntry.codec }
     let manifest = try converter.convert(checkpoint, plan: plan, to: output.temporaryPath, progress: display.handler)
     display.clear()
     try output.commit()

@@ -60,7 +60,7 @@ struct MPOInspection {
       text += " from \(source.files.map { escaped($0.file) }.joined(separator: ", ")) (\(source.format.rawValue))"
     }
     text += "\n"
-    if let recipe = manifest.conversion { text += RecipeText.text(of: recipe) }
+    if let recipe = manifest.conversion { text += "recipe: \(recipe)\n" }
     if let squeeze = manifest.squeeze {
       text +=
         "squeezed in \(squeeze.rounds) rounds, \(escaped(squeeze.limit)): score \(squeeze.baselineScore) -> "
@@ -160,9 +160,9 @@ struct MPOInspection {
       for chain in matrix.operators.compactMap({ contents.operator(named: $0) }) { lines += self.lines(of: chain) }
     }
     let arrays = contents.namedCores(of: record)
-    let stored = record.isDense ? record.storedBytes : arrays.reduce(0) { $0 + $1.storedBytes }
+    let stored = record.array?.storedBytes ?? arrays.reduce(0) { $0 + $1.storedBytes }
     if stored > 0 {
-      let entries = record.isDense ? record.entries : arrays.flatMap(\.entries)
+      let entries = record.array?.entries ?? arrays.flatMap(\.entries)
       let unpacked = entries.reduce(0) { $0 + $1.byteCount }
       lines.append(
         (

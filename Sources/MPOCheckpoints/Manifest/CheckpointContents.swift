@@ -69,7 +69,7 @@ public struct CheckpointContents: Sendable, Equatable {
   }
 
   /// Everything that is stored: for each tensor in order its elements, or the cores that it is the first to need.
-  var arrays: [any StoredArray] {
+  public var arrays: [any StoredArray] {
     var seen: Set<String> = []
     return tensors.flatMap { tensor -> [any StoredArray] in
       if let array = tensor.array { return [array] }

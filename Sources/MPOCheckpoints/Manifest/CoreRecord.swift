@@ -2,13 +2,13 @@ import Checkpoints
 import TensorNetworks
 
 /// An array as it is stored: a dense tensor, or a core.
-protocol StoredArray {
+public protocol StoredArray: Sendable {
   var name: String { get }
   /// Of the whole array.
   var shape: [Int] { get }
   var encoding: Encoding { get }
   /// Its entries that are stored packed; the writer fills it in.
-  var packed: [PackedEntry] { get set }
+  var packed: [PackedEntry] { get }
 }
 
 extension StoredArray {

@@ -38,7 +38,7 @@ public struct OperatorRecord: Sendable, Equatable {
     }
 
     /// The cores it names, with their roles.
-    var cores: [(name: String, role: CoreRecord.Role)] {
+    public var cores: [(name: String, role: CoreRecord.Role)] {
       [(basis, .basis), (permutation, .permutation), (scale, .scale)].compactMap { name, role in
         name.map { ($0, role) }
       }
@@ -63,7 +63,7 @@ public struct OperatorRecord: Sendable, Equatable {
   }
 
   /// Every core it names, in order, with the role and shape that each must have.
-  var namedCores: [(name: String, role: CoreRecord.Role, shape: [Int])] {
+  public var namedCores: [(name: String, role: CoreRecord.Role, shape: [Int])] {
     var result = zip(cores, shape.coreShapes(bonds: bonds)).enumerated().map { index, core in
       (name: core.0, role: index == shape.centralIndex ? CoreRecord.Role.central : .auxiliary, shape: core.1)
     }

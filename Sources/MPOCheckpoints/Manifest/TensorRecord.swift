@@ -53,18 +53,18 @@ public struct TensorRecord: Sendable, Equatable {
   public var isDense: Bool { if case .dense = storage { true } else { false } }
 
   /// The array that holds a dense tensor.
-  var array: DenseArray? {
+  public var array: DenseArray? {
     guard case .dense(let encoding) = storage else { return nil }
     return DenseArray(name: name, shape: shape, encoding: encoding, packed: packed)
   }
 }
 
 /// A dense tensor as it is stored.
-struct DenseArray: StoredArray {
-  let name: String
-  let shape: [Int]
-  let encoding: Encoding
-  var packed: [PackedEntry]
+public struct DenseArray: StoredArray {
+  public let name: String
+  public let shape: [Int]
+  public let encoding: Encoding
+  public let packed: [PackedEntry]
 }
 
 /// A matrix made of operators: blocks stacked along the rows, each a sum of ranges of operators.
