@@ -189,10 +189,7 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   }
 
   /// The largest magnitude of an element, 0 for an empty matrix.
-  @inlinable
-  public var largestMagnitude: Scalar {
-    elements.withUnsafeBufferPointer { $0.reduce(0) { Swift.max($0, $1.magnitude) } }
-  }
+  public var largestMagnitude: Scalar { elements.withUnsafeBufferPointer { Scalar.largestMagnitude($0) } }
 
   /// The Frobenius norm, accumulated in double precision.
   public var norm: Double {

@@ -53,6 +53,19 @@ public struct MPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     return sum
   }
 
+  /// `‖W − MPO‖_F / ‖W‖_F`, also where the squares vanish or overflow; 0 when both are zero.
+  public func relativeError(to matrix: MatrixView<Scalar>) -> Double {
+    let squaredNorm = matrix.squaredNorm
+    if MatrixView<Scalar>.holds(squaredNorm) { return (squaredDistance(to: matrix) / squaredNorm).squareRoot() }
+    return matrix.withUnitScale { view, scale in
+      var cores = cores
+      let centre = shape.centralIndex
+      cores[centre].elements = cores[centre].elements.map { $0 / scale }
+      let squaredDistance = MPO(shape: shape, cores: cores).squaredDistance(to: view)
+      return squaredDistance == 0 ? 0 : (squaredDistance / view.squaredNorm).squareRoot()
+    }
+  }
+
   /// Calls `body` with consecutive rows of the unfolding left of the centre, `[range.count, order.restSize]`.
   private func forEachBlock(_ order: SiteOrder, _ body: (Range<Int>, UnsafeMutablePointer<Scalar>) -> Void) {
     let (first, second) = halves()

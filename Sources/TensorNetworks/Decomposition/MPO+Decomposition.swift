@@ -8,13 +8,15 @@ extension SingularSpectra {
   /// O(I·J·(L + R)) for the sizes L and R of the two Gram matrices.
   /// - Throws: `LinearAlgebraError`.
   public init<Scalar>(of matrix: MatrixView<Scalar>, shape: MPOShape) throws {
-    let tensor = SiteOrderedTensor(matrix, shape: shape)
-    self = try GramPrecision.sufficient(for: Scalar.self) { precision in
-      guard let densities = tensor.densities(precision: precision),
-        let left = try densities.left.map({ try $0.spectra() }) ?? [],
-        let right = try densities.right.map({ try $0.reversed().spectra() }) ?? []
-      else { return nil }
-      return SingularSpectra(left + right.reversed())
+    self = try matrix.withUnitScale { matrix, scale in
+      let tensor = SiteOrderedTensor(matrix, shape: shape)
+      return try GramPrecision.sufficient(for: Scalar.self) { precision in
+        guard let densities = tensor.densities(precision: precision),
+          let left = try densities.left.map({ try $0.spectra() }) ?? [],
+          let right = try densities.right.map({ try $0.reversed().spectra() }) ?? []
+        else { return nil }
+        return SingularSpectra((left + right.reversed()).map { $0.map { $0 * Double(scale) } })
+      }
     }
   }
 }
@@ -34,7 +36,7 @@ extension MPO {
     precondition(matrix.rows <= shape.rows && matrix.columns <= shape.columns)
     let bonds = shape.limitedBonds(bonds)
     let centre = shape.centralIndex
-    let reduction = try CentralReduction(SiteOrderedTensor(matrix, shape: shape), shape: shape, bonds: bonds)
+    let reduction = try CentralReduction(matrix, shape: shape, bonds: bonds)
     let cores = shape.coreShapes(bonds: bonds).enumerated().map { site, coreShape in
       if site == centre { return Core(shape: coreShape, elements: reduction.central.elements) }
       let isometry =
@@ -55,24 +57,32 @@ private struct CentralReduction<Scalar: LinearAlgebraScalar> {
   private(set) var leftChain: IsometryChain?
   private(set) var rightChain: IsometryChain?
   /// Elements `[left bond, central site, right bond]`.
-  let central: Matrix<Scalar>
+  private(set) var central: Matrix<Scalar>
 
-  init(_ tensor: SiteOrderedTensor<Scalar>, shape: MPOShape, bonds: [Int]) throws {
-    let leftBonds = Array(bonds[..<shape.centralIndex])
-    let rightBonds = Array(bonds[shape.centralIndex...].reversed())
-    let isLeftCut = shape.isTruncated(leftOfCentre: true, to: bonds)
-    let isRightCut = shape.isTruncated(leftOfCentre: false, to: bonds)
-    guard isLeftCut || isRightCut else {
-      central = tensor.whole()
+  init(_ matrix: MatrixView<Scalar>, shape: MPOShape, bonds: [Int]) throws {
+    guard bonds != shape.fullBonds else {
+      central = SiteOrderedTensor(matrix, shape: shape).whole()
       return
     }
+    self = try matrix.withUnitScale { matrix, scale in
+      var reduction = try Self(truncating: SiteOrderedTensor(matrix, shape: shape), shape: shape, bonds: bonds)
+      if scale != 1 {
+        reduction.central = reduction.central.scaled(rowsBy: Array(repeating: scale, count: reduction.central.rows))
+      }
+      return reduction
+    }
+  }
+
+  private init(truncating tensor: SiteOrderedTensor<Scalar>, shape: MPOShape, bonds: [Int]) throws {
+    let leftBonds = Array(bonds[..<shape.centralIndex])
+    let rightBonds = Array(bonds[shape.centralIndex...].reversed())
     if shape.isTruncatedLeftFirst(to: bonds) {
       let chain = try GramPrecision.sufficient(for: Scalar.self) {
         try tensor.densities(right: false, precision: $0)?.left?.isometries(bonds: leftBonds)
       }
       leftChain = chain
       let rest = tensor.projected(left: chain.basis.converted(to: Scalar.self))
-      guard isRightCut else {
+      guard shape.isTruncated(leftOfCentre: false, to: bonds) else {
         central = rest
         return
       }
@@ -89,7 +99,7 @@ private struct CentralReduction<Scalar: LinearAlgebraScalar> {
       }
       rightChain = chain
       let rest = tensor.projected(right: Self.rightBasis(chain, tensor.rightSites))
-      guard isLeftCut else {
+      guard shape.isTruncated(leftOfCentre: true, to: bonds) else {
         central = rest
         return
       }

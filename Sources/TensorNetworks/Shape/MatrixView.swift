@@ -17,6 +17,24 @@ public struct MatrixView<Scalar: LinearAlgebraScalar> {
 
   /// `‖W‖_F²`, in double precision; not finite if an element is not.
   public var squaredNorm: Double { Scalar.squaredNorm(elements) }
+
+  /// `‖W‖_F`, also where the squares vanish or overflow; not finite if an element is not.
+  public var norm: Double {
+    let squaredNorm = squaredNorm
+    if Self.holds(squaredNorm) { return squaredNorm.squareRoot() }
+    return withUnitScale { view, scale in view.squaredNorm.squareRoot() * Double(scale) }
+  }
+
+  /// Whether a sum of squares in double precision has lost nothing to its range.
+  static func holds(_ squaredNorm: Double) -> Bool { (1e-250...1e250).contains(squaredNorm) }
+
+  /// Calls `body` with a matrix whose elements can be squared: this one, or a copy divided by the power of two that is the
+  /// second argument.
+  func withUnitScale<Result>(_ body: (MatrixView, Scalar) throws -> Result) rethrows -> Result {
+    guard let factor = Scalar.unitScale(of: elements) else { return try body(self, 1) }
+    return try Matrix(rows: rows, columns: columns, elements: elements.map { $0 * factor })
+      .withView { try body($0, 1 / factor) }
+  }
 }
 
 extension Matrix {
