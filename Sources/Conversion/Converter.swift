@@ -215,7 +215,7 @@ extension Converter {
       return factorization
     }
     return try MPO(decomposing: view, shape: mpo.shape, bonds: mpo.bonds)
-      .refined(toward: view, metric: metric.forRefinement(of: (mpo.rows, mpo.columns)), options: refinement)
+      .refined(toward: view, metric: metric.forRefinement(rows: mpo.rows, columns: mpo.columns), options: refinement)
   }
 }
 

@@ -34,10 +34,12 @@ struct LayerMetric {
     return try whitened?.lowRank(rank)
   }
 
-  /// The metric with the ridges for chains of several sites, in which their cores are refined.
-  func forRefinement(of view: (rows: Int, columns: Int)) throws -> Metric {
+  /// The metric with the ridges for chains of several sites, in which the cores of an `[rows, columns]` are refined. It is
+  /// decoded anew: a chain needs the second moments themselves, which are not kept.
+  func forRefinement(rows: Int, columns: Int) throws -> Metric {
+    if case .elements(let weights) = prepared { return .elements(weights) }
     let ridges = statistics.ridges(of: tensor, for: .sites)
-    return (try statistics.metric(of: tensor, rows: view.rows, columns: view.columns) ?? .frobenius)
+    return (try statistics.metric(of: tensor, rows: rows, columns: columns) ?? .frobenius)
       .regularized(rowRidge: ridges.rows, columnRidge: ridges.columns)
   }
 
