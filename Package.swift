@@ -69,7 +69,7 @@ let package = Package(
     .testTarget(name: "LinearAlgebraTests", dependencies: ["LinearAlgebra", "TestSupport"]),
     .testTarget(name: "TensorNetworksTests", dependencies: ["TensorNetworks", "TestSupport"]),
     .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "TestSupport"]),
-    .testTarget(name: "MPOCheckpointsTests", dependencies: ["MPOCheckpoints", "TestSupport"]),
+    .testTarget(name: "MPOCheckpointsTests", dependencies: ["MPOCheckpoints", "Recipes", "Squeezing", "TestSupport"]),
     .testTarget(name: "SqueezingTests", dependencies: ["Squeezing", "TestSupport"]),
     .testTarget(name: "RecipesTests", dependencies: ["Recipes", "TestSupport"]),
     .testTarget(name: "ConversionTests", dependencies: ["Conversion", "TestSupport"]),

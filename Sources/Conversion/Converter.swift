@@ -194,11 +194,13 @@ public struct Converter: Sendable {
     with writer: MPOCheckpointWriter
   ) throws -> TensorRecord {
     try checkpoint.withMatrix(of: record.info, rows: chain.rows, columns: chain.columns) { (view: MatrixView<Scalar>) in
-      let metric = try statistics?.metric(of: record.name, rows: chain.rows, columns: chain.columns)
+      let metric = try statistics.flatMap {
+        try LayerMetric(of: record.info, rows: chain.rows, columns: chain.columns, $0)
+      }
       let stored = try writer.write(cores(of: view, chain, metric: metric).gauged(chain.gauge), of: chain)
       var result = record
       result.blocks?.relativeError = relativeError(of: stored, to: view)
-      result.blocks?.metricRelativeError = metric.map { $0.relativeError(of: stored, to: view) }
+      result.blocks?.metricRelativeError = metric?.relativeError(of: stored, to: view)
       return result
     }
   }
@@ -207,27 +209,17 @@ public struct Converter: Sendable {
 extension Converter {
   /// The cores of one matrix: in a metric, the best factorisation for two sites, refined ones for more.
   private func cores<Scalar>(
-    of view: MatrixView<Scalar>, _ chain: OperatorRecord, metric: Metric?
+    of view: MatrixView<Scalar>, _ chain: OperatorRecord, metric: LayerMetric?
   ) throws -> MPO<Scalar> {
     guard let metric else { return try MPO(decomposing: view, shape: chain.shape, bonds: chain.bonds) }
-    if metric.elements == nil, chain.shape == .lowRank(rows: chain.rows, columns: chain.columns) {
-      return try MPO(lowRank: view, rank: chain.bonds[0], metric: metric.regularized(for: .lowRank, statistics))
+    if chain.shape == .lowRank(rows: chain.rows, columns: chain.columns),
+      let factorization = try metric.lowRank(of: view, rank: chain.bonds[0])
+    {
+      return factorization
     }
     return try MPO(decomposing: view, shape: chain.shape, bonds: chain.bonds)
-      .refined(toward: view, metric: metric.regularized(for: .sites, statistics), options: refinement)
-  }
-}
-
-extension Metric {
-  /// The relative error of the cores in this metric.
-  func relativeError<Scalar>(of mpo: MPO<Scalar>, to view: MatrixView<Scalar>) -> Double {
-    let matrix = Matrix(rows: view.rows, columns: view.columns, elements: Array(view.elements)).converted(
-      to: Double.self)
-    let restored = mpo.matrix(rows: view.rows, columns: view.columns).converted(to: Double.self)
-    var difference = matrix
-    difference.subtract(restored)
-    let total = squaredNorm(of: matrix)
-    return total > 0 ? (max(0, squaredNorm(of: difference)) / total).squareRoot() : 0
+      .refined(
+        toward: view, metric: metric.forRefinement(rows: chain.rows, columns: chain.columns), options: refinement)
   }
 }
 

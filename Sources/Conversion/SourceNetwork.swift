@@ -90,14 +90,14 @@ public struct SourceNetwork: Sendable {
       (view: MatrixView<Scalar>) in
       let norm = view.squaredNorm.squareRoot()
       guard norm.isFinite, norm < Double(Scalar.greatestFiniteMagnitude) / 1e4 else { return nil }
-      let metric = try statistics?.metric(of: matrix.tensor.name, rows: matrix.rows, columns: matrix.columns)
+      let metric = try statistics.flatMap {
+        try LayerMetric(of: matrix.tensor, rows: matrix.rows, columns: matrix.columns, $0)
+      }
       return LayerProfile(
         name: matrix.tensor.name, split: MatrixSplit(rows: matrix.rows, columns: matrix.columns, shape: matrix.shape),
         norm: norm, spectra: try SingularSpectra(of: view, shape: matrix.shape),
         singularValues: try Matrix.singularValues(of: view.elements, rows: view.rows, columns: view.columns),
-        metricSingularValues: try metric.flatMap { metric in
-          metric.elements == nil ? try metric.regularized(for: .lowRank, statistics).singularValues(of: view) : nil
-        })
+        metricSingularValues: try metric?.singularValues(of: view))
     }
   }
 }

@@ -78,6 +78,7 @@ struct Convert: ParsableCommand {
     converter.packs = pack
     converter.part = part
     converter.statistics = try calibration.statistics()
+    try converter.statistics?.keepPreparedMetrics(passes: plan == nil ? 2 : 1, in: output.temporaryPath)
     let plan: SqueezePlan
     if let path = self.plan {
       let bytes = try readFile(path)

@@ -1,11 +1,18 @@
 import LinearAlgebra
 
-/// The norm in which the error of a matrix is measured: `‖G^½ (W−Ŵ) S^½‖_F` for second moments `G` of the gradient at
-/// the layer's outputs and `S` of its inputs, or `Σ F ⊙ (W−Ŵ)²` for element-wise weights.
+/// The norm in which the error `D = W − Ŵ` of a matrix `[I, J]` is measured.
 ///
-/// With both sides the identity it is the Frobenius norm; with diagonals it is the norm of FWSVD and ASVD, with `S` alone
-/// that of SVD-LLM, with both that of the Kronecker-factored curvature of the network's output.
-public struct Metric: Sendable, Equatable {
+/// With both sides of `.sides` diagonal it is the norm of FWSVD and ASVD, with the inputs' side alone that of SVD-LLM, with
+/// both that of the Kronecker-factored curvature of the network's output.
+public enum Metric: Sendable, Equatable {
+  /// `‖D‖_F`.
+  case frobenius
+  /// `‖G^½ D S^½‖_F` for second moments `G`, of the rows, and `S`, of the columns: for a linear layer those of the gradient
+  /// at its outputs and of its inputs.
+  case sides(rows: Side, columns: Side)
+  /// `√(Σ F ⊙ D²)` for weights `F`, `[I, J]`, not negative.
+  case elements(Matrix<Float>)
+
   /// The weight of one side of the matrix.
   public enum Side: Sendable, Equatable {
     case identity
@@ -15,60 +22,33 @@ public struct Metric: Sendable, Equatable {
     case full(Matrix<Double>)
   }
 
-  /// `G`, of the rows.
-  public var rows: Side
-  /// `S`, of the columns.
-  public var columns: Side
-  /// `F`, `[I, J]`, not negative: when there, the sides are not used.
-  public var elements: Matrix<Float>?
-
-  public init(rows: Side = .identity, columns: Side = .identity, elements: Matrix<Float>? = nil) {
-    self.rows = rows
-    self.columns = columns
-    self.elements = elements
+  /// `.frobenius` when both sides are the identity, else `.sides`.
+  public init(rows: Side = .identity, columns: Side = .identity) {
+    self = rows == .identity && columns == .identity ? .frobenius : .sides(rows: rows, columns: columns)
   }
 
-  public var isIdentity: Bool { rows == .identity && columns == .identity && elements == nil }
-
-  /// The metric with `ridge · mean(diagonal)` added to the diagonals of the sides, which makes them positive definite.
+  /// The metric with `ridge · mean(diagonal)` added to the diagonals of the sides, which makes them positive definite; a
+  /// side that is zero becomes the identity. Weights of elements stay as they are.
   public func regularized(rowRidge: Double, columnRidge: Double) -> Metric {
-    Metric(rows: rows.regularized(rowRidge), columns: columns.regularized(columnRidge), elements: elements)
+    guard case .sides(let rows, let columns) = self else { return self }
+    return Metric(rows: rows.regularized(rowRidge), columns: columns.regularized(columnRidge))
   }
 
   /// `G D S`, or `F ⊙ D`: half the gradient of the squared norm. O(I·J·(I + J)).
   public func applied<Scalar>(to difference: Matrix<Scalar>) -> Matrix<Scalar> {
-    if let elements {
-      return difference.multipliedElementwise(by: elements.converted(to: Scalar.self))
+    AppliedMetric(self).applied(to: difference)
+  }
+
+  /// `⟨D, G D S⟩`, or `Σ F ⊙ D²`. O(I·J·(I + J)).
+  public func squaredNorm(of difference: Matrix<Double>) -> Double {
+    let weighted = applied(to: difference)
+    return difference.elements.withUnsafeBufferPointer { a in
+      weighted.elements.withUnsafeBufferPointer { Double.dot(a, $0) }
     }
-    return columns.multiplied(right: true, rows.multiplied(right: false, difference))
   }
 }
 
 extension Metric.Side {
-  fileprivate func regularized(_ ridge: Double) -> Metric.Side {
-    switch self {
-    case .identity: return self
-    case .diagonal(let values):
-      let mean = values.reduce(0, +) / Double(max(1, values.count))
-      return mean > 0 ? .diagonal(values.map { $0 + ridge * mean }) : .identity
-    case .full(var matrix):
-      let mean = (0..<matrix.rows).reduce(0) { $0 + matrix[$1, $1] } / Double(max(1, matrix.rows))
-      guard mean > 0 else { return .identity }
-      for index in 0..<matrix.rows { matrix[index, index] += ridge * mean }
-      return .full(matrix)
-    }
-  }
-
-  /// `A M`, or `M A` from the right.
-  fileprivate func multiplied<Scalar>(right: Bool, _ matrix: Matrix<Scalar>) -> Matrix<Scalar> {
-    switch self {
-    case .identity: matrix
-    case .diagonal(let values): matrix.scaled(by: values, right: right)
-    case .full(let side):
-      right ? matrix * side.converted(to: Scalar.self) : side.converted(to: Scalar.self) * matrix
-    }
-  }
-
   /// The trace over the number of rows, 1 for the identity.
   public var meanDiagonal: Double {
     switch self {
@@ -77,55 +57,79 @@ extension Metric.Side {
     case .full(let matrix): (0..<matrix.rows).reduce(0) { $0 + matrix[$1, $1] } / Double(max(1, matrix.rows))
     }
   }
+
+  /// The side with `ridge · meanDiagonal` on its diagonal; the identity when the mean is not positive.
+  func regularized(_ ridge: Double) -> Metric.Side {
+    let mean = meanDiagonal
+    switch self {
+    case .identity: return self
+    case .diagonal(let values): return mean > 0 ? .diagonal(values.map { $0 + ridge * mean }) : .identity
+    case .full(var matrix):
+      guard mean > 0 else { return .identity }
+      for index in 0..<matrix.rows { matrix[index, index] += ridge * mean }
+      return .full(matrix)
+    }
+  }
 }
 
-/// A triangular or diagonal root `L` of a side `A = L Lᵀ`.
-enum MetricRoot {
-  case identity
-  case diagonal([Double])
-  case triangular(CholeskyFactor)
+/// A metric in the precision of a computation that applies it many times.
+enum AppliedMetric<Scalar: LinearAlgebraScalar> {
+  case frobenius
+  case sides(rows: Side, columns: Side)
+  case elements(Matrix<Scalar>)
 
-  /// - Throws: `LinearAlgebraError.notPositiveDefinite`.
-  init(of side: Metric.Side) throws {
-    switch side {
-    case .identity: self = .identity
-    case .diagonal(let values): self = .diagonal(values.map { $0.squareRoot() })
-    case .full(let matrix): self = .triangular(try CholeskyFactor(of: matrix))
+  enum Side {
+    case identity
+    case diagonal([Double])
+    case full(Matrix<Scalar>)
+
+    init(_ side: Metric.Side) {
+      switch side {
+      case .identity: self = .identity
+      case .diagonal(let values): self = .diagonal(values)
+      case .full(let matrix): self = .full(matrix.converted(to: Scalar.self))
+      }
     }
   }
 
-  /// `Lᵀ M`.
-  func transposedTimes(_ matrix: Matrix<Double>) -> Matrix<Double> {
-    switch self {
-    case .identity: matrix
-    case .diagonal(let values): matrix.scaled(by: values, right: false)
-    case .triangular(let factor): factor.lower.transposed() * matrix
+  init(_ metric: Metric) {
+    switch metric {
+    case .frobenius: self = .frobenius
+    case .sides(let rows, let columns): self = .sides(rows: Side(rows), columns: Side(columns))
+    case .elements(let weights): self = .elements(weights.converted(to: Scalar.self))
     }
   }
 
-  /// `M L`.
-  func timesFromRight(_ matrix: Matrix<Double>) -> Matrix<Double> {
+  /// `G D S`, or `F ⊙ D`.
+  func applied(to difference: Matrix<Scalar>) -> Matrix<Scalar> {
     switch self {
-    case .identity: matrix
-    case .diagonal(let values): matrix.scaled(by: values, right: true)
-    case .triangular(let factor): matrix * factor.lower
-    }
-  }
-
-  /// `L⁻ᵀ M`.
-  func inverseTransposedTimes(_ matrix: Matrix<Double>) -> Matrix<Double> {
-    switch self {
-    case .identity: matrix
-    case .diagonal(let values): matrix.scaled(by: values.map { $0 > 0 ? 1 / $0 : 0 }, right: false)
-    case .triangular(let factor): factor.solvedTransposed(matrix)
+    case .frobenius: return difference
+    case .elements(let weights): return difference.multipliedElementwise(by: weights)
+    case .sides(let rows, let columns):
+      let half =
+        switch rows {
+        case .identity: difference
+        case .diagonal(let values): difference.scaled(rowsBy: values)
+        case .full(let side): side * difference
+        }
+      return switch columns {
+      case .identity: half
+      case .diagonal(let values): half.scaled(columnsBy: values.map { Scalar($0) })
+      case .full(let side): half * side
+      }
     }
   }
 }
 
 extension Matrix {
-  /// Rows (or, from the right, columns) multiplied by the values.
-  fileprivate func scaled(by values: [Double], right: Bool) -> Matrix {
-    let factors = values.map { Scalar($0) }
-    return right ? scaled(columnsBy: factors) : transposed().scaled(columnsBy: factors).transposed()
+  /// Row r multiplied by `values[r]`.
+  func scaled(rowsBy values: [Double]) -> Matrix {
+    precondition(values.count == rows)
+    return Matrix(rows: rows, columns: columns) { target in
+      for row in 0..<rows {
+        let factor = Scalar(values[row])
+        for index in (row * columns)..<((row + 1) * columns) { target[index] = elements[index] * factor }
+      }
+    }
   }
 }
