@@ -10,16 +10,20 @@ public struct ConversionOptions: Sendable {
   public var jobs: Int
   /// What the manifest says has written it.
   public var generator: String
+  /// Where what is prepared of the metrics is kept until it is needed again, in an unnamed temporary file of at most the
+  /// size of the statistics in double precision; nil to prepare it anew each time.
+  public var scratchFolder: String?
   public var progress: ProgressHandler
   /// Called with what the user should know although the work goes on.
   public var warning: @Sendable (String) -> Void
 
   public init(
-    jobs: Int, generator: String, progress: @escaping ProgressHandler = { _ in },
+    jobs: Int, generator: String, scratchFolder: String? = nil, progress: @escaping ProgressHandler = { _ in },
     warning: @escaping @Sendable (String) -> Void = { _ in }
   ) {
     self.jobs = jobs
     self.generator = generator
+    self.scratchFolder = scratchFolder
     self.progress = progress
     self.warning = warning
   }
@@ -57,17 +61,20 @@ public struct ConversionPipeline: Sendable {
   /// Found once, for all stages.
   private let ties: [String: TensorInfo]
 
+  /// - Parameter passes: how many stages will look at the matrices: 2 for a profile and a decomposition.
   /// - Throws: `StatisticsMismatch` when the statistics are not those of the recipe, `RecipeConflict` for members of it
   ///   that do not go together, and the errors of reading.
   public init(
     _ source: any DenseCheckpoint, recipe: ConversionRecipe, statistics: CalibrationStatistics? = nil,
-    options: ConversionOptions
+    options: ConversionOptions, passes: Int = 2
   ) throws {
     if let conflict = recipe.conflict() { throw conflict }
     self.source = source
     self.recipe = recipe
     self.options = options
-    self.statistics = try statistics.checked(against: recipe.metric)
+    var statistics = try statistics.checked(against: recipe.metric)
+    if let folder = options.scratchFolder { try statistics?.keepPreparedMetrics(passes: passes, in: folder) }
+    self.statistics = statistics
     ties = try TiedTensors.find(in: source)
   }
 

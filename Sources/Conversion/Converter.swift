@@ -194,11 +194,13 @@ public struct Converter: Sendable {
     with writer: MPOCheckpointWriter
   ) throws -> TensorRecord {
     try checkpoint.withMatrix(of: record.info, rows: mpo.rows, columns: mpo.columns) { (view: MatrixView<Scalar>) in
-      let metric = try statistics?.metric(of: record.name, rows: mpo.rows, columns: mpo.columns)
+      let metric = try statistics.flatMap {
+        try LayerMetric(of: record.info, rows: mpo.rows, columns: mpo.columns, $0)
+      }
       let stored = try writer.write(cores(of: view, mpo, metric: metric), of: record)
       var measured = mpo
       measured.relativeError = relativeError(of: stored, to: view)
-      measured.metricRelativeError = metric.map { $0.relativeError(of: stored, to: view) }
+      measured.metricRelativeError = metric?.relativeError(of: stored, to: view)
       var result = record
       result.storage = .mpo(measured)
       return result
@@ -209,27 +211,16 @@ public struct Converter: Sendable {
 extension Converter {
   /// The cores of one matrix: in a metric, the best factorisation for two sites, refined ones for more.
   private func cores<Scalar>(
-    of view: MatrixView<Scalar>, _ mpo: MPORecord, metric: Metric?
+    of view: MatrixView<Scalar>, _ mpo: MPORecord, metric: LayerMetric?
   ) throws -> MPO<Scalar> {
     guard let metric else { return try MPO(decomposing: view, shape: mpo.shape, bonds: mpo.bonds) }
-    if metric.elements == nil, mpo.shape == .lowRank(rows: mpo.rows, columns: mpo.columns) {
-      return try MPO(lowRank: view, rank: mpo.bonds[0], metric: metric.regularized(for: .lowRank, statistics))
+    if mpo.shape == .lowRank(rows: mpo.rows, columns: mpo.columns),
+      let factorization = try metric.lowRank(of: view, rank: mpo.bonds[0])
+    {
+      return factorization
     }
     return try MPO(decomposing: view, shape: mpo.shape, bonds: mpo.bonds)
-      .refined(toward: view, metric: metric.regularized(for: .sites, statistics), options: refinement)
-  }
-}
-
-extension Metric {
-  /// The relative error of the cores in this metric.
-  func relativeError<Scalar>(of mpo: MPO<Scalar>, to view: MatrixView<Scalar>) -> Double {
-    let matrix = Matrix(rows: view.rows, columns: view.columns, elements: Array(view.elements)).converted(
-      to: Double.self)
-    let restored = mpo.matrix(rows: view.rows, columns: view.columns).converted(to: Double.self)
-    var difference = matrix
-    difference.subtract(restored)
-    let total = squaredNorm(of: matrix)
-    return total > 0 ? (max(0, squaredNorm(of: difference)) / total).squareRoot() : 0
+      .refined(toward: view, metric: metric.forRefinement(of: (mpo.rows, mpo.columns)), options: refinement)
   }
 }
 

@@ -97,9 +97,11 @@ public struct SourceNetwork: Sendable {
       (view: MatrixView<Scalar>) in
       let norm = view.squaredNorm.squareRoot()
       guard norm.isFinite, norm < Double(Scalar.greatestFiniteMagnitude) / 1e4 else { return nil }
-      let metric = try statistics?.metric(of: matrix.tensor.name, rows: matrix.rows, columns: matrix.columns)
+      let metric = try statistics.flatMap {
+        try LayerMetric(of: matrix.tensor, rows: matrix.rows, columns: matrix.columns, $0)
+      }
       let parts = LayerProfile.parts(
-        for: recipe.structure, recipe.budget ?? .ratio(1), hasMetric: metric.map { $0.elements == nil } ?? false)
+        for: recipe.structure, recipe.budget ?? .ratio(1), hasMetric: metric?.hasFactorization ?? false)
       return LayerProfile(
         name: matrix.tensor.name, split: MatrixSplit(rows: matrix.rows, columns: matrix.columns, shape: matrix.shape),
         norm: norm,
@@ -107,7 +109,7 @@ public struct SourceNetwork: Sendable {
         singularValues: parts.contains(.singularValues)
           ? try Matrix.singularValues(of: view.elements, rows: view.rows, columns: view.columns) : nil,
         metricSingularValues: parts.contains(.metricSingularValues)
-          ? try metric?.regularized(for: .lowRank, statistics).singularValues(of: view) : nil)
+          ? try metric?.singularValues(of: view) : nil)
     }
   }
 }

@@ -34,11 +34,7 @@ extension CalibrationStatistics {
   /// Which statistics these are, for a recipe. Reads the file once.
   public func identity(inputRidge: Double? = nil, outputRidge: Double? = nil) throws -> StatisticsIdentity {
     StatisticsIdentity(
-      sha256: try sha256, description: description, inputRidge: inputRidge, outputRidge: outputRidge)
-  }
-
-  var sha256: String {
-    get throws { try files.first.map { try FileFingerprint(ofFileAt: $0).sha256 } ?? "" }
+      sha256: try identity.sha256, description: description, inputRidge: inputRidge, outputRidge: outputRidge)
   }
 }
 
@@ -49,9 +45,9 @@ extension CalibrationStatistics? {
     switch (self, expected) {
     case (nil, nil): return nil
     case (nil, let expected?): throw StatisticsMismatch.missing(expected: expected)
-    case (let found?, nil): throw StatisticsMismatch.unexpected(path: found.path, sha256: try found.sha256)
+    case (let found?, nil): throw StatisticsMismatch.unexpected(path: found.path, sha256: try found.identity.sha256)
     case (var found?, let expected?):
-      let sha256 = try found.sha256
+      let sha256 = try found.identity.sha256
       guard sha256 == expected.sha256 else {
         throw StatisticsMismatch.differs(path: found.path, sha256: sha256, expected: expected)
       }

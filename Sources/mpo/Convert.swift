@@ -78,7 +78,8 @@ struct Convert: ParsableCommand {
     let output = try outputOptions.begin(output, kind: .folder, inputs: [model] + checkpoint.files)
     let display = ProgressDisplay(work.progress)
     let pipeline = try ConversionPipeline(
-      checkpoint, recipe: recipe, statistics: statistics, options: work.options(display), from: source)
+      checkpoint, recipe: recipe, statistics: statistics,
+      options: work.options(display, scratchFolder: output.temporaryPath), passes: planned == nil ? 2 : 1, from: source)
     let plan = try planned?.plan ?? pipeline.plan(pipeline.profile())
     let records = try pipeline.decompose(plan, to: output.temporaryPath, part: part)
     display.clear()
@@ -91,10 +92,10 @@ extension ConversionPipeline {
   /// - Parameter origin: where the recipe is from, for messages; nil for options.
   init(
     _ source: any DenseCheckpoint, recipe: ConversionRecipe, statistics: CalibrationStatistics?,
-    options: ConversionOptions, from origin: RecipeSource?
+    options: ConversionOptions, passes: Int = 1, from origin: RecipeSource?
   ) throws {
     do {
-      try self.init(source, recipe: recipe, statistics: statistics, options: options)
+      try self.init(source, recipe: recipe, statistics: statistics, options: options, passes: passes)
     } catch let mismatch as StatisticsMismatch {
       throw origin?.error(for: mismatch) ?? mismatch
     }

@@ -18,8 +18,10 @@ struct WorkOptions: ParsableArguments {
   }
 
   /// How a conversion is carried out, shown on `display`.
-  func options(_ display: ProgressDisplay) -> ConversionOptions {
-    ConversionOptions(jobs: jobs, generator: MPOTool.generator, progress: display.handler) { warning in
+  func options(_ display: ProgressDisplay, scratchFolder: String? = nil) -> ConversionOptions {
+    ConversionOptions(
+      jobs: jobs, generator: MPOTool.generator, scratchFolder: scratchFolder, progress: display.handler
+    ) { warning in
       display.clear()
       warn(warning)
     }

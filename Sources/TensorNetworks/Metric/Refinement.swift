@@ -112,36 +112,6 @@ private struct RefinementObjective<Scalar: LinearAlgebraScalar> {
   }
 }
 
-/// A metric in the precision of the computation.
-private struct AppliedMetric<Scalar: LinearAlgebraScalar> {
-  private let rows: Matrix<Scalar>?
-  private let columns: Matrix<Scalar>?
-  private let rest: Metric
-
-  init(_ metric: Metric) {
-    if case .full(let matrix) = metric.rows, metric.elements == nil {
-      rows = matrix.converted(to: Scalar.self)
-    } else {
-      rows = nil
-    }
-    if case .full(let matrix) = metric.columns, metric.elements == nil {
-      columns = matrix.converted(to: Scalar.self)
-    } else {
-      columns = nil
-    }
-    rest = Metric(
-      rows: rows == nil ? metric.rows : .identity, columns: columns == nil ? metric.columns : .identity,
-      elements: metric.elements)
-  }
-
-  func applied(to difference: Matrix<Scalar>) -> Matrix<Scalar> {
-    var result = rest.applied(to: difference)
-    if let rows { result = rows * result }
-    if let columns { result = result * columns }
-    return result
-  }
-}
-
 extension SiteOrder {
   /// The matrix of a whole tensor in site order, `[leftSize, restSize]`.
   fileprivate func matrix<Scalar>(_ tensor: Matrix<Scalar>) -> Matrix<Scalar> {
