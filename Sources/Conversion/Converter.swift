@@ -7,31 +7,35 @@ import TensorNetworks
 
 /// The last stage of a conversion: a dense checkpoint and a plan become an MPO checkpoint.
 public struct Converter: Sendable {
-  /// The dtype of the cores; nil for that of the source.
-  public var coreDType: DType?
-  /// Cores of nil dtype are at least F32: a source in half precision is restored to the rounding of single precision,
-  /// which leaves next to all of its elements as they were. F64 cores leave all of them.
-  public var isLossless = false
-  /// Whether the central cores are stored as bytes with scales.
-  public var quantizesCentralCores = false
-  /// Whether entries are packed.
-  public var packs = false
+  /// What the conversion is to be, for the manifest too.
+  public var recipe: ConversionRecipe
   /// The part of the tensors to convert; nil for all of them.
   public var part: SourceNetwork.Part?
   public var jobs: Int
-  /// Fails when a measured relative error is above it.
-  public var maximumError: Double?
   /// The metric the cores are computed in; nil for the Frobenius norm.
   public var statistics: CalibrationStatistics?
   /// How long the cores of more than two sites are refined in it.
   public var refinement = RefinementOptions()
-  /// How the conversion was asked for, for the manifest.
-  public var recipe: ConversionRecipe?
   public var generator: String
+  /// Tensors that are the same bytes as another, where they are known.
+  var ties: [String: TensorInfo]?
 
-  public init(jobs: Int, generator: String) {
+  public init(recipe: ConversionRecipe = ConversionRecipe(), jobs: Int, generator: String) {
+    self.recipe = recipe
     self.jobs = jobs
     self.generator = generator
+  }
+
+  /// The dtype of the cores; nil for that of the source.
+  private var coreDType: DType? { recipe.dtype }
+  /// Cores of nil dtype are at least F32: a source in half precision is restored to the rounding of single precision,
+  /// which leaves next to all of its elements as they were. F64 cores leave all of them.
+  private var isLossless: Bool { recipe.budget == .lossless }
+  private var quantizesCentralCores: Bool { recipe.central == .int8 }
+  private var packs: Bool { recipe.pack }
+  /// The conversion fails when a measured relative error is above it.
+  private var maximumError: Double? {
+    if case .maximumError(let error) = recipe.budget { error } else { nil }
   }
 
   /// Decomposes and writes everything.
@@ -46,7 +50,7 @@ public struct Converter: Sendable {
     _ checkpoint: any DenseCheckpoint, plan: SqueezePlan, to folder: String,
     progress: @escaping ProgressHandler = { _ in }
   ) throws -> Manifest {
-    let ties = try TiedTensors.find(in: checkpoint)
+    let ties = try self.ties ?? TiedTensors.find(in: checkpoint)
     let all = try self.contents(of: checkpoint, plan: plan, ties: ties)
     let part = part.map { part in
       Manifest.Part(

@@ -21,6 +21,9 @@ struct LayerMetric {
     gram = try statistics.prepared?.gram(of: tensor.name, size: min(rows, columns))
   }
 
+  /// Whether the best factorisation of two sites is known in the metric: not with weights of elements.
+  var hasFactorization: Bool { if case .sides = prepared { true } else { false } }
+
   /// The singular values of the whitened matrix; nil for weights of elements. What the decomposition needs of it is kept.
   func singularValues<Scalar>(of view: MatrixView<Scalar>) throws -> [Double]? {
     guard let whitened = prepared.whitened(view) else { return nil }

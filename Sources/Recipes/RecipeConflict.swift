@@ -18,6 +18,10 @@ public enum RecipeConflict: Error, Sendable, Hashable {
   }
 }
 
+extension RecipeConflict: CustomStringConvertible {
+  public var description: String { text { "'\($0)'" } }
+}
+
 extension ConversionRecipe {
   /// The first conflict between members; nil for a recipe that can be followed as it is.
   ///
@@ -30,14 +34,17 @@ extension ConversionRecipe {
     let writesSites = isWritten("selection.sites", selection.sites != plain.selection.sites)
     let writesShapes = isWritten("selection.shapes", !selection.shapes.isEmpty)
 
-    switch budget {
-    case .bond, .lossless:
-      let budgetName = budget == .lossless ? "budget.lossless" : "budget.bond"
-      if structure != plain.structure {
-        return .noEffect(member: "structure", value: structure.rawValue, beside: budgetName, itsValue: nil)
+    let budgetName: String? =
+      switch budget {
+      case .bond: "budget.bond"
+      case .lossless: "budget.lossless"
+      case .ratio, .maximumError, nil: nil
       }
-      if writesCriterion { return .noEffect(member: "criterion", value: nil, beside: budgetName, itsValue: nil) }
-    case .ratio, .maximumError, nil: break
+    if let budgetName, writesCriterion {
+      return .noEffect(member: "criterion", value: nil, beside: budgetName, itsValue: nil)
+    }
+    if case .bond = budget, structure == .auto {
+      return .noEffect(member: "structure", value: "auto", beside: "budget.bond", itsValue: nil)
     }
     if case .bond(let bond) = budget, bond < minimumBond {
       return .bondBelowMinimum(bond: bond, minimum: minimumBond)

@@ -60,7 +60,7 @@ struct MPOInspection {
       text += " from \(source.files.map { escaped($0.file) }.joined(separator: ", ")) (\(source.format.rawValue))"
     }
     text += "\n"
-    if let recipe = manifest.conversion { text += "recipe: \(recipe)\n" }
+    if let recipe = manifest.conversion { text += RecipeText.text(of: recipe) }
     if let squeeze = manifest.squeeze {
       text +=
         "squeezed in \(squeeze.rounds) rounds, \(escaped(squeeze.limit)): score \(squeeze.baselineScore) -> "

@@ -9,6 +9,14 @@ import Testing
 
 @testable import MPOCheckpoints
 
+extension ConversionRecipe {
+  static func ratio(_ ratio: Double) -> ConversionRecipe {
+    var recipe = ConversionRecipe()
+    recipe.budget = .ratio(ratio)
+    return recipe
+  }
+}
+
 extension MPO {
   /// A random matrix, decomposed, in the gauge of the operator.
   static func random(_ chain: OperatorRecord, seed: UInt64) throws -> GaugedMPO<Scalar> {
@@ -133,7 +141,7 @@ struct SampleCheckpoint {
         format: .safetensors,
         files: [FileFingerprint(file: "model.safetensors", bytes: 12, sha256: String(repeating: "a", count: 64))],
         metadata: ["format": "pt"]),
-      conversion: ConversionRecipe(budget: .ratio(0.5)), companions: Self.companions, from: source)
+      conversion: .ratio(0.5), companions: Self.companions, from: source)
   }
 }
 

@@ -188,8 +188,8 @@ import Testing
   // MARK: - Members that do not go together
 
   @Test(arguments: [
-    ("{budget: {bond: 8}, structure: svd}", "'structure' svd has no effect with 'budget.bond'"),
-    ("{budget: {lossless: true}, structure: auto}", "'structure' auto has no effect with 'budget.lossless'"),
+    ("{budget: {bond: 8}, structure: auto}", "'structure' auto has no effect with 'budget.bond'"),
+    ("{budget: {lossless: true}, criterion: error}", "'criterion' has no effect with 'budget.lossless'"),
     ("{budget: {bond: 8}, criterion: error}", "'criterion' has no effect with 'budget.bond'"),
     (
       "{budget: {ratio: 0.5}, criterion: error, structure: svd}", "'criterion' error has no effect with 'structure' svd"
@@ -226,5 +226,35 @@ import Testing
   @Test(arguments: [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("ratio", "ratoi", 2), ("a", "b", 1)])
   func `the edit distance is Levenshtein's`(a: String, b: String, distance: Int) {
     #expect(editDistance(a, b) == distance && editDistance(b, a) == distance)
+  }
+
+  // MARK: - Differences
+
+  @Test func `the difference of two recipes is the member and both values`() throws {
+    let plain = ConversionRecipe()
+    #expect(plain.difference(from: plain, path: "a", otherPath: "b") == nil)
+    var other = plain
+    other.structure = .svd
+    #expect(
+      other.difference(from: plain, path: "a", otherPath: "b")?.description
+        == "a was made with 'structure' svd, b with 'structure' mpo")
+    other = plain
+    other.budget = .ratio(0.5)
+    #expect(
+      other.difference(from: plain, path: "a", otherPath: "b")?.description
+        == "a was made with 'budget.ratio' 0.5, b without 'budget.ratio'")
+    other = plain
+    other.ties = ["a b"]
+    var split = plain
+    split.ties = ["a", "b"]
+    #expect(other.difference(from: split, path: "a", otherPath: "b")?.value == #"["a b"]"#)
+  }
+
+  @Test func `what statistics say of themselves is no difference`() {
+    var other = Self.full
+    other.metric?.description = nil
+    #expect(other.difference(from: Self.full, path: "a", otherPath: "b") == nil)
+    other.metric?.inputRidge = nil
+    #expect(other.difference(from: Self.full, path: "a", otherPath: "b")?.member == "metric.input_ridge")
   }
 }

@@ -109,26 +109,13 @@ enum AppliedMetric<Scalar: LinearAlgebraScalar> {
       let half =
         switch rows {
         case .identity: difference
-        case .diagonal(let values): difference.scaled(rowsBy: values)
+        case .diagonal(let values): difference.scaled(rowsBy: values.map { Scalar($0) })
         case .full(let side): side * difference
         }
       return switch columns {
       case .identity: half
       case .diagonal(let values): half.scaled(columnsBy: values.map { Scalar($0) })
       case .full(let side): half * side
-      }
-    }
-  }
-}
-
-extension Matrix {
-  /// Row r multiplied by `values[r]`.
-  func scaled(rowsBy values: [Double]) -> Matrix {
-    precondition(values.count == rows)
-    return Matrix(rows: rows, columns: columns) { target in
-      for row in 0..<rows {
-        let factor = Scalar(values[row])
-        for index in (row * columns)..<((row + 1) * columns) { target[index] = elements[index] * factor }
       }
     }
   }

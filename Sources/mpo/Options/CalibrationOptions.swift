@@ -1,5 +1,6 @@
 import ArgumentParser
 import Conversion
+import Recipes
 
 /// Options of the subcommands that measure errors in a metric.
 struct CalibrationOptions: ParsableArguments {
@@ -27,10 +28,14 @@ struct CalibrationOptions: ParsableArguments {
     }
   }
 
-  func statistics() throws -> CalibrationStatistics? {
-    var statistics = try calibration.map(CalibrationStatistics.init(path:))
-    statistics?.inputRidge = inputRidge
-    statistics?.outputRidge = outputRidge
-    return statistics
+  /// The members of a recipe that the ridges are; the statistics themselves are needed whatever the recipe says.
+  var givenRidges: [String] {
+    [inputRidge.map { _ in "metric.input_ridge" }, outputRidge.map { _ in "metric.output_ridge" }].compactMap(\.self)
+  }
+
+  func statistics() throws -> CalibrationStatistics? { try calibration.map(CalibrationStatistics.init(path:)) }
+
+  func identity(of statistics: CalibrationStatistics?) throws -> StatisticsIdentity? {
+    try statistics?.identity(inputRidge: inputRidge, outputRidge: outputRidge)
   }
 }
