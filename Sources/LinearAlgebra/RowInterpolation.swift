@@ -5,15 +5,16 @@ import Glibc
 /// no element of `F` exceeds `bound` in magnitude (a row interpolative decomposition).
 ///
 /// An LU decomposition with partial pivoting chooses the first pivots. Then a pivot gives way to the row that has the largest
-/// element of `F`, until none exceeds the bound. Each exchange multiplies the volume `|det A[pivots]|` by more
-/// than the bound, and Hadamard's inequality limits the volume, so their number is limited.
+/// element of `F`, until none exceeds 1.1. Each exchange multiplies the volume `|det A[pivots]|` by more than that, and
+/// Hadamard's inequality limits the volume, so the number of exchanges is limited.
 ///
 /// A matrix of less than full column rank (to 1e-6) is replaced by the orthonormal columns of its QR decomposition to choose
 /// the pivots, so that `F` is as bounded for it.
 public struct RowInterpolation: Sendable {
-  /// The largest magnitude of an element of `coefficients`. The smaller it is, the less rounding the coefficients and the
-  /// pivots costs.
-  public static let bound = 1.1
+  /// No element of `coefficients` is larger in magnitude.
+  public static let bound = 2.0
+  /// The magnitude above which pivots are exchanged: the smaller it is, the less rounding the coefficients costs.
+  static let exchangeBound = 1.1
 
   /// `F = [m, n]`.
   public let coefficients: Matrix<Double>
@@ -106,7 +107,7 @@ private struct PivotSearch {
       }
     }
     let volume = diagonal.reduce(0) { $0 + log2($1) }
-    limit = Int(max(0, largestVolume - volume) / log2(RowInterpolation.bound)) + columns
+    limit = Int(max(0, largestVolume - volume) / log2(RowInterpolation.exchangeBound)) + columns
   }
 
   /// Exchanges pivots for other rows until no coefficient exceeds the bound.
@@ -119,7 +120,7 @@ private struct PivotSearch {
       for _ in 0..<limit {
         let place = Int(cblas_idamax(blasInt(rest.count), base, 1))
         let largest = rest[place]
-        guard abs(largest) > RowInterpolation.bound else { return }
+        guard abs(largest) > RowInterpolation.exchangeBound else { return }
         let (i, j) = (place / columns, place % columns)
         for row in 0..<count { column[row] = rest[row * columns + j] }
         let row = Array(rest[(i * columns)..<((i + 1) * columns)])

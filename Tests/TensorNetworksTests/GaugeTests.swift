@@ -76,10 +76,21 @@ import Testing
       let shape = try random.shape()
       let bonds = random.bonds(shape)
       let w = random.matrix(rows: random.number(1...shape.rows), columns: random.number(1...shape.columns), Double.self)
-      let double = try w.withView { try MPO(decomposing: $0, shape: shape, bonds: bonds) }
-      try check(double, gauge, tolerance: 1e-13, "seed \(seed)")
-      let single = try w.converted(to: Float.self).withView { try MPO(decomposing: $0, shape: shape, bonds: bonds) }
-      try check(single, gauge, tolerance: 1e-6, "seed \(seed)")
+      try checkDecomposition(of: w, shape, bonds, gauge, tolerance: 1e-13, "seed \(seed)")
+      try checkDecomposition(of: w.converted(to: Float.self), shape, bonds, gauge, tolerance: 1e-6, "seed \(seed)")
+    }
+  }
+
+  // Seven and six sites, cut on both sides and on each: pivots next to identities and on truncated cores.
+  @Test(arguments: [[3, 4, 8, 12, 4, 2], [4, 16, 40, 30, 9, 2], [4, 16, 64, 50, 8, 4], [4, 16, 64, 64, 16, 3]])
+  func `a long chain is the same operator in every gauge`(bonds: [Int]) throws {
+    var random = RandomOperators(seed: 6)
+    let shape = try MPOShape(rowFactors: [2, 2, 2, 2, 2, 2, 2], columnFactors: [2, 2, 2, 4, 2, 2, 2])
+    let w = random.matrix(rows: 120, columns: 250, Double.self)
+    for gauge in Gauge.allCases {
+      try checkDecomposition(of: w, shape, shape.limitedBonds(bonds), gauge, tolerance: 1e-13, "")
+      try checkDecomposition(
+        of: w.converted(to: Float.self), shape, shape.limitedBonds(bonds), gauge, tolerance: 1e-6, "")
     }
   }
 
@@ -121,10 +132,8 @@ import Testing
     // The last bonds exceed the numerical rank, and so do the full ones.
     for bonds in [[1, 1, 1], [2, 5, 3], [5, 17, 4], shape.fullBonds] {
       let limited = shape.limitedBonds(bonds)
-      let double = try w.withView { try MPO(decomposing: $0, shape: shape, bonds: limited) }
-      try check(double, gauge, tolerance: 1e-13, kind)
-      let single = try w.converted(to: Float.self).withView { try MPO(decomposing: $0, shape: shape, bonds: limited) }
-      try check(single, gauge, tolerance: 1e-6, kind)
+      try checkDecomposition(of: w, shape, limited, gauge, tolerance: 1e-13, kind)
+      try checkDecomposition(of: w.converted(to: Float.self), shape, limited, gauge, tolerance: 1e-6, kind)
     }
   }
 
@@ -192,12 +201,23 @@ import Testing
     for (value, expected) in zip(values, [1, 1e-5, 1e-12]) { #expect(abs(value / expected - 1) < 1e-3) }
   }
 
-  /// That `mpo` in a gauge is the same operator, and has what the gauge promises.
-  private func check<Scalar>(
-    _ mpo: MPO<Scalar>, _ gauge: Gauge, tolerance: Double, _ comment: String,
+  /// That the cores of a matrix are the same operator in a gauge, and so are those decomposed into it at once.
+  private func checkDecomposition<Scalar>(
+    of matrix: Matrix<Scalar>, _ shape: MPOShape, _ bonds: [Int], _ gauge: Gauge, tolerance: Double, _ comment: String,
     sourceLocation: SourceLocation = #_sourceLocation
   ) throws {
-    let gauged = try mpo.gauged(gauge)
+    let mpo = try matrix.withView { try MPO(decomposing: $0, shape: shape, bonds: bonds) }
+    let gauged = try matrix.withView { try GaugedMPO(decomposing: $0, shape: shape, bonds: bonds, gauge: gauge) }
+    try check(mpo, gauge, tolerance: tolerance, comment, sourceLocation: sourceLocation)
+    try check(mpo, gauge, gauged, tolerance: tolerance, comment, sourceLocation: sourceLocation)
+  }
+
+  /// That `mpo` in a gauge is the same operator, and has what the gauge promises.
+  private func check<Scalar>(
+    _ mpo: MPO<Scalar>, _ gauge: Gauge, _ known: GaugedMPO<Scalar>? = nil, tolerance: Double, _ comment: String,
+    sourceLocation: SourceLocation = #_sourceLocation
+  ) throws {
+    let gauged = try known ?? mpo.gauged(gauge)
     let comment = Comment(rawValue: "\(comment), \(Scalar.self), \(mpo.shape), bonds \(mpo.bonds)")
     let w = mpo.wholeMatrix
     let absorbed = gauged.absorbed

@@ -33,10 +33,15 @@ extension MPO {
   /// - Precondition: the matrix fits the padded sides of `shape`; its elements are finite.
   /// - Throws: `LinearAlgebraError`.
   public init(decomposing matrix: MatrixView<Scalar>, shape: MPOShape, bonds: [Int]) throws {
+    try self.init(decomposing: matrix, shape: shape, bonds: bonds, withPivots: false)
+  }
+
+  /// - Parameter withPivots: the side that is truncated last is in the gauge `compact`.
+  fileprivate init(decomposing matrix: MatrixView<Scalar>, shape: MPOShape, bonds: [Int], withPivots: Bool) throws {
     precondition(matrix.rows <= shape.rows && matrix.columns <= shape.columns)
     let bonds = shape.limitedBonds(bonds)
     let centre = shape.centralIndex
-    let reduction = try CentralReduction(matrix, shape: shape, bonds: bonds)
+    let reduction = try CentralReduction(matrix, shape: shape, bonds: bonds, withPivots: withPivots)
     let cores = shape.coreShapes(bonds: bonds).enumerated().map { site, coreShape in
       if site == centre { return Core(shape: coreShape, elements: reduction.central.elements) }
       let isometry =
@@ -51,6 +56,15 @@ extension MPO {
   }
 }
 
+extension GaugedMPO {
+  /// Decomposes a matrix as `MPO(decomposing:shape:bonds:)` does, into a gauge. For the gauge `compact` this takes about half
+  /// of the time that `compacted()` takes afterwards: the tensor is projected on the pivots of the last side at once.
+  /// - Throws: `LinearAlgebraError`.
+  public init(decomposing matrix: MatrixView<Scalar>, shape: MPOShape, bonds: [Int], gauge: Gauge) throws {
+    self = try MPO(decomposing: matrix, shape: shape, bonds: bonds, withPivots: gauge == .compact).gauged(gauge)
+  }
+}
+
 /// The way from a tensor in site order to the central tensor of its truncation.
 private struct CentralReduction<Scalar: LinearAlgebraScalar> {
   /// nil for a side that is not truncated, whose cores are identities.
@@ -59,13 +73,14 @@ private struct CentralReduction<Scalar: LinearAlgebraScalar> {
   /// Elements `[left bond, central site, right bond]`.
   private(set) var central: Matrix<Scalar>
 
-  init(_ matrix: MatrixView<Scalar>, shape: MPOShape, bonds: [Int]) throws {
+  init(_ matrix: MatrixView<Scalar>, shape: MPOShape, bonds: [Int], withPivots: Bool) throws {
     guard bonds != shape.fullBonds else {
       central = SiteOrderedTensor(matrix, shape: shape).whole()
       return
     }
     self = try matrix.withUnitScale { matrix, scale in
-      var reduction = try Self(truncating: SiteOrderedTensor(matrix, shape: shape), shape: shape, bonds: bonds)
+      var reduction = try Self(
+        truncating: SiteOrderedTensor(matrix, shape: shape), shape: shape, bonds: bonds, withPivots: withPivots)
       if scale != 1 {
         reduction.central = reduction.central.scaled(rowsBy: Array(repeating: scale, count: reduction.central.rows))
       }
@@ -73,39 +88,47 @@ private struct CentralReduction<Scalar: LinearAlgebraScalar> {
     }
   }
 
-  private init(truncating tensor: SiteOrderedTensor<Scalar>, shape: MPOShape, bonds: [Int]) throws {
+  private init(
+    truncating tensor: SiteOrderedTensor<Scalar>, shape: MPOShape, bonds: [Int], withPivots: Bool
+  ) throws {
+    let (leftSites, rightSites) = (tensor.leftSites, tensor.rightSites)
+    let isLeftCut = shape.isTruncated(leftOfCentre: true, to: bonds)
+    let isRightCut = shape.isTruncated(leftOfCentre: false, to: bonds)
     let leftBonds = Array(bonds[..<shape.centralIndex])
     let rightBonds = Array(bonds[shape.centralIndex...].reversed())
     if shape.isTruncatedLeftFirst(to: bonds) {
-      let chain = try GramPrecision.sufficient(for: Scalar.self) {
+      var chain = try GramPrecision.sufficient(for: Scalar.self) {
         try tensor.densities(right: false, precision: $0)?.left?.isometries(bonds: leftBonds)
       }
+      if withPivots, !isRightCut { chain = try chain.compacted(leftSites) }
       leftChain = chain
       let rest = tensor.projected(left: chain.basis.converted(to: Scalar.self))
-      guard shape.isTruncated(leftOfCentre: false, to: bonds) else {
+      guard isRightCut else {
         central = rest
         return
       }
-      let sites = tensor.rightSites
-      let nextChain = try GramPrecision.sufficient(for: Scalar.self) {
-        try rest.rightDensity(sites: sites, precision: $0)?.reversed().isometries(bonds: rightBonds)
+      var nextChain = try GramPrecision.sufficient(for: Scalar.self) {
+        try rest.rightDensity(sites: rightSites, precision: $0)?.reversed().isometries(bonds: rightBonds)
       }
+      if withPivots { nextChain = try nextChain.compacted(rightSites.reversed(), isRight: true) }
       rightChain = nextChain
-      let basis = Self.rightBasis(nextChain, sites)
+      let basis = Self.rightBasis(nextChain, rightSites)
       central = rest.reshaped(rows: rest.elements.count / basis.rows, columns: basis.rows) * basis
     } else {
-      let chain = try GramPrecision.sufficient(for: Scalar.self) {
+      var chain = try GramPrecision.sufficient(for: Scalar.self) {
         try tensor.densities(left: false, precision: $0)?.right?.reversed().isometries(bonds: rightBonds)
       }
+      if withPivots, !isLeftCut { chain = try chain.compacted(rightSites.reversed(), isRight: true) }
       rightChain = chain
-      let rest = tensor.projected(right: Self.rightBasis(chain, tensor.rightSites))
-      guard shape.isTruncated(leftOfCentre: true, to: bonds) else {
+      let rest = tensor.projected(right: Self.rightBasis(chain, rightSites))
+      guard isLeftCut else {
         central = rest
         return
       }
-      let nextChain = try GramPrecision.sufficient(for: Scalar.self) {
-        try rest.leftDensity(sites: tensor.leftSites, precision: $0)?.isometries(bonds: leftBonds)
+      var nextChain = try GramPrecision.sufficient(for: Scalar.self) {
+        try rest.leftDensity(sites: leftSites, precision: $0)?.isometries(bonds: leftBonds)
       }
+      if withPivots { nextChain = try nextChain.compacted(leftSites) }
       leftChain = nextChain
       let basis = nextChain.basis.transposed().converted(to: Scalar.self)
       central = basis * rest.reshaped(rows: basis.columns, columns: rest.elements.count / basis.columns)
@@ -115,6 +138,31 @@ private struct CentralReduction<Scalar: LinearAlgebraScalar> {
   /// The basis right of the centre, rows in site order.
   private static func rightBasis(_ chain: IsometryChain, _ sites: [Int]) -> Matrix<Scalar> {
     chain.basis.rowsReordered(ReducedDensityMatrix.reversal(of: sites.reversed())).converted(to: Scalar.self)
+  }
+}
+
+extension IsometryChain {
+  /// The chain in the gauge `compact`, and in place of the basis what projects the tensor on the pivots.
+  ///
+  /// - Parameters:
+  ///   - sites: from the outermost.
+  ///   - isRight: pivots ascend in the order `[site, bond]` of the cores right of the centre.
+  fileprivate func compacted(_ sites: [Int], isRight: Bool = false) throws -> IsometryChain {
+    var fixed: [Matrix<Double>] = []
+    var transfer: Matrix<Double>?
+    for (var core, site) in zip(cores, sites) {
+      if let transfer {
+        core = (transfer * core.reshaped(rows: transfer.columns, columns: site * core.columns))
+          .reshaped(rows: transfer.rows * site, columns: core.columns)
+      }
+      let bond = core.rows / site
+      if isRight { core = core.rowsReordered(ReducedDensityMatrix.reversal(of: [bond, site])) }
+      let unfolding = try FixedUnfolding(pivotsOf: core)
+      fixed.append(
+        isRight ? unfolding.core.rowsReordered(ReducedDensityMatrix.reversal(of: [site, bond])) : unfolding.core)
+      transfer = unfolding.transfer
+    }
+    return IsometryChain(cores: fixed, basis: transfer.map { basis * $0.transposed() } ?? basis)
   }
 }
 
