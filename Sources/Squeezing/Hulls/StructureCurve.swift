@@ -46,7 +46,7 @@ struct StructureCurve {
     if structure == .mpo || structure == .auto && members.allSatisfy({ layers[$0].metricSingularValues == nil }) {
       let group = try SqueezeGroup(members: members, of: layers)
       for gauge in gauges {
-        forms += Self.path(of: group, gauge: gauge, minimumBond: minimumBond).map {
+        forms += ChainPath(of: group, gauge: gauge, minimumBond: minimumBond).bonds().map {
           OperatorForm(shape: group.shape, bonds: $0, gauge: gauge)
         }
       }
@@ -66,17 +66,6 @@ struct StructureCurve {
     }
     points = [Point(parameters: first.denseParameterCount, squaredError: 0, form: nil)] + kept.reversed()
     hull = Self.lowerHull(of: points)
-  }
-
-  /// The group's own path of single-bond steps.
-  private static func path(of group: SqueezeGroup, gauge: Gauge, minimumBond: Int) -> [[Int]] {
-    var state = SqueezeState(full: group, gauge: gauge)
-    var path: [[Int]] = []
-    while let step = state.cheapestStep(of: group, criterion: .errorPerParameter, minimumBond: minimumBond) {
-      state.take(step)
-      path.append(state.bonds)
-    }
-    return path
   }
 
   /// Andrew's monotone chain.

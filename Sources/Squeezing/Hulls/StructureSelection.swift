@@ -44,6 +44,7 @@ struct StructureSelection {
         // The last step goes no further than it must, wherever that costs least: to points between those of the hull.
         let last = curves.indices.compactMap { closing($0, excess: parameters - budget) }.min { $0.cost < $1.cost }
         if let last { take(last.curve, to: last.point) }
+        useUp(budget)
         return true
       }
       take(candidate.curve, to: target)
@@ -65,6 +66,22 @@ struct StructureSelection {
     guard let point = (chosen[index]..<points.count).first(where: { saved(index, at: $0) >= excess }) else {
       return nil
     }
+    return (index, point, points[point].squaredError - points[chosen[index]].squaredError)
+  }
+
+  /// Goes back up wherever what is left of the budget allows it, each time where that lowers the error most.
+  private mutating func useUp(_ budget: Int) {
+    while let best = curves.indices.compactMap({ rise($0, by: budget - parameters) }).min(by: { $0.cost < $1.cost }) {
+      take(best.curve, to: best.point)
+    }
+  }
+
+  /// The highest point of a curve that takes at most `left` more, and the (negative) error it costs.
+  private func rise(_ index: Int, by left: Int) -> (curve: Int, point: Int, cost: Double)? {
+    let points = curves[index].points
+    var point = chosen[index]
+    while point > 0, saved(index, at: point - 1) >= -left { point -= 1 }
+    guard point < chosen[index] else { return nil }
     return (index, point, points[point].squaredError - points[chosen[index]].squaredError)
   }
 
