@@ -8,7 +8,7 @@ import pickle
 import pytest
 import torch
 from mpo_checkpoint import MPOConv1D, MPOEmbedding, MPOLinear, MPOWeight, contraction
-from reference import decompose
+from reference import central_index, decompose
 from torch import nn
 from torch.nn import functional
 
@@ -24,7 +24,7 @@ SHAPES = {
 def weight(shape="three sites", dtype=torch.float64, **options):
     rows, columns, bond = SHAPES[shape]
     cores = decompose(torch.randn(12, 10).numpy(), rows, columns, bond)
-    return MPOWeight([torch.from_numpy(core).to(dtype) for core in cores], (12, 10), len(cores) // 2, **options)
+    return MPOWeight([torch.from_numpy(core).to(dtype) for core in cores], (12, 10), central_index(rows, columns), **options)
 
 
 @pytest.mark.parametrize("way", ["cores", "matrix"])
@@ -94,7 +94,7 @@ def test_the_cheaper_way_depends_on_the_batch(monkeypatch):
     layer = MPOLinear(weight("five sites"))
     assert layer.weight._may_keep is False  # its cores are trained
     built = []
-    monkeypatch.setattr(MPOWeight, "matrix", lambda self: built.append(1) or self._matrix())
+    monkeypatch.setattr(MPOWeight, "matrix", lambda self: built.append(1) or self.built())
     layer(torch.randn(1, 10).double())
     assert not built
     layer(torch.randn(10_000, 10).double())
