@@ -6,14 +6,18 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mpo_checkpoint import CheckpointError, MPOCheckpoint, load_dense
+from mpo_checkpoint.encoding import quantized
 from reference import Cut, file_object, sign, write_checkpoint
+from safetensors.numpy import load_file as numpy_file
 from safetensors.torch import load_file, save_file
 
+ROOT = Path(__file__).resolve().parents[3]
 TENSORS = {
     "a.weight": torch.randn(12, 10, generator=torch.Generator().manual_seed(1)),
     "a.bias": torch.arange(12.0),
@@ -176,3 +180,54 @@ def test_the_manifest_is_signed_as_the_format_says(tmp_path):
     manifest = json.loads(path.read_text())
     sign(path, manifest)
     load_dense(path.parent)
+
+
+def test_the_code_in_the_specification_reads_a_checkpoint():
+    text = (ROOT / "Sources/MPOCheckpoints/FORMAT.md").read_text("utf-8")
+    code = {}
+    for part in text.split("```python\n")[1:]:
+        exec("import math, zlib\nimport numpy as np\n" + part.split("```")[0], code)
+    folder = ROOT / "fixtures/malformed/base.mpo"
+    manifest, entries = json.loads((folder / "manifest.json").read_text()), numpy_file(folder / "tensors.safetensors")
+    arrays = {}
+    for core in manifest["cores"]:
+        name, encoding = core["name"], core["encoding"]
+        values, pivots = entries.get(name), entries.get(name + ".pivots")
+        if encoding["kind"] == "scaled":
+            values = values.astype(np.float32) * entries[name + ".scales"]
+        if "pivots" in encoding:
+            values = code["whole"](values, pivots, core["shape"], encoding["pivots"])
+        arrays[name] = values
+    matrices = {}
+    for operator in manifest["operators"]:
+        cores = [arrays[name] for name in operator["cores"]]
+        if operator["gauge"] == "spectral":
+            cores[operator["central"]] = arrays[operator["singular_values"]][:, None, None, None] * cores[operator["central"]]
+        rows, columns = [
+            {kind: arrays[name] for kind, name in {"basis": None, "permutation": None, "scale": None, **operator.get(side, {})}.items() if name}
+            for side in ("row_basis", "column_basis")
+        ]
+        empty = {"basis": None, "permutation": None, "scale": None}
+        matrix = code["side"](code["chain"](cores, *operator["matrix_shape"]), **empty | rows)
+        matrices[operator["name"]] = code["side"](matrix.T, **empty | columns).T
+    expected = numpy_file(folder.parent / "base-matrices.safetensors")
+    for tensor in manifest["tensors"]:
+        if tensor["kind"] == "mpo":
+            blocks = [
+                sum(matrices[t["operator"]][slice(*t.get("rows", [None])), slice(*t.get("columns", [None]))] for t in block)
+                for block in tensor["blocks"]
+            ]
+            found = np.concatenate(blocks).reshape(tensor["shape"])
+            np.testing.assert_array_equal(found, expected[tensor["name"]], err_msg=tensor["name"])
+
+
+def test_scales_leave_small_errors_and_little_room():
+    values = np.random.default_rng(0).standard_normal((8, 4, 6, 32)) * np.logspace(-3, 3, 8)[:, None, None, None]
+    data, scales = quantized(values)
+    assert scales.size * 4 <= data.size / 32 and scales.shape[0] == 8
+    assert np.abs(data * scales - values).max(axis=(1, 2, 3), keepdims=True).max() <= np.abs(values).max() / 127
+    assert np.linalg.norm(data * scales - values) < 0.01 * np.linalg.norm(values)
+    data, scales = quantized(np.array([[0.0, 1e-44]]))
+    assert not data.any() and not scales.any()
+    data, scales = quantized(np.array([[-1.0, 0.5]]))
+    assert data.tolist() == [[-127, 64]] and scales.shape == (1, 1)
