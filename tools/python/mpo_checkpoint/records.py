@@ -154,9 +154,14 @@ class OperatorRecord:
         return [*self.row_basis.names.values(), *self.column_basis.names.values()]
 
     @property
+    def chain_names(self) -> list[str]:
+        """The cores of its chain, and its singular values."""
+        return [*self.cores, *([self.singular_values] if self.singular_values else [])]
+
+    @property
     def core_names(self) -> list[str]:
         """All cores it names: the chain, singular values, bases."""
-        return [*self.cores, *([self.singular_values] if self.singular_values else []), *self.basis_names]
+        return [*self.chain_names, *self.basis_names]
 
     def places(self) -> list[tuple[str, str, Shape]]:
         """Name, role and shape of every core it calls for."""
