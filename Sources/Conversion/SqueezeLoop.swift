@@ -263,7 +263,9 @@ private final class SqueezeRun {
       }
     }
     let ties = options.ties.map { glob in layers.indices.filter { matches(glob, layers[$0].profile.name) } }
-    return try SqueezeRound(layers, ties: ties, criterion: options.criterion, gauge: .canonical)
+    // Operators of several gauges are counted in that of the first.
+    let gauge = options.gauge ?? checkpoint.contents.operators.first?.gauge ?? .compact
+    return try SqueezeRound(layers, ties: ties, criterion: options.criterion, gauge: gauge)
   }
 
   /// The bonds of the matrices that a plan changes.
@@ -301,7 +303,7 @@ private final class SqueezeRun {
     let squeezedPath = options.finetune == nil ? path : folder.squeezed(inRound: number)
 
     let squeezed = SqueezedCheckpoint(
-      current, bonds: changes, candidates: candidates, coreDType: options.coreDType,
+      current, bonds: changes, candidates: candidates, coreDType: options.coreDType, gauge: options.gauge,
       keepsErrors: options.finetune == nil)
     let output = try AtomicOutput(at: squeezedPath, kind: .folder, replacing: false)
     try squeezed.write(to: output.temporaryPath, jobs: loop.jobs) { try source.finish($0, generator: loop.generator) }

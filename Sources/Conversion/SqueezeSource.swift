@@ -26,6 +26,8 @@ struct SqueezeSource: Sendable {
   let origin: Manifest.Source?
   /// How an MPO checkpoint was made.
   let conversion: ConversionRecipe?
+  /// Of the operators of the output; nil for those they have.
+  private let gauge: Gauge?
   /// Whether the output is packed.
   let packs: Bool
   private let companions: [String]
@@ -65,7 +67,7 @@ struct SqueezeSource: Sendable {
         })
       candidates = network.matrices.map {
         SqueezeCandidate(
-          name: $0.tensor.name, split: MatrixSplit(rows: $0.rows, columns: $0.columns, shape: $0.shape), gauge: .compact)
+          name: $0.tensor.name, split: MatrixSplit(rows: $0.rows, columns: $0.columns, shape: $0.shape), gauge: options.gauge ?? .compact)
       }
       warnings = []
       let fingerprints = ParallelResults<FileFingerprint>(count: checkpoint.files.count)
@@ -78,6 +80,7 @@ struct SqueezeSource: Sendable {
       companions = checkpoint.companions
       companionFolder = checkpoint.folder
     }
+    gauge = options.gauge
     packs = options.packs || contents.isPacked
     let names = candidates.map(\.name)
     for floor in options.minimumBonds where !names.contains(where: { matches(floor.glob, $0) }) {
@@ -105,7 +108,9 @@ struct SqueezeSource: Sendable {
   func write(to folder: String, generator: String, jobs: Int) throws {
     switch content {
     case .cores(let checkpoint):
-      try SqueezedCheckpoint(checkpoint).write(to: folder, jobs: jobs) { try finish($0, generator: generator) }
+      try SqueezedCheckpoint(checkpoint, gauge: gauge).write(to: folder, jobs: jobs) {
+        try finish($0, generator: generator)
+      }
     case .dense(let checkpoint):
       let writer = try MPOCheckpointWriter(folder: folder, contents: contents)
       try forEachInParallel(contents.tensors.filter(\.isDense), jobs: jobs) { record in

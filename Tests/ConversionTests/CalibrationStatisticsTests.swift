@@ -235,15 +235,17 @@ import Testing
 
     var errors: [Double] = []
     for metric in [stats, nil] {
-      let profile = try network.profile(statistics: metric, jobs: 1).profile
+      var recipe = ConversionRecipe()
+      (recipe.structure, recipe.budget) = (structure, .ratio(0.5))
+      let profile = try network.profile(for: recipe, statistics: metric, jobs: 1).profile
       let plan = try SqueezePlan(profile, budget: .ratio(0.5), structure: structure)
       var converter = Converter(jobs: 1, generator: "test")
       converter.statistics = metric
       let output = try folder.folder("out\(errors.count)")
-      let record = try converter.convert(checkpoint, plan: plan, to: output)[0]
-      let mpo = try #require(record.mpo)
-      #expect((mpo.metricRelativeError != nil) == (metric != nil))
-      let cores: MPO<Float> = try MPOCheckpoint(path: output).mpo(record, mpo)
+      let record = try converter.convert(checkpoint, plan: plan, to: output).contents.tensors[0]
+      let matrix = try #require(record.blocks)
+      #expect((matrix.metricRelativeError != nil) == (metric != nil))
+      let cores: MPO<Float> = try MPOCheckpoint(path: output).chain(MPOCheckpoint(path: output).operator("w"))
       let measured = try #require(try stats.preparedMetric(of: tensor.info, rows: 64, columns: 72))
       errors.append(
         try checkpoint.withBytes(of: tensor.info) { bytes in

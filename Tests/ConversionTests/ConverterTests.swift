@@ -33,7 +33,7 @@ import Testing
       .random("bias", [33], seed: 5), ModelTensor("zero", .f32, [64, 64], Array(repeating: 0, count: 4096)),
       ModelTensor("ones", .f32, [64, 64], Array(repeating: 1, count: 4096)),
     ])
-    let checkpoint = try Converter.run(source, .lossless, to: temporary.folder("a.mpo"))
+    let checkpoint = try converted(source, .lossless, to: temporary.folder("a.mpo"))
     let result = try restored(checkpoint)
     for tensor in source.tensors {
       let (before, after) = (try source.values(of: tensor.name), try result.values(of: tensor.name))
@@ -41,18 +41,18 @@ import Testing
         #expect(try source.bytes(of: tensor.name) == result.bytes(of: tensor.name))
       } else {
         #expect(relativeDifference(after, before) <= (tensor.dtype == .f64 ? 1e-6 : 2e-6))
-        let error = try #require(checkpoint.record(named: tensor.name)?.mpo?.relativeError)
+        let error = try #require(checkpoint.record(named: tensor.name)?.blocks?.relativeError)
         #expect(error <= 2e-6)
       }
     }
-    #expect(checkpoint.record(named: "ones")?.mpo?.bonds.allSatisfy { $0 == 1 } == true)
-    #expect(checkpoint.record(named: "zero")?.mpo?.bonds.allSatisfy { $0 == 1 } == true)
+    #expect(checkpoint.contents.operator(named: "ones")?.bonds.allSatisfy { $0 == 1 } == true)
+    #expect(checkpoint.contents.operator(named: "zero")?.bonds.allSatisfy { $0 == 1 } == true)
   }
 
   @Test(arguments: ["tiny-bert", "tiny-bert-sharded"])
   func `lossless conversion of half precision to F64 cores restores identical bits`(name: String) throws {
     let source = try openDenseCheckpoint(at: fixtures + "/" + name)
-    let checkpoint = try Converter.run(source, .lossless, to: temporary.folder("a.mpo"), dtype: .f64)
+    let checkpoint = try converted(source, .lossless, to: temporary.folder("a.mpo"), dtype: .f64)
     let result = try restored(checkpoint)
     for tensor in source.tensors { #expect(try result.bytes(of: tensor.name) == source.bytes(of: tensor.name)) }
     #expect(try Verifier(jobs: 2).verify(checkpoint, against: source).problems.isEmpty)
@@ -61,15 +61,16 @@ import Testing
   @Test(arguments: ["tiny-bert", "tiny-bert-sharded"])
   func `lossless conversion of half precision uses F32 cores and changes next to no element`(name: String) throws {
     let source = try openDenseCheckpoint(at: fixtures + "/" + name)
-    let checkpoint = try Converter.run(source, .lossless, to: temporary.folder("a.mpo"))
+    let checkpoint = try converted(source, .lossless, to: temporary.folder("a.mpo"))
     let result = try restored(checkpoint)
     for tensor in source.tensors {
-      guard let mpo = try checkpoint.holder(of: #require(checkpoint.record(named: tensor.name))).mpo else {
+      let holder = try checkpoint.holder(of: #require(checkpoint.record(named: tensor.name)))
+      guard let matrix = holder.blocks else {
         #expect(try result.bytes(of: tensor.name) == source.bytes(of: tensor.name))
         continue
       }
-      #expect(mpo.coreDType == .f32)
-      #expect(try #require(mpo.relativeError) <= 2e-6)
+      #expect(checkpoint.contents.namedCores(of: holder).allSatisfy { $0.encoding.values == .plain(.f32) })
+      #expect(try #require(matrix.relativeError) <= 2e-6)
       // An element far smaller than the others has fewer digits of its own in the product.
       let (before, after) = (try source.values(of: tensor.name), try result.values(of: tensor.name))
       let largest = try #require(before.map(abs).max())
@@ -87,20 +88,23 @@ import Testing
       .random("single", [96, 64], seed: 1), .random("double", [80, 96], .f64, seed: 2),
       .random("prime", [67, 131], seed: 3),
     ])
-    let checkpoint = try Converter.run(source, .ratio(0.5), to: temporary.folder("a.mpo"), dtype: dtype)
+    let checkpoint = try converted(source, .ratio(0.5), to: temporary.folder("a.mpo"), dtype: dtype)
     #expect(checkpoint.manifest.totals.ratio <= 0.5)
     let result = try restored(checkpoint)
     var (squaredError, squaredNorm) = (0.0, 0.0)
     for tensor in source.tensors {
-      let mpo = try #require(checkpoint.record(named: tensor.name)?.mpo)
-      #expect(mpo.coreDType == dtype ?? tensor.dtype)
+      let record = try #require(checkpoint.record(named: tensor.name))
+      let matrix = try #require(record.blocks)
+      let cores = checkpoint.contents.namedCores(of: record)
+      #expect(cores.allSatisfy { $0.encoding.values == .plain(dtype ?? tensor.dtype) })
       let values = try source.values(of: tensor.name)
       let error = relativeDifference(try result.values(of: tensor.name), values)
-      #expect(abs(try #require(mpo.relativeError) - error) < 1e-6)
+      #expect(abs(try #require(matrix.relativeError) - error) < 1e-6)
       let norm = values.reduce(0) { $0 + $1 * $1 }.squareRoot()
-      #expect(abs(try #require(mpo.norm) - norm) < 1e-6 * norm)
-      #expect(try #require(mpo.svdRelativeError) < 1)
-      #expect(mpo.entropies?.count == mpo.bonds.count)
+      #expect(abs(try #require(matrix.norm) - norm) < 1e-6 * norm)
+      let chain = try #require(checkpoint.contents.ordinaryOperator(of: record))
+      #expect(chain.gauge == .compact || dtype?.bitWidth == 16)
+      #expect(chain.entropies?.count == chain.bonds.count)
       squaredError += error * error * norm * norm
       squaredNorm += norm * norm
     }
@@ -110,28 +114,28 @@ import Testing
 
   @Test func `the error stays within the plan's bound`() throws {
     let source = try model([.random("a", [96, 64], seed: 1), .random("b", [67, 131], decay: 0.9, seed: 3)])
-    let profile = try SourceNetwork(source, selection: TensorSelection()).profile(jobs: 2).profile
+    let profile = try SourceNetwork(source, selection: TensorSelection())
+      .profile(for: ConversionRecipe(), jobs: 2).profile
     for error in [0.5, 0.1, 0.01] {
       let plan = try SqueezePlan(profile, budget: .maximumError(error))
-      var converter = Converter(jobs: 2, generator: "tests")
-      converter.maximumError = error
-      let records = try converter.convert(source, plan: plan, to: temporary.folder("\(error)"))
-      for (record, layer) in zip(records, plan.layers) {
-        guard let mpo = record.mpo else { continue }
-        #expect(try #require(mpo.relativeError) <= #require(layer.relativeErrorBound) * (1 + 1e-5) + 1e-6)
+      var recipe = ConversionRecipe()
+      recipe.budget = .maximumError(error)
+      let manifest = try Converter(recipe: recipe, jobs: 2, generator: "tests")
+        .convert(source, plan: plan, to: temporary.folder("\(error)"))
+      for (record, layer) in zip(manifest.contents.tensors, plan.layers) {
+        guard let matrix = record.blocks else { continue }
+        let bound = try #require(layer.relativeErrorBound)
+        #expect(try #require(matrix.relativeError) <= bound * (1 + 1e-5) + 1e-6)
       }
     }
   }
 
   @Test func `errors above the maximum fail and name the matrices`() throws {
     let source = try model([.random("a", [96, 64], seed: 1), .random("b", [64, 64], decay: 0.5, seed: 2)])
-    let profile = try SourceNetwork(source, selection: TensorSelection()).profile(jobs: 2).profile
-    let plan = try SqueezePlan(profile, budget: .maximumError(1e-3))
-    var converter = Converter(jobs: 2, generator: "tests")
-    converter.maximumError = 1e-3
-    converter.coreDType = .bf16
     let folder = try temporary.folder("a.mpo")
-    expectFailure("'b'", "above 0.001", "--dtype") { try converter.convert(source, plan: plan, to: folder) }
+    expectFailure("'b'", "above 0.001", "--dtype") {
+      _ = try converted(source, .maximumError(1e-3), to: folder, dtype: .bf16, gauge: .canonical)
+    }
     #expect(!FileManager.default.fileExists(atPath: folder + "/manifest.json"))
   }
 
@@ -141,7 +145,7 @@ import Testing
     ])
     let folder = try temporary.folder("a.mpo")
     expectFailure("'large.cores.", "F16", "--dtype f32") {
-      _ = try Converter.run(source, .ratio(0.5), to: folder, dtype: .f16)
+      _ = try converted(source, .ratio(0.5), to: folder, dtype: .f16)
     }
   }
 
@@ -152,7 +156,7 @@ import Testing
     var first: [String: Data]?
     for jobs in [1, 2, 4] {
       let folder = try temporary.folder("\(jobs).mpo")
-      _ = try Converter.run(source, .ratio(0.6), to: folder, jobs: jobs)
+      _ = try converted(source, .ratio(0.6), to: folder, jobs: jobs)
       var files: [String: Data] = [:]
       for name in try FileManager.default.subpathsOfDirectory(atPath: folder) {
         files[name] = FileManager.default.contents(atPath: folder + "/" + name)
@@ -164,23 +168,29 @@ import Testing
 
   @Test func `profile, plan file and conversion one by one give what one run gives`() throws {
     let source = try openDenseCheckpoint(at: fixtures + "/tiny-bert-sharded")
-    let whole = try Converter.run(source, .ratio(0.6), to: temporary.folder("whole.mpo"))
+    let whole = try converted(source, .ratio(0.6), to: temporary.folder("whole.mpo"))
     let network = try SourceNetwork(source, selection: TensorSelection())
+    var recipe = ConversionRecipe()
     let parts = try [2, 1].map { index in
       let part = try #require(SourceNetwork.Part(index: index, count: 2))
       let bytes = try StageFile.encode(
-        StageFile.Profile(source: "m", part: part, network: network.profile(part: part, jobs: 1).profile))
+        StageFile.Profile(
+          source: "m", part: part, recipe: recipe, network: network.profile(for: recipe, part: part, jobs: 1).profile))
       return (
         "\(index)",
         try StageFile.decode(bytes, as: StageFile.Profile.self, format: StageFile.Profile.formatName, path: "")
       )
     }
-    let plan = try SqueezePlan(StageFile.merge(parts), budget: .ratio(0.6))
+    recipe.budget = .ratio(0.6)
+    let pipeline = try ConversionPipeline(
+      source, recipe: recipe, options: ConversionOptions(jobs: 2, generator: "tests"))
+    let plan = try pipeline.plan(StageFile.merge(parts).network)
     let read = try StageFile.decode(
-      StageFile.encode(StageFile.Plan(plan)), as: StageFile.Plan.self, format: StageFile.Plan.formatName, path: "")
+      StageFile.encode(StageFile.Plan(plan, recipe: recipe)), as: StageFile.Plan.self,
+      format: StageFile.Plan.formatName, path: "")
     let folder = try temporary.folder("parts.mpo")
-    try Converter(jobs: 2, generator: "tests").convert(source, plan: read.plan, to: folder)
-    #expect(try MPOCheckpoint(path: folder).manifest.tensors == whole.manifest.tensors)
+    try Converter(recipe: read.recipe, jobs: 2, generator: "tests").convert(source, plan: read.plan, to: folder)
+    #expect(try MPOCheckpoint(path: folder).contents == whole.contents)
     #expect(
       FileManager.default.contentsEqual(
         atPath: folder + "/tensors.safetensors", andPath: temporary.path + "/whole.mpo/tensors.safetensors"))
@@ -190,20 +200,20 @@ import Testing
 
   @Test func `the manifest says where the tensors came from`() throws {
     let source = try openDenseCheckpoint(at: fixtures + "/tiny-bert-sharded")
-    let checkpoint = try Converter.run(source, .ratio(0.8), to: temporary.folder("a.mpo"))
+    let checkpoint = try converted(source, .ratio(0.8), to: temporary.folder("a.mpo"))
     let manifest = checkpoint.manifest
     #expect(manifest.generator == "tests")
     #expect(manifest.source?.format == .safetensors && manifest.source?.metadata == source.metadata)
     #expect(manifest.source?.files == (try source.files.map { try FileFingerprint(ofFileAt: $0) }))
     #expect(manifest.source?.files.count == 3)
     #expect(manifest.companions.map(\.file) == source.companions)
-    #expect(manifest.tensors.map(\.info) == source.tensors)
+    #expect(manifest.contents.tensors.map(\.info) == source.tensors)
     for companion in source.companions {
       #expect(
         FileManager.default.contentsEqual(
           atPath: checkpoint.path + "/" + companion, andPath: fixtures + "/tiny-bert-sharded/" + companion))
     }
-    for record in manifest.tensors where record.storage == .dense {
+    for record in manifest.contents.tensors where record.isDense {
       #expect(try checkpoint.withDenseBytes(of: record) { Array($0) } == source.bytes(of: record.name))
     }
   }
@@ -218,18 +228,18 @@ import Testing
       let turned = Turned(source: source, orientation: orientation)
       for budget in [Budget.lossless, .ratio(0.7)] {
         let folder = try temporary.folder("\(orientation) \(budget).mpo")
-        let checkpoint = try Converter.run(turned, budget, to: folder, selection: selection)
+        let checkpoint = try converted(turned, budget, to: folder, selection: selection)
         let record = try #require(checkpoint.record(named: "kernel"))
         #expect(record.orientation == orientation && record.shape == [3, 3, 8, 64])
-        guard let mpo = record.mpo else {
+        guard let matrix = record.blocks else {
           Issue.record("the kernel stayed dense")
           continue
         }
-        #expect([mpo.rows, mpo.columns] == sides)
+        #expect([matrix.rows, matrix.columns] == sides)
         let result = try restored(checkpoint)
         #expect(result.tensor(named: "kernel")?.shape == [3, 3, 8, 64])
         let error = relativeDifference(try result.values(of: "kernel"), kernel.values)
-        #expect(abs(try #require(mpo.relativeError) - error) < 1e-6)
+        #expect(abs(try #require(matrix.relativeError) - error) < 1e-6)
         #expect(budget == .lossless ? error < 2e-6 : checkpoint.manifest.totals.ratio <= 0.7)
       }
     }
@@ -237,14 +247,15 @@ import Testing
 
   @Test func `elements are what the format's formula says of the stored entries`() throws {
     let source = try openDenseCheckpoint(at: fixtures + "/tiny-bert-sharded")
-    let checkpoint = try Converter.run(source, .ratio(0.6), to: temporary.folder("a.mpo"), dtype: .f32)
+    let checkpoint = try converted(
+      source, .ratio(0.6), to: temporary.folder("a.mpo"), dtype: .f32, gauge: .canonical)
     let entries = try SafetensorsFile(path: checkpoint.path + "/tensors.safetensors")
     let result = try restored(checkpoint)
-    let records = checkpoint.manifest.tensors.filter { $0.mpo != nil }
+    let records = checkpoint.contents.tensors.filter { $0.blocks != nil }
     #expect(records.count > 3)
     var generator = SeededGenerator(seed: 1)
     for record in records {
-      let mpo = try #require(record.mpo)
+      let mpo = try #require(checkpoint.contents.ordinaryOperator(of: record))
       let values = try result.values(of: record.name)
       for _ in 0..<20 {
         let (i, j) = (

@@ -3,6 +3,7 @@ import Foundation
 import MPOCheckpoints
 import Recipes
 import Squeezing
+import TensorNetworks
 import TestSupport
 import Testing
 
@@ -11,13 +12,15 @@ import Testing
 @Suite struct MergerTests {
   private let temporary: TemporaryFolder
   private let source: any DenseCheckpoint
+  private let profile: NetworkProfile
   private let plan: SqueezePlan
 
   init() throws {
     temporary = try TemporaryFolder()
     source = try openDenseCheckpoint(at: fixtures + "/tiny-bert")
-    plan = try SqueezePlan(
-      SourceNetwork(source, selection: TensorSelection()).profile(jobs: 2).profile, budget: .ratio(0.6))
+    profile = try SourceNetwork(source, selection: TensorSelection())
+      .profile(for: ConversionRecipe(), jobs: 2).profile
+    plan = try SqueezePlan(profile, budget: .ratio(0.6))
   }
 
   private func content(of folder: String) throws -> [String: Data] {
@@ -30,14 +33,15 @@ import Testing
 
   @discardableResult
   private func convert(
-    _ name: String, part: Int? = nil, of count: Int = 1, packs: Bool = false, options: [String: String] = ["a": "b"]
+    _ name: String, part: Int? = nil, of count: Int = 1, packs: Bool = false, gauge: Gauge = .compact, asked: Double = 0.6
   ) throws -> String {
     let folder = try temporary.folder(name)
-    var converter = Converter(jobs: 2, generator: "tests")
+    var recipe = ConversionRecipe()
+    (recipe.budget, recipe.pack, recipe.central, recipe.gauge) = (.ratio(asked), packs, packs ? .int8 : nil, gauge)
+    var converter = Converter(recipe: recipe, jobs: 2, generator: "tests")
     converter.part = part.flatMap { SourceNetwork.Part(index: $0, count: count) }
-    converter.packs = packs
-    converter.quantizesCentralCores = packs
-    converter.options = options
+    let plan =
+      gauge == .compact ? self.plan : try SqueezePlan(profile, budget: .ratio(asked), gauge: gauge)
     try converter.convert(source, plan: plan, to: folder)
     return folder
   }
@@ -48,10 +52,12 @@ import Testing
     return folder
   }
 
-  @Test(arguments: [(1, false), (2, false), (3, true), (7, false), (60, false)])
-  func `parts make the checkpoint of one conversion, byte for byte`(count: Int, packs: Bool) throws {
-    let whole = try content(of: convert("whole", packs: packs))
-    let parts = try (1...count).map { try convert("part\($0)", part: $0, of: count, packs: packs) }
+  @Test(arguments: [
+    (1, false, Gauge.compact), (2, false, .spectral), (3, true, .compact), (7, false, .canonical), (60, false, .compact),
+  ])
+  func `parts make the checkpoint of one conversion, byte for byte`(count: Int, packs: Bool, gauge: Gauge) throws {
+    let whole = try content(of: convert("whole", packs: packs, gauge: gauge))
+    let parts = try (1...count).map { try convert("part\($0)", part: $0, of: count, packs: packs, gauge: gauge) }
     let merged = try merge(parts.reversed())
     #expect(try content(of: merged) == whole)
     #expect(try Verifier(jobs: 2).verify(MPOCheckpoint(path: merged), against: source).problems.isEmpty)
@@ -70,7 +76,7 @@ import Testing
     var selection = TensorSelection()
     selection.include = ["*"]
     let plan = try SqueezePlan(
-      SourceNetwork(source, selection: selection).profile(jobs: 2).profile, budget: .lossless)
+      SourceNetwork(source, selection: selection).profile(for: ConversionRecipe(), jobs: 2).profile, budget: .lossless)
     var converter = Converter(jobs: 1, generator: "tests")
     try converter.convert(source, plan: plan, to: temporary.folder("whole"))
     let parts = try (1...2).map { index in
@@ -89,13 +95,13 @@ import Testing
     let one = try convert("one", part: 1, of: 2)
     let two = try convert("two", part: 2, of: 2)
     let third = try convert("third", part: 2, of: 3)
-    let other = try convert("other", part: 2, of: 2, options: ["a": "c"])
+    let other = try convert("other", part: 2, of: 2, asked: 0.7)
     let whole = try convert("whole")
     expectFailure(whole, "is no part", "--part") { _ = try merge([one, whole]) }
     expectFailure(one, "is one of 2 parts; not given: 2") { _ = try merge([one]) }
     expectFailure(one, "is part 1 of 2", "give each part once") { _ = try merge([one, two, one]) }
     expectFailure(third, "another conversion", "number of parts") { _ = try merge([one, third]) }
-    expectFailure(other, "another conversion", "options") { _ = try merge([one, other]) }
+    expectFailure(other, "another conversion", "recipe") { _ = try merge([one, other]) }
     let shard = URL(filePath: two + "/tensors.safetensors")
     var bytes = try Data(contentsOf: shard)
     bytes[bytes.count - 1] ^= 1
@@ -107,10 +113,9 @@ import Testing
     let one = try convert("one", part: 1, of: 2)
     let sharded = try openDenseCheckpoint(at: fixtures + "/tiny-bert-sharded")
     let plan = try SqueezePlan(
-      SourceNetwork(sharded, selection: TensorSelection()).profile(jobs: 2).profile, budget: .ratio(0.6))
+      SourceNetwork(sharded, selection: TensorSelection()).profile(for: ConversionRecipe(), jobs: 2).profile, budget: .ratio(0.6))
     var converter = Converter(jobs: 2, generator: "tests")
     converter.part = SourceNetwork.Part(index: 2, count: 2)
-    converter.options = ["a": "b"]
     let two = try temporary.folder("two")
     try converter.convert(sharded, plan: plan, to: two)
     expectFailure(two, "source files") { _ = try merge([one, two]) }

@@ -14,7 +14,7 @@ import Testing
 
   @Test func `a restored folder has the tensors, metadata and companions of the source`() throws {
     let source = try openDenseCheckpoint(at: fixtures + "/tiny-bert-sharded")
-    let checkpoint = try Converter.run(source, .ratio(0.7), to: temporary.folder("a.mpo"))
+    let checkpoint = try converted(source, .ratio(0.7), to: temporary.folder("a.mpo"))
     let folder = try temporary.folder("model")
     try Restorer(jobs: 3).restoreFolder(checkpoint, to: folder)
     let restored = try openDenseCheckpoint(at: folder)
@@ -26,7 +26,7 @@ import Testing
         FileManager.default.contentsEqual(
           atPath: folder + "/" + companion, andPath: fixtures + "/tiny-bert-sharded/" + companion))
     }
-    let decomposed = Set(checkpoint.manifest.tensors.filter { $0.mpo != nil }.map(\.name))
+    let decomposed = Set(checkpoint.contents.tensors.filter { $0.blocks != nil }.map(\.name))
     #expect(!decomposed.isEmpty)
     for tensor in source.tensors where !decomposed.contains(tensor.name) {
       if case .tied(let other)? = checkpoint.record(named: tensor.name)?.storage, decomposed.contains(other) {
@@ -43,13 +43,13 @@ import Testing
 
   @Test func `a restored file can be converted again`() throws {
     let source = try openDenseCheckpoint(at: fixtures + "/tiny-bert")
-    let checkpoint = try Converter.run(source, .ratio(0.5), to: temporary.folder("a.mpo"))
+    let checkpoint = try converted(source, .ratio(0.5), to: temporary.folder("a.mpo"))
     let path = temporary.path + "/again.safetensors"
     try Restorer(jobs: 2).restoreFile(checkpoint, to: path)
     let again = try openDenseCheckpoint(at: path)
     #expect(again.tensors == source.tensors)
-    let second = try Converter.run(again, .lossless, to: temporary.folder("b.mpo"))
-    #expect(second.manifest.tensors.map(\.info) == source.tensors)
+    let second = try converted(again, .lossless, to: temporary.folder("b.mpo"))
+    #expect(second.manifest.contents.tensors.map(\.info) == source.tensors)
   }
 
   @Test(arguments: ["F32", "F64", "F16", "BF16", "I8", "I64", "U16", "BOOL", "F8_E4M3", "F8_E5M2", "C64"])
@@ -72,7 +72,7 @@ import Testing
     let values = ModelTensor.random("", [64, 64], decay: 1, seed: 1).values.map { $0 < 0 ? -65504.0 : 65504 }
     let source = try writeModel(
       [ModelTensor("large", .f16, [64, 64], values)], to: temporary.path + "/model.safetensors")
-    let checkpoint = try Converter.run(source, .ratio(0.5), to: temporary.folder("a.mpo"), dtype: .f32)
+    let checkpoint = try converted(source, .ratio(0.5), to: temporary.folder("a.mpo"), dtype: .f32)
     expectFailure("a.mpo", "'large'", "F16") {
       try Restorer(jobs: 2).restoreFile(checkpoint, to: temporary.path + "/out.safetensors")
     }

@@ -75,10 +75,10 @@ import Testing
       #expect(warnings.contains { $0.contains("'\(name)'") && $0.contains("stays dense") && !$0.contains("\n") })
     }
     for budget in [Budget.ratio(0.9), .lossless] {
-      let checkpoint = try Converter.run(model, budget, to: temporary.folder("\(budget).mpo"))
+      let checkpoint = try converted(model, budget, to: temporary.folder("\(budget).mpo"))
       for tensor in model.tensors where tensor.name != "fine" {
         let record = try #require(checkpoint.record(named: tensor.name))
-        #expect(record.storage == .dense)
+        #expect(record.isDense)
         #expect(try checkpoint.withDenseBytes(of: record) { Array($0) } == model.bytes(of: tensor.name))
       }
     }

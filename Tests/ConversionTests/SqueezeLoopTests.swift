@@ -40,7 +40,7 @@ import Testing
 
     let output = try MPOCheckpoint(path: place.output)
     #expect(output.manifest.totals.parametersStored == result.accepted.parameters)
-    for mpo in output.manifest.tensors.compactMap(\.mpo) { #expect(mpo.shape.limitedBonds(mpo.bonds) == mpo.bonds) }
+    for chain in output.contents.operators { #expect(chain.shape.limitedBonds(chain.bonds) == chain.bonds) }
     let report = try Verifier(jobs: 2).verify(output, against: openDenseCheckpoint(at: place.model))
     #expect(report.problems == [])
     #expect(
@@ -52,9 +52,11 @@ import Testing
     let result = try loop { $0.maximumRounds = 3 }.run(place.model, to: place.output)
     let original = try openDenseCheckpoint(at: place.model)
     #expect(result.rounds[0].parameters == original.tensors.reduce(0) { $0 + $1.elementCount })
-    let records = try MPOCheckpoint(path: place.output).manifest.tensors.compactMap(\.mpo)
-    #expect(!records.isEmpty)
-    #expect(records.allSatisfy { $0.relativeError != nil && $0.svdRelativeError != nil && $0.ratio < 1 })
+    let contents = try MPOCheckpoint(path: place.output).contents
+    let matrices = contents.tensors.compactMap(\.blocks)
+    #expect(!matrices.isEmpty)
+    #expect(matrices.allSatisfy { $0.relativeError != nil && $0.svdRelativeError != nil })
+    #expect(contents.operators.allSatisfy { contents.valueCount(of: $0) < $0.rows * $0.columns && $0.entropies != nil })
   }
 
   @Test(arguments: [true, false], [true, false])
@@ -69,8 +71,7 @@ import Testing
     let result = try squeeze.run(input, to: place.output)
     let output = try MPOCheckpoint(path: place.output)
     #expect(result.accepted.round == 2)
-    #expect(output.manifest.tensors.contains { $0.mpo != nil && !$0.packed.isEmpty })
-    #expect(output.manifest.options?["pack"] == PackedEntry.codec)
+    #expect(output.contents.cores.contains { !$0.packed.isEmpty })
     let report = try Verifier(jobs: 2).verify(output, against: openDenseCheckpoint(at: place.model))
     #expect(report.problems == [])
 
@@ -78,7 +79,7 @@ import Testing
     var unpacked = squeeze
     unpacked.options.packs = false
     _ = try unpacked.run(place.model, to: loose)
-    #expect(try MPOCheckpoint(path: loose).manifest.tensors.allSatisfy { $0.packed.isEmpty })
+    #expect(try MPOCheckpoint(path: loose).manifest.contents.tensors.allSatisfy { $0.packed.isEmpty })
   }
 
   @Test func `one part of a conversion is refused`() throws {
@@ -92,13 +93,13 @@ import Testing
     let place = try SqueezePlace()
     let input = try place.lossless()
     _ = try loop(step: .parameters(1)) { $0.maximumRounds = 1 }.run(input, to: place.output)
-    let before = try MPOCheckpoint(path: input).manifest.tensors
-    let after = try MPOCheckpoint(path: place.output).manifest.tensors
-    for (old, new) in zip(before, after) {
-      guard let old = old.mpo, let new = new.mpo else { continue }
-      #expect(new.relativeError == (old.bonds == new.bonds ? old.relativeError : nil))
+    let before = try MPOCheckpoint(path: input).contents
+    let after = try MPOCheckpoint(path: place.output).contents
+    for (old, new) in zip(before.tensors, after.tensors) {
+      let isSame = before.ordinaryOperator(of: old)?.bonds == after.ordinaryOperator(of: new)?.bonds
+      #expect(new.blocks?.relativeError == (isSame ? old.blocks?.relativeError : nil))
     }
-    #expect(zip(before, after).count { $0.mpo?.bonds != $1.mpo?.bonds } == 1)
+    #expect(zip(before.operators, after.operators).count { $0.bonds != $1.bonds } == 1)
   }
 
   @Test func `every round takes the cheapest steps of the model it begins with`() throws {
@@ -114,12 +115,14 @@ import Testing
       var best: (cost: Double, name: String, bonds: [Int])?
       for candidate in source.candidates {
         let profile = try #require(try current.profile(of: candidate))
-        let bonds = try #require(current.record(named: candidate.name)?.mpo?.bonds)
+        let bonds = try #require(current.contents.operator(named: candidate.name)?.bonds)
         for index in bonds.indices {
           var lowered = bonds
           lowered[index] -= 1
           guard lowered[index] > 0, candidate.shape.limitedBonds(lowered) == lowered else { continue }
-          let saved = candidate.shape.parameterCount(bonds: bonds) - candidate.shape.parameterCount(bonds: lowered)
+          let saved =
+            candidate.shape.storedCount(bonds: bonds, gauge: .compact)
+            - candidate.shape.storedCount(bonds: lowered, gauge: .compact)
           let error = try #require(profile.relativeErrorBound(bonds: lowered))
           let cost = error * error * Double(candidate.rows * candidate.columns) / Double(saved)
           if cost < best?.cost ?? .infinity { best = (cost, candidate.name, lowered) }
@@ -129,14 +132,15 @@ import Testing
       #expect(round.accepted && round.bonds == [expected.name: expected.bonds])
       let next = place.path + "/next-\(round.round).mpo"
       try FileManager.default.createDirectory(atPath: next, withIntermediateDirectories: true)
-      try SqueezedCheckpoint(current, bonds: round.bonds, candidates: [:], coreDType: nil, keepsErrors: true)
-        .write(to: next, jobs: 1) { try source.finish($0, $1, generator: "mpo test", options: [:]) }
+      try SqueezedCheckpoint(current, bonds: round.bonds).write(to: next, jobs: 1) {
+        try source.finish($0, generator: "mpo test")
+      }
       current = try MPOCheckpoint(path: next)
     }
     source = try SqueezeSource(
       path: place.output, selection: TensorSelection(), options: SqueezeOptions(evaluate: "", limit: .worstScore(0)),
       jobs: 1)
-    #expect(source.candidates.map(\.bonds) == current.manifest.tensors.compactMap { $0.mpo?.bonds })
+    #expect(source.candidates.map(\.bonds) == current.contents.operators.map(\.bonds))
   }
 
   @Test func `a rejected round halves the step until the smallest`() throws {
@@ -182,15 +186,14 @@ import Testing
     #expect(result.reason == "no bond can be lowered further")
     let before = try MPOCheckpoint(path: input)
     let output = try MPOCheckpoint(path: place.output)
-    #expect(output.record(named: "frozen")?.mpo == before.record(named: "frozen")?.mpo)
+    #expect(output.contents.operator(named: "frozen") == before.contents.operator(named: "frozen"))
     for round in result.rounds.dropFirst() {
       #expect(round.bonds["0.query"] == round.bonds["1.query"] && round.bonds["0.key"] == round.bonds["1.key"])
       #expect(round.bonds["frozen"] == nil)
     }
-    for record in output.manifest.tensors where record.name != "frozen" {
-      guard let mpo = record.mpo else { continue }
-      let floor = record.name.hasSuffix(".wide") ? 5 : 3
-      #expect(mpo.bonds == mpo.shape.limitedBonds(mpo.shape.fullBonds.map { min($0, floor) }))
+    for chain in output.contents.operators where chain.name != "frozen" {
+      let floor = chain.name.hasSuffix(".wide") ? 5 : 3
+      #expect(chain.bonds == chain.shape.limitedBonds(chain.shape.fullBonds.map { min($0, floor) }))
     }
   }
 
@@ -219,19 +222,23 @@ import Testing
       return
     }
     let place = try SqueezePlace()
-    let plain = try loop { $0.maximumRounds = 4 }.run(place.model, to: place.output)
+    let plain = try loop {
+      $0.maximumRounds = 4
+      $0.gauge = .canonical
+    }.run(place.model, to: place.output)
     let expected = try MPOCheckpoint(path: place.output)
     let trained = place.path + "/trained.mpo"
     let script = try place.write(SqueezePlace.gaugeScript, to: "gauge.py")
     let result = try loop {
       $0.maximumRounds = 4
+      $0.gauge = .canonical
       $0.finetune = "python3 \(script) {} \"$MPO_OUTPUT\""
     }.run(place.model, to: trained)
     #expect(result.rounds.map(\.bonds) == plain.rounds.map(\.bonds))
     #expect(result.rounds.map(\.accepted) == plain.rounds.map(\.accepted))
     let found = try MPOCheckpoint(path: trained)
-    for (a, b) in zip(found.manifest.tensors, expected.manifest.tensors) {
-      guard let a = a.mpo, let b = b.mpo else { continue }
+    for (a, b) in zip(found.manifest.contents.tensors, expected.manifest.contents.tensors) {
+      guard let a = a.blocks, let b = b.blocks else { continue }
       // Measured against the dense input, though the cores have other values.
       #expect(abs(try #require(a.relativeError) - (try #require(b.relativeError))) < 1e-6)
     }

@@ -3,6 +3,7 @@ import Foundation
 import MPOCheckpoints
 import Recipes
 import Squeezing
+import TensorNetworks
 import Testing
 
 @testable import Conversion
@@ -52,14 +53,17 @@ final class SqueezePlace {
   }
 
   /// The network with every matrix in cores at full rank; its path.
-  func lossless(packs: Bool = false, part: SourceNetwork.Part? = nil) throws -> String {
+  func lossless(
+    packs: Bool = false, part: SourceNetwork.Part? = nil, gauge: Gauge = .compact
+  ) throws -> String {
     let result = path + "/x.mpo"
     try FileManager.default.createDirectory(atPath: result, withIntermediateDirectories: true)
     let checkpoint = try openDenseCheckpoint(at: model)
     let network = try SourceNetwork(checkpoint, selection: TensorSelection())
-    let plan = try SqueezePlan(network.profile(jobs: 2).profile, budget: .lossless)
-    var converter = Converter(jobs: 2, generator: "mpo test")
-    converter.packs = packs
+    var recipe = ConversionRecipe()
+    (recipe.budget, recipe.pack, recipe.gauge) = (.lossless, packs, gauge)
+    let plan = try SqueezePlan(network.profile(for: recipe, jobs: 2).profile, budget: .lossless, gauge: gauge)
+    var converter = Converter(recipe: recipe, jobs: 2, generator: "mpo test")
     converter.part = part
     try converter.convert(checkpoint, plan: plan, to: result)
     return result

@@ -72,19 +72,15 @@ extension DenseCheckpoint {
   }
 }
 
-extension Converter {
-  /// Profiles, plans and converts into a new folder, and opens the result.
-  static func run(
-    _ checkpoint: any DenseCheckpoint, _ budget: Budget, to folder: String,
-    selection: TensorSelection = TensorSelection(), dtype: DType? = nil, jobs: Int = 2
-  ) throws -> MPOCheckpoint {
-    let profile = try SourceNetwork(checkpoint, selection: selection).profile(jobs: jobs).profile
-    var converter = Converter(jobs: jobs, generator: "tests")
-    converter.coreDType = dtype
-    converter.isLossless = budget == .lossless
-    try converter.convert(checkpoint, plan: SqueezePlan(profile, budget: budget), to: folder)
-    return try MPOCheckpoint(path: folder)
-  }
+/// Converts by a recipe into a new folder, and opens the result.
+func converted(
+  _ checkpoint: any DenseCheckpoint, _ budget: Budget, to folder: String, selection: TensorSelection = TensorSelection(),
+  dtype: DType? = nil, gauge: Gauge = .compact, jobs: Int = 2
+) throws -> MPOCheckpoint {
+  var recipe = ConversionRecipe()
+  (recipe.budget, recipe.selection, recipe.dtype, recipe.gauge) = (budget, selection, dtype, gauge)
+  try convert(checkpoint, recipe: recipe, to: folder, options: ConversionOptions(jobs: jobs, generator: "tests"))
+  return try MPOCheckpoint(path: folder)
 }
 
 /// `‖a − b‖ / ‖b‖`.

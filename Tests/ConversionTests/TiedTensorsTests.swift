@@ -52,7 +52,7 @@ import Testing
       [a, a.named("b"), ids, ids.named("ids again")], to: temporary.path + "/model.safetensors")
     for budget in [0.6, 0.4] {
       let folder = try temporary.folder("\(budget).mpo")
-      let checkpoint = try Converter.run(model, .ratio(budget), to: folder)
+      let checkpoint = try converted(model, .ratio(budget), to: folder)
       #expect(checkpoint.record(named: "b")?.storage == .tied(to: "a"))
       #expect(checkpoint.record(named: "ids again")?.storage == .tied(to: "ids"))
       #expect(checkpoint.manifest.totals.ratio <= budget)

@@ -16,7 +16,7 @@ import Testing
     temporary = try TemporaryFolder()
     source = try openDenseCheckpoint(at: fixtures + "/tiny-bert-sharded")
     folder = try temporary.folder("a.mpo")
-    _ = try Converter.run(source, .ratio(0.7), to: folder)
+    _ = try converted(source, .ratio(0.7), to: folder)
   }
 
   private func report(against original: (any DenseCheckpoint)? = nil) throws -> Verifier.Report {
@@ -30,13 +30,13 @@ import Testing
     #expect(alone.fileCount == 2 + source.companions.count)
     let compared = try report(against: source)
     #expect(compared.problems.isEmpty)
-    let records = try MPOCheckpoint(path: folder).manifest.tensors
+    let records = try MPOCheckpoint(path: folder).manifest.contents.tensors
     for (name, error) in compared.relativeErrors {
       let record = records.first { $0.name == name }
-      let recorded = record?.mpo?.relativeError
+      let recorded = record?.blocks?.relativeError
       if let recorded { #expect(abs(recorded - error) <= 1e-9) }
     }
-    #expect(compared.relativeErrors.count >= records.count { $0.mpo != nil })
+    #expect(compared.relativeErrors.count >= records.count { $0.blocks != nil })
   }
 
   @Test func `a damaged file is a problem of its own`() throws {

@@ -124,7 +124,7 @@ struct SampleCheckpoint {
         let bytes = (0..<record.info.byteCount).map { _ in
           record.dtype == .bool ? UInt8.random(in: 0...1, using: &generator) : .random(in: 0...255, using: &generator)
         }
-        dense[record.name] = bytes
+        self.dense[record.name] = bytes
         try bytes.withUnsafeBytes { try writer.write($0, of: record) }
       case .blocks:
         let chain = try #require(contents.ordinaryOperator(of: record))
