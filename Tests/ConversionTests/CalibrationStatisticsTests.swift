@@ -253,7 +253,7 @@ import Testing
             measured.relativeError(of: cores, to: MatrixView($0, rows: 64, columns: 72))
           }
         })
-      if let recorded = mpo.metricRelativeError { #expect(abs(recorded - errors[0]) < 1e-9) }
+      if let recorded = matrix.metricRelativeError { #expect(abs(recorded - errors[0]) < 1e-9) }
     }
     #expect(errors[0] < 0.8 * errors[1])
   }
