@@ -56,7 +56,7 @@ final class SqueezePlace {
     try FileManager.default.createDirectory(atPath: result, withIntermediateDirectories: true)
     let checkpoint = try openDenseCheckpoint(at: model)
     let network = try SourceNetwork(checkpoint, selection: TensorSelection())
-    let plan = try SqueezePlan(network.profile(jobs: 2).profile, budget: .lossless)
+    let plan = try SqueezePlan(network.profile(jobs: 2).profile, budget: .lossless, gauge: .canonical)
     var converter = Converter(jobs: 2, generator: "mpo test")
     converter.packs = packs
     converter.part = part

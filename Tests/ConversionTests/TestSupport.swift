@@ -81,7 +81,7 @@ extension Converter {
     var converter = Converter(jobs: jobs, generator: "tests")
     converter.coreDType = dtype
     converter.isLossless = budget == .lossless
-    try converter.convert(checkpoint, plan: SqueezePlan(profile, budget: budget), to: folder)
+    try converter.convert(checkpoint, plan: SqueezePlan(profile, budget: budget, gauge: .canonical), to: folder)
     return try MPOCheckpoint(path: folder)
   }
 }
