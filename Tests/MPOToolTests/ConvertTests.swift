@@ -29,7 +29,7 @@ import Testing
     let totals = try #require(manifest["totals"] as? [String: Any])
     let ratio = try #require(totals["ratio"] as? Double)
     #expect(ratio <= 0.6 && ratio > 0.59)
-    #expect(manifest["options"] as? [String: String] == ["budget": "--ratio 0.6", "criterion": "error-per-parameter"])
+    #expect(manifest["options"] as? [String: String] == ["budget": "ratio 0.6", "criterion": "error-per-parameter"])
 
     let verified = try Tool.run("verify", output, "--against", model)
     #expect(verified.status == 0 && verified.messages.isEmpty, "\(verified.output)")
