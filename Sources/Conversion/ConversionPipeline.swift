@@ -134,6 +134,12 @@ extension ConversionRecipe {
   public func plan(_ network: NetworkProfile, path: String, sourceDType: DType? = nil) throws -> SqueezePlan {
     guard let budget else { throw ConversionError.stageFile(path: path, reason: "its recipe has no budget") }
     do {
+      // A profile that was made before the budget was known may have more: the plan must not depend on that.
+      var network = network
+      network.layers = network.layers.map { layer in
+        layer.limited(
+          to: LayerProfile.parts(for: structure, budget, hasMetric: layer.metricSingularValues != nil))
+      }
       return try SqueezePlan(
         network, budget: budget, criterion: criterion, ties: network.ties(ties, path: path),
         minimumBond: minimumBond, structure: structure, gauge: gauge,
@@ -141,6 +147,16 @@ extension ConversionRecipe {
     } catch let error as SqueezeError {
       throw ConversionError.stageFile(path: path, reason: error.description)
     }
+  }
+}
+
+extension LayerProfile {
+  /// Without the parts that are not in `parts`.
+  fileprivate func limited(to parts: Set<Part>) -> LayerProfile {
+    LayerProfile(
+      name: name, split: split, norm: norm, spectra: parts.contains(.spectra) ? spectra : nil,
+      singularValues: parts.contains(.singularValues) ? singularValues : nil,
+      metricSingularValues: parts.contains(.metricSingularValues) ? metricSingularValues : nil)
   }
 }
 

@@ -63,9 +63,9 @@ struct Plan: ParsableCommand {
     if let changed = decided.keys.sorted().first(where: { after[$0] != before[$0] }) {
       let name = RecipeOption.name(of: changed)
       let found = after[changed].map { "\(name) \($0)" } ?? "another one"
-      throw ValidationError(
-        "\(escaped(profiles[0], limit: 4096)) was made with \(name) \(before[changed] ?? ""), not \(found); "
-          + "leave it out, or make the profile again.")
+      throw ConversionError.stageFile(
+        path: profiles[0],
+        reason: "was made with \(name) \(before[changed] ?? ""), not \(found); leave it out, or make the profile again")
     }
     guard recipe.budget != nil else { throw BudgetOptions.missing }
     if let conflict = recipe.conflict(given: Set(recipeOptions.given)) { throw conflict.validationError }

@@ -15,7 +15,8 @@ import Testing
 
   @Test func `a profile counts every parameter and holds the norm and spectra of every matrix`() throws {
     let checkpoint = try openDenseCheckpoint(at: fixtures + "/tiny-bert")
-    let (profile, warnings) = try SourceNetwork(checkpoint, selection: TensorSelection()).profile(jobs: 2)
+    let (profile, warnings) = try SourceNetwork(checkpoint, selection: TensorSelection())
+      .profile(for: recipe(.auto), jobs: 2)
     #expect(warnings.isEmpty)
     #expect(profile.parameters == 529_957)
     #expect(profile.tiedParameters == 997 * 128)
@@ -32,20 +33,46 @@ import Testing
     }
   }
 
+  private func recipe(_ structure: Structure, _ budget: Budget? = nil) -> ConversionRecipe {
+    var recipe = ConversionRecipe()
+    recipe.structure = structure
+    recipe.budget = budget
+    return recipe
+  }
+
+  @Test(
+    arguments: [
+      (Structure.mpo, nil, true, false), (.mpo, .ratio(0.5), true, false), (.mpo, .maximumError(0.1), true, false),
+      (.svd, nil, false, true), (.svd, .ratio(0.5), false, true), (.auto, nil, true, true),
+      (.mpo, .bond(4), false, false), (.svd, .bond(4), false, false), (.mpo, .lossless, true, false),
+    ] as [(Structure, Budget?, Bool, Bool)])
+  func `only the spectra that the recipe needs are computed`(
+    structure: Structure, budget: Budget?, hasSpectra: Bool, hasValues: Bool
+  ) throws {
+    let checkpoint = try openDenseCheckpoint(at: fixtures + "/tiny-bert")
+    let profile = try SourceNetwork(checkpoint, selection: TensorSelection())
+      .profile(for: recipe(structure, budget), jobs: 2).profile
+    for layer in profile.layers {
+      #expect((layer.spectra != nil) == hasSpectra && (layer.singularValues != nil) == hasValues)
+      #expect(layer.metricSingularValues == nil && layer.norm > 0)
+    }
+  }
+
   @Test(arguments: [1, 2, 3, 7, 20])
   func `the parts of a profile joined are the whole profile`(count: Int) throws {
     let checkpoint = try openDenseCheckpoint(at: fixtures + "/tiny-bert-sharded")
     let network = try SourceNetwork(checkpoint, selection: TensorSelection())
-    let whole = try network.profile(jobs: 2).profile
+    let whole = try network.profile(for: ConversionRecipe(), jobs: 2).profile
     let parts = try (1...count).map { index in
       let part = try #require(SourceNetwork.Part(index: index, count: count))
-      let profile = try network.profile(part: part, jobs: 1).profile
-      return ("\(index).json", StageFile.Profile(source: "m", part: part, network: profile))
+      let profile = try network.profile(for: ConversionRecipe(), part: part, jobs: 1).profile
+      return ("\(index).json", StageFile.Profile(source: "m", part: part, recipe: ConversionRecipe(), network: profile))
     }
     #expect(parts.reduce(0) { $0 + $1.1.network.layers.count } == whole.layers.count)
     for parts in [parts, parts.reversed()] {
-      let merged = try StageFile.merge(parts)
-      #expect(merged == (try StageFile.merge([("whole", StageFile.Profile(source: "m", part: nil, network: whole))])))
+      let merged = try StageFile.merge(parts).network
+      let expected = StageFile.Profile(source: "m", part: nil, recipe: ConversionRecipe(), network: whole)
+      #expect(merged == (try StageFile.merge([("whole", expected)]).network))
       #expect(Set(merged.layers) == Set(whole.layers))
     }
   }
@@ -67,7 +94,8 @@ import Testing
     let huge = ModelTensor("is.huge", .f32, [64, 64], values)
     let model = try writeModel(
       [nan, infinity, huge, .random("fine", [64, 64], seed: 2)], to: temporary.path + "/model.safetensors")
-    let (profile, warnings) = try SourceNetwork(model, selection: TensorSelection()).profile(jobs: 2)
+    let (profile, warnings) = try SourceNetwork(model, selection: TensorSelection()).profile(
+      for: ConversionRecipe(), jobs: 2)
     #expect(profile.layers.map(\.name) == ["fine"])
     // In the order of the file, where the wide types come first as they were declared.
     #expect(warnings.count == 3)
@@ -88,7 +116,7 @@ import Testing
     let checkpoint = try openDenseCheckpoint(at: fixtures + "/tiny-bert-sharded")
     let network = try SourceNetwork(checkpoint, selection: TensorSelection())
     let seen = ParallelResults<[Progress]>(count: 1)
-    _ = try network.profile(jobs: 2) { seen[0] = (seen[0] ?? []) + [$0] }
+    _ = try network.profile(for: ConversionRecipe(), jobs: 2) { seen[0] = (seen[0] ?? []) + [$0] }
     let steps = try #require(seen[0])
     #expect(steps.count == network.matrices.count)
     #expect(steps.map(\.completed) == steps.map(\.completed).sorted())

@@ -13,12 +13,16 @@ import Testing
 
   init() throws {
     let checkpoint = try openDenseCheckpoint(at: fixtures + "/tiny-bert-sharded")
-    network = try SourceNetwork(checkpoint, selection: TensorSelection()).profile(jobs: 2).profile
+    network = try SourceNetwork(checkpoint, selection: TensorSelection()).profile(for: ConversionRecipe(), jobs: 2)
+      .profile
   }
 
-  private func profile(_ part: (Int, Int)? = nil, _ network: NetworkProfile? = nil) throws -> StageFile.Profile {
+  private func profile(
+    _ part: (Int, Int)? = nil, _ network: NetworkProfile? = nil, recipe: ConversionRecipe = ConversionRecipe()
+  ) throws -> StageFile.Profile {
     let part = try part.map { try #require(SourceNetwork.Part(index: $0.0, count: $0.1)) }
-    return StageFile.Profile(source: "m", part: part, network: network ?? self.network)
+    return StageFile.Profile(
+      source: "m", part: part, recipe: recipe, sourceDType: .f16, network: network ?? self.network)
   }
 
   private func decode(_ text: String) throws -> StageFile.Profile {
@@ -39,25 +43,32 @@ import Testing
     #expect(bytes.last == UInt8(ascii: "\n"))
     let read = try decode(String(decoding: bytes, as: UTF8.self))
     #expect(read.network == network && read.source == "m" && read.part?.index == 2 && read.part?.count == 3)
-    let plan = try SqueezePlan(network, budget: .ratio(0.7))
-    let planBytes = try StageFile.encode(StageFile.Plan(plan))
-    #expect(
-      try StageFile.decode(planBytes, as: StageFile.Plan.self, format: StageFile.Plan.formatName, path: "").plan == plan
-    )
-    #expect(planBytes == (try StageFile.encode(StageFile.Plan(SqueezePlan(network, budget: .ratio(0.7))))))
+    #expect(read.recipe == ConversionRecipe() && read.sourceDType == .f16)
+    var recipe = ConversionRecipe()
+    recipe.budget = .ratio(0.7)
+    recipe.pack = true
+    let plan = try recipe.plan(network, path: "p.json")
+    let planBytes = try StageFile.encode(StageFile.Plan(plan, recipe: recipe))
+    let readPlan = try StageFile.decode(
+      planBytes, as: StageFile.Plan.self, format: StageFile.Plan.formatName, path: "")
+    #expect(readPlan.plan == plan && readPlan.recipe == recipe)
+    #expect(planBytes == (try StageFile.encode(StageFile.Plan(recipe.plan(network, path: ""), recipe: recipe))))
   }
 
   @Test func `the members of both files are in the open`() throws {
     let object = try #require(
       JSONSerialization.jsonObject(with: Data(StageFile.encode(profile((1, 1))))) as? [String: Any])
-    #expect(Set(object.keys) == ["format", "version", "source", "part", "network"])
-    #expect(object["format"] as? String == "mpo-profile" && object["version"] as? Int == 1)
+    #expect(Set(object.keys) == ["format", "version", "source", "part", "recipe", "source_dtype", "network"])
+    #expect(object["format"] as? String == "mpo-profile" && object["version"] as? Int == 2)
     let network = try #require(object["network"] as? [String: Any])
     #expect(Set(network.keys) == ["parameters", "tied_parameters", "layers"])
     let plan = try #require(
       JSONSerialization.jsonObject(
-        with: Data(StageFile.encode(StageFile.Plan(SqueezePlan(self.network, budget: .bond(4)))))) as? [String: Any])
-    #expect(plan["format"] as? String == "mpo-plan" && plan["version"] as? Int == 1)
+        with: Data(
+          StageFile.encode(StageFile.Plan(SqueezePlan(self.network, budget: .bond(4)), recipe: ConversionRecipe()))))
+        as? [String: Any])
+    #expect(plan["format"] as? String == "mpo-plan" && plan["version"] as? Int == 2)
+    #expect(plan["recipe"] is [String: Any])
     let content = try #require(plan["plan"] as? [String: Any])
     #expect(Set(content.keys) == ["budget", "criterion", "layers", "parameters_before", "parameters_after"])
   }
@@ -70,8 +81,10 @@ import Testing
   }
 
   @Test func `another version or a damaged file is refused`() throws {
-    let newer = try text(profile()) { $0["version"] = 2 }
-    expectFailure("p.json", "version 2", "update") { _ = try decode(newer) }
+    let newer = try text(profile()) { $0["version"] = 3 }
+    expectFailure("p.json", "version 3", "update") { _ = try decode(newer) }
+    let older = try text(profile()) { $0["version"] = 1 }
+    expectFailure("p.json", "version 1", "unreleased", "make it again") { _ = try decode(older) }
     let damaged = try text(profile()) { $0["network"] = nil }
     expectFailure("p.json", "is damaged") { _ = try decode(damaged) }
   }
@@ -99,6 +112,11 @@ import Testing
       _ = try StageFile.merge([("a.json", a), ("b.json", b), ("c.json", c)])
     }
     expectFailure("again") { _ = try StageFile.merge([("a.json", profile()), ("b.json", profile())]) }
+    var svd = ConversionRecipe()
+    svd.structure = .svd
+    expectFailure("b.json was made with 'structure' svd", "a.json with 'structure' mpo") {
+      _ = try StageFile.merge([("a.json", a), ("b.json", profile((2, 3), recipe: svd))])
+    }
   }
 
   // MARK: - Plans
@@ -111,9 +129,10 @@ import Testing
 
   @Test func `a plan for another model is refused with the tensor that does not fit`() throws {
     let other = try openDenseCheckpoint(at: fixtures + "/tiny-bert")
-    let profile = try SourceNetwork(other, selection: TensorSelection()).profile(jobs: 2).profile
-    let plan = try SqueezePlan(profile, budget: .ratio(0.7), gauge: .canonical)
-    expectFailure("tiny-bert-sharded", "encoder.layer.0.intermediate.dense.weight", "plan") { try convert(plan) }
+    let profile = try SourceNetwork(other, selection: TensorSelection()).profile(for: ConversionRecipe(), jobs: 2)
+      .profile
+    let plan = try SqueezePlan(profile, budget: .ratio(0.7))
+    expectFailure("tiny-bert-sharded", "embeddings.position_embeddings.weight", "plan") { try convert(plan) }
     var renamed = network
     renamed.layers = network.layers.map {
       LayerProfile(
@@ -166,7 +185,8 @@ import Testing
 
   /// The plan for half of the parameters with one layer changed.
   private func changedPlan(_ name: String, _ change: (inout [String: Any]) -> Void) throws -> SqueezePlan {
-    let text = try text(StageFile.Plan(SqueezePlan(network, budget: .ratio(0.5)))) { object in
+    let text = try text(StageFile.Plan(SqueezePlan(network, budget: .ratio(0.5)), recipe: ConversionRecipe())) {
+      object in
       var plan = object["plan"] as? [String: Any] ?? [:]
       var layers = plan["layers"] as? [[String: Any]] ?? []
       for index in layers.indices where layers[index]["name"] as? String == name {

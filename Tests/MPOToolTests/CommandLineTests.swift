@@ -42,7 +42,7 @@ import Testing
     ["convert", "m", "-o", "o", "--ratio", "0.5", "--progress", "loud"],
     ["convert", "m", "-o", "o", "--ratio", "0.5", "--criterion", "luck"],
     ["convert", "m", "-o", "o", "--plan", "p", "--ratio", "0.5"],
-    ["plan", "p", "-o", "o"], ["plan", "-o", "o", "--ratio", "0.5"],
+    ["plan", "-o", "o", "--ratio", "0.5"],
     ["profile", "m", "-o", "o", "--part", "0/2"], ["profile", "m", "-o", "o", "--part", "3/2"],
     ["profile", "m", "-o", "o", "--part", "1"], ["profile", "m", "-o", "o", "--part", "1/2/3"],
     ["inspect", "m", "--spectrum"], ["restore", "m"], ["verify", "m", "--against"],

@@ -29,7 +29,8 @@ import Testing
     let totals = try #require(manifest["totals"] as? [String: Any])
     let ratio = try #require(totals["ratio"] as? Double)
     #expect(ratio <= 0.6 && ratio > 0.59)
-    #expect(manifest["options"] as? [String: String] == ["budget": "ratio 0.6", "criterion": "error-per-parameter"])
+    let recipe = try #require(manifest["conversion"] as? [String: Any])
+    #expect(recipe["budget"] as? [String: Double] == ["ratio": 0.6] && recipe["structure"] as? String == "mpo")
 
     let verified = try Tool.run("verify", output, "--against", model)
     #expect(verified.status == 0 && verified.messages.isEmpty, "\(verified.output)")
@@ -97,7 +98,7 @@ import Testing
     let result = try Tool.run("convert", path, "-o", output, "--ratio", "0.8")
     #expect(result.status == 0)
     #expect(result.messages == "mpo: warning: tensor 'b' has NaN, infinite or huge elements; it stays dense\n")
-    #expect(try MPOCheckpoint(path: output).record(named: "b")?.storage == .dense)
+    #expect(try MPOCheckpoint(path: output).record(named: "b")?.isDense == true)
   }
 
   @Test func `the options choose matrices, factors, bonds and types`() throws {
@@ -106,8 +107,8 @@ import Testing
       "*.output.dense.weight=8,16x8,16", "--shape", "*.0.output.dense.weight=8,4,4x4,8,8", "--sites", "3", "--dtype",
       "bf16", "--jobs", "1")
     #expect(result.status == 0, "\(result.messages)")
-    let records = try MPOCheckpoint(path: output).manifest.tensors.filter { $0.mpo != nil }
-    let found = Dictionary(uniqueKeysWithValues: try records.map { ($0.name, try #require($0.mpo)) })
+    let contents = try MPOCheckpoint(path: output).contents
+    let found = Dictionary(uniqueKeysWithValues: contents.operators.map { ($0.name, $0) })
     let layer = "encoder.layer.0."
     #expect(
       Set(found.keys) == [
@@ -116,7 +117,8 @@ import Testing
     #expect(found[layer + "attention.output.dense.weight"]?.shape.description == "8,16x8,16")
     #expect(found[layer + "output.dense.weight"]?.shape.description == "8,4,4x4,8,8")
     #expect(found[layer + "intermediate.dense.weight"]?.shape.siteCount == 3)
-    #expect(found.values.allSatisfy { $0.coreDType == .bf16 && $0.bonds.allSatisfy { $0 <= 6 } })
+    #expect(found.values.allSatisfy { $0.bonds.allSatisfy { $0 <= 6 } })
+    #expect(contents.cores.allSatisfy { $0.encoding.valueDType == .bf16 })
   }
 
   @Test func `a maximum error that rounding exceeds is status 3 and leaves nothing`() throws {
@@ -125,7 +127,7 @@ import Testing
       "convert", model, "-o", output, "--max-error", "0.0001", "--shape", "a=64,1x1,64", "--shape", "b=96,1x1,64",
     ]
     expectFailure(
-      try Tool.Run(command + ["--dtype", "bf16"]).finish(), "'a'", "'b'", "above 0.0001", "--dtype", status: 3)
+      try Tool.Run(command + ["--central", "int8"]).finish(), "'a'", "'b'", "above 0.0001", "--central", status: 3)
     #expect(try temporary.names == ["m.safetensors"])
     #expect(try Tool.Run(command).finish().status == 0)
   }
