@@ -201,7 +201,7 @@ public struct Converter: Sendable {
       let metric = try statistics.flatMap {
         try LayerMetric(of: record.info, rows: chain.rows, columns: chain.columns, $0)
       }
-      let stored = try writer.write(cores(of: view, chain, metric: metric).gauged(chain.gauge), of: chain)
+      let stored = try writer.write(cores(of: view, chain, metric: metric), of: chain)
       var result = record
       result.blocks?.relativeError = relativeError(of: stored, to: view)
       result.blocks?.metricRelativeError = metric?.relativeError(of: stored, to: view)
@@ -211,26 +211,29 @@ public struct Converter: Sendable {
 }
 
 extension Converter {
-  /// The cores of one matrix: in a metric, the best factorisation for two sites, refined ones for more.
+  /// The cores of one matrix, in the gauge of their record: in a metric, the best factorisation for two sites, refined ones
+  /// for more. At full bonds nothing is lost in any metric.
   private func cores<Scalar>(
     of view: MatrixView<Scalar>, _ chain: OperatorRecord, metric: LayerMetric?
-  ) throws -> MPO<Scalar> {
-    guard let metric else { return try MPO(decomposing: view, shape: chain.shape, bonds: chain.bonds) }
+  ) throws -> GaugedMPO<Scalar> {
+    guard let metric, chain.bonds != chain.shape.fullBonds else {
+      return try GaugedMPO(decomposing: view, shape: chain.shape, bonds: chain.bonds, gauge: chain.gauge)
+    }
     if chain.shape == .lowRank(rows: chain.rows, columns: chain.columns),
       let factorization = try metric.lowRank(of: view, rank: chain.bonds[0])
     {
-      return factorization
+      return try factorization.gauged(chain.gauge)
     }
     return try MPO(decomposing: view, shape: chain.shape, bonds: chain.bonds)
       .refined(
-        toward: view, metric: metric.forRefinement(rows: chain.rows, columns: chain.columns), options: refinement)
+        toward: view, metric: metric.forRefinement(rows: chain.rows, columns: chain.columns), options: refinement
+      ).gauged(chain.gauge)
   }
 }
 
 /// `‖W−Ŵ‖_F / ‖W‖_F`; 0 for a zero matrix that is restored as such.
 func relativeError<Scalar>(of mpo: MPO<Scalar>, to matrix: MatrixView<Scalar>) -> Double {
-  let distance = mpo.squaredDistance(to: matrix).squareRoot()
-  return distance == 0 ? 0 : distance / matrix.squaredNorm.squareRoot()
+  mpo.relativeError(to: matrix)
 }
 
 func relativeError<Scalar>(of restored: Matrix<Scalar>, to matrix: MatrixView<Scalar>) -> Double {

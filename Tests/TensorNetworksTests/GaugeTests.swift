@@ -114,6 +114,18 @@ import Testing
     }
   }
 
+  @Test(arguments: Gauge.allCases)
+  func `what two cores together put into the central one may be beyond single precision`(gauge: Gauge) throws {
+    let shape = try MPOShape(rowFactors: [2, 2, 3, 2, 2], columnFactors: [2, 2, 3, 2, 2])
+    var random = RandomOperators(seed: 7)
+    let mpo = random.mpo(shape, bonds: [3, 8, 9, 2], .uniform, Float.self)
+    let scales: [Float] = [1e20, 1e20, 1e-30, 1e-15, 1e-15]
+    let cores = zip(mpo.cores, scales).map { core, scale in
+      Core(shape: core.shape, elements: core.elements.map { $0 * scale })
+    }
+    try check(MPO(shape: shape, cores: cores), gauge, tolerance: 2e-6, "")
+  }
+
   @Test(arguments: ["zero", "constant", "rank one", "duplicated rows", "one entry"], Gauge.allCases)
   func `degenerate matrices are the same operator in every gauge`(kind: String, gauge: Gauge) throws {
     let shape = try MPOShape(rowFactors: [2, 4, 2, 2], columnFactors: [3, 2, 4, 2])
