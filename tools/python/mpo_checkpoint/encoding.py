@@ -27,11 +27,16 @@ _VALUES_OF_A_SCALE = 128
 class Encoding:
     """How an array is kept.
 
-    Attributes:
-        kind: ``"plain"``, or ``"scaled"``: bytes that are multiplied with scales.
-        dtype: of the values in the shards.
-        scale_shape: of ``"scaled"``: as many axes as the values, each 1 or that of the values.
-        pivots: the side of an auxiliary core whose identity is left out.
+    Attributes
+    ----------
+    kind
+        ``"plain"``, or ``"scaled"``: bytes that are multiplied with scales.
+    dtype
+        of the values in the shards.
+    scale_shape
+        of ``"scaled"``: as many axes as the values, each 1 or that of the values.
+    pivots
+        the side of an auxiliary core whose identity is left out.
     """
 
     kind: str
@@ -47,14 +52,21 @@ class Encoding:
     def parse(cls, raw: Any, shape: Shape, role: str, where: str) -> Encoding:
         """The encoding in a manifest.
 
-        Args:
-            raw: the JSON object.
-            shape: of the whole array.
-            role: of the core, or ``"dense"``.
-            where: what has it, for messages.
+        Parameters
+        ----------
+        raw
+            the JSON object.
+        shape
+            of the whole array.
+        role
+            of the core, or ``"dense"``.
+        where
+            what has it, for messages.
 
-        Raises:
-            Contradiction: for one that FORMAT.md does not know, or that does not fit the array.
+        Raises
+        ------
+        Contradiction
+            for one that FORMAT.md does not know, or that does not fit the array.
         """
         if not isinstance(raw, dict):
             raise Contradiction(f"{where} has an encoding that is no object")
@@ -136,11 +148,15 @@ class Encoding:
     def decode(self, entries: Mapping[str, Entry], name: str, shape: Shape, where: str) -> np.ndarray:
         """The whole array, of ``shape``: F64 as float64, integers as they are, all else as float32.
 
-        Args:
-            entries: those of `entries`, unpacked.
+        Parameters
+        ----------
+        entries
+            those of `entries`, unpacked.
 
-        Raises:
-            CheckpointError: for pivots or scales that can't be.
+        Raises
+        ------
+        CheckpointError
+            for pivots or scales that can't be.
         """
         if self.pivots is None:
             return self._values(entries, name, where)
@@ -172,12 +188,17 @@ class Encoding:
     def encode(self, name: str, array: np.ndarray, pivots: np.ndarray | None = None) -> tuple[Encoding, dict[str, Entry]]:
         """This encoding of an array, its scales chosen anew, and the entries.
 
-        Args:
-            array: the whole array, float64.
-            pivots: ascending, where the encoding is pivoted: there the array must be the identity.
+        Parameters
+        ----------
+        array
+            the whole array, float64.
+        pivots
+            ascending, where the encoding is pivoted: there the array must be the identity.
 
-        Raises:
-            CheckpointError: for elements that are not finite.
+        Raises
+        ------
+        CheckpointError
+            for elements that are not finite.
         """
         if not np.isfinite(array).all():
             raise CheckpointError(name, "has elements that are not finite")

@@ -28,9 +28,12 @@ _EXPANSION = 1 << 16
 class Manifest:
     """``manifest.json``, checked.
 
-    Attributes:
-        raw: the JSON object, with the members that this reader does not know.
-        tensors: by name, in the order of the source; ``operators`` and ``cores`` likewise.
+    Attributes
+    ----------
+    raw
+        the JSON object, with the members that this reader does not know.
+    tensors
+        by name, in the order of the source; ``operators`` and ``cores`` likewise.
     """
 
     path: Path
@@ -51,8 +54,10 @@ class Manifest:
     def read(cls, folder: Path) -> Manifest:
         """Reads and checks the manifest in a folder, and that the files it lists are there.
 
-        Raises:
-            CheckpointError: for what is no manifest, was changed, or contradicts itself or the folder.
+        Raises
+        ------
+        CheckpointError
+            for what is no manifest, was changed, or contradicts itself or the folder.
         """
         path = folder / NAME
         if not path.is_file():

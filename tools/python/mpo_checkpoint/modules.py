@@ -29,10 +29,14 @@ class Constant(nn.Module):
 class SideBasis(nn.Module):
     """What stands between a side of a matrix, of size n, and its chain: ``D U`` in ``D_r U_r C U_cᵀ D_c``; frozen.
 
-    Args:
-        basis: ``U [n, n]``, orthogonal.
-        permutation: instead of it, integers p ``[n]``: row a of ``U C`` is row ``p[a]`` of ``C``.
-        scale: the diagonal of ``D [n]``.
+    Parameters
+    ----------
+    basis
+        ``U [n, n]``, orthogonal.
+    permutation
+        instead of it, integers p ``[n]``: row a of ``U C`` is row ``p[a]`` of ``C``.
+    scale
+        the diagonal of ``D [n]``.
     """
 
     def __init__(self, basis: Constant | None = None, permutation: Constant | None = None, scale: Constant | None = None):
@@ -68,9 +72,12 @@ class MPOMatrix(nn.Module):
     hand. Where no gradient is wanted, the matrix is kept once it was built, until a core changes (what is written to
     ``core.data`` goes unnoticed: call `clear_cache`).
 
-    Args:
-        shape: ``(I, J)``.
-        keeps_matrix: whether the matrix may be kept.
+    Parameters
+    ----------
+    shape
+        ``(I, J)``.
+    keeps_matrix
+        whether the matrix may be kept.
     """
 
     def __init__(self, shape: tuple[int, int], keeps_matrix: bool):
@@ -189,12 +196,18 @@ class MPOMatrix(nn.Module):
 class MPOWeight(MPOMatrix):
     """A matrix ``[I, J]`` as a chain of whole cores: an operator.
 
-    Args:
-        cores: ``[d, i, j, d']``.
-        shape: ``(I, J)``, not larger than the products of the factors.
-        central: index of the central core.
-        keeps_matrix: whether the matrix may be kept, see `MPOMatrix`.
-        row_basis, column_basis: what stands between the chain and the sides of the matrix.
+    Parameters
+    ----------
+    cores
+        ``[d, i, j, d']``.
+    shape
+        ``(I, J)``, not larger than the products of the factors.
+    central
+        index of the central core.
+    keeps_matrix
+        whether the matrix may be kept, see `MPOMatrix`.
+    row_basis, column_basis
+        what stands between the chain and the sides of the matrix.
     """
 
     def __init__(
@@ -288,10 +301,14 @@ class CompactMPOWeight(MPOWeight):
     Of the auxiliary side's n elements d are pivots. Outputs there are those of the central core, the n − d others are
     combinations of them: d · (I + J − d) multiplications for a product, fewer than with the matrix at any rank.
 
-    Args:
-        values: of the auxiliary core: ``[I − d, d]`` where the second core is central, ``[d, J − d]`` otherwise.
-        pivots: ``[d]``, ascending.
-        central_core: ``[d, 1, J, 1]``, or ``[1, I, 1, d]``.
+    Parameters
+    ----------
+    values
+        of the auxiliary core: ``[I − d, d]`` where the second core is central, ``[d, J − d]`` otherwise.
+    pivots
+        ``[d]``, ascending.
+    central_core
+        ``[d, 1, J, 1]``, or ``[1, I, 1, d]``.
     """
 
     def __init__(
@@ -359,9 +376,12 @@ class CompactMPOWeight(MPOWeight):
 class MPOBlockWeight(MPOMatrix):
     """A matrix ``[I, J]`` of blocks, stacked along the rows; a block is a sum of ranges of operators.
 
-    Args:
-        operators: by name; weights may share them.
-        blocks: each a list of terms that are added.
+    Parameters
+    ----------
+    operators
+        by name; weights may share them.
+    blocks
+        each a list of terms that are added.
     """
 
     def __init__(self, operators: dict[str, MPOWeight], blocks: Sequence[Sequence[Term]], keeps_matrix: bool = True):

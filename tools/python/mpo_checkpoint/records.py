@@ -24,9 +24,12 @@ Packed = dict[str, dict[str, Any]]
 class CoreRecord:
     """One array as it is stored.
 
-    Attributes:
-        role: one of `ROLES`.
-        shape: ``[d, i, j, d']`` of the whole core; ``[d]`` of singular values, ``[n, n]`` of a basis, else ``[n]``.
+    Attributes
+    ----------
+    role
+        one of `ROLES`.
+    shape
+        ``[d, i, j, d']`` of the whole core; ``[d]`` of singular values, ``[n, n]`` of a basis, else ``[n]``.
     """
 
     name: str
@@ -203,12 +206,18 @@ class Term:
 class TensorRecord:
     """One tensor of the source.
 
-    Attributes:
-        kind: ``"mpo"``, ``"dense"`` or ``"tied"``.
-        encoding: of a dense tensor.
-        matrix_shape: of a tensor made of operators.
-        blocks: of a tensor made of operators: stacked along the rows; each is a list of terms that are added.
-        raw: the JSON object, with the members that this reader does not know.
+    Attributes
+    ----------
+    kind
+        ``"mpo"``, ``"dense"`` or ``"tied"``.
+    encoding
+        of a dense tensor.
+    matrix_shape
+        of a tensor made of operators.
+    blocks
+        of a tensor made of operators: stacked along the rows; each is a list of terms that are added.
+    raw
+        the JSON object, with the members that this reader does not know.
     """
 
     name: str

@@ -42,16 +42,22 @@ def save(model: nn.Module, path: Path | str, *, gauge: Gauge | None = None, forc
     Nothing is packed. What did not change stays bit for bit; a core with scales that is written anew is rounded to bytes
     again.
 
-    Args:
-        path: the folder to write; it appears whole or not at all.
-        gauge: of the operators: ``"compact"`` (no redundant number is stored), ``"canonical"`` (isometries beside the
-            centre) or ``"spectral"`` (canonical, singular values apart). By default each operator keeps the gauge it had,
-            and the cores of canonical ones are written as training left them, so that frozen ones stay bit for bit.
-            Operators that share cores keep theirs in any case; where those changed, they are written whole.
-        force: whether a checkpoint that is there already is replaced.
+    Parameters
+    ----------
+    path
+        the folder to write; it appears whole or not at all.
+    gauge
+        of the operators: ``"compact"`` (no redundant number is stored), ``"canonical"`` (isometries beside the
+        centre) or ``"spectral"`` (canonical, singular values apart). By default each operator keeps the gauge it had,
+        and the cores of canonical ones are written as training left them, so that frozen ones stay bit for bit.
+        Operators that share cores keep theirs in any case; where those changed, they are written whole.
+    force
+        whether a checkpoint that is there already is replaced.
 
-    Raises:
-        CheckpointError: where that can't be done.
+    Raises
+    ------
+    CheckpointError
+        where that can't be done.
     """
     path = Path(path)
     if gauge is not None and gauge not in GAUGES:
@@ -101,8 +107,10 @@ def save(model: nn.Module, path: Path | str, *, gauge: Gauge | None = None, forc
 class _Contents:
     """What a new checkpoint holds: tensors, operators and cores in their orders, and the entries.
 
-    Attributes:
-        added: names of tensors that the old checkpoint does not have.
+    Attributes
+    ----------
+    added
+        names of tensors that the old checkpoint does not have.
     """
 
     def __init__(self, model: nn.Module, checkpoint: MPOCheckpoint, loaded: LoadedCheckpoint, gauge: Gauge | None):

@@ -28,10 +28,12 @@ class Origin:
 class WeightBuilder:
     """Makes the weights of one model.
 
-    Args:
-        trains_cores: whether cores are to be trained: then operators in the gauge compact become canonical, by QR in
-            float64, but for those that share a core, whose cores stay as they are, whole. Otherwise low-rank operators
-            stay compact.
+    Parameters
+    ----------
+    trains_cores
+        whether cores are to be trained: then operators in the gauge compact become canonical, by QR in
+        float64, but for those that share a core, whose cores stay as they are, whole. Otherwise low-rank operators
+        stay compact.
     """
 
     def __init__(self, checkpoint: MPOCheckpoint, trains_cores: bool, keeps_matrix: bool):
