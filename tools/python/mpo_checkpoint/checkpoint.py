@@ -98,7 +98,9 @@ class MPOCheckpoint:
         if core.role == "permutation":
             indices = array.astype(np.int64)
             if not np.array_equal(np.sort(indices), np.arange(len(indices))):
-                raise CheckpointError(where, "is a permutation that does not have every index once; convert the model again")
+                raise CheckpointError(
+                    where, "is a permutation that does not have every index once; convert the model again"
+                )
             return indices
         return array
 

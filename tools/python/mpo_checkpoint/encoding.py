@@ -87,7 +87,9 @@ class Encoding:
             encoding = cls("plain", dtype, pivots=pivots)
         elif kind == "scaled":
             if raw.get("bits") != _SCALED_BITS:
-                raise Contradiction(f"{where} has an encoding of {raw.get('bits')} bits; 8 are known: update mpo_checkpoint")
+                raise Contradiction(
+                    f"{where} has an encoding of {raw.get('bits')} bits; 8 are known: update mpo_checkpoint"
+                )
             if role == "permutation":
                 raise Contradiction(f"{where} is a permutation with scales; it must be plain")
             encoding = cls("scaled", "I8", None, pivots)
@@ -102,7 +104,9 @@ class Encoding:
                 or len(scales) != len(values)
                 or not all(type(s) is int and s in (1, v) for s, v in zip(scales, values))
             ):
-                raise Contradiction(f"{where} has the scale_shape {scales}, which does not broadcast to its values {list(values)}")
+                raise Contradiction(
+                    f"{where} has the scale_shape {scales}, which does not broadcast to its values {list(values)}"
+                )
             encoding = replace(encoding, scale_shape=tuple(scales))
         return encoding
 
@@ -171,7 +175,9 @@ class Encoding:
             return np.zeros(self.value_shape(shape), dtype), np.arange(self.pivot_count(shape))
         pivots = entries[f"{name}.pivots"].numpy().astype(np.int64)
         if (np.diff(pivots) <= 0).any() or pivots[-1] >= _pivot_room(shape, self.pivots):
-            raise CheckpointError(where, "has pivots that do not ascend or lie outside the core; convert the model again")
+            raise CheckpointError(
+                where, "has pivots that do not ascend or lie outside the core; convert the model again"
+            )
         return self._values(entries, name, where), pivots
 
     def _values(self, entries: Mapping[str, Entry], name: str, where: str) -> np.ndarray:
@@ -185,7 +191,9 @@ class Encoding:
 
     # Writing
 
-    def encode(self, name: str, array: np.ndarray, pivots: np.ndarray | None = None) -> tuple[Encoding, dict[str, Entry]]:
+    def encode(
+        self, name: str, array: np.ndarray, pivots: np.ndarray | None = None
+    ) -> tuple[Encoding, dict[str, Entry]]:
         """This encoding of an array, its scales chosen anew, and the entries.
 
         Parameters

@@ -260,7 +260,9 @@ class _Loader:
         roles: dict[nn.Parameter, str] = {}
         for module in self.model.modules():
             if isinstance(module, MPOMatrix):
-                roles |= dict.fromkeys(module.auxiliary_cores, "auxiliary") | dict.fromkeys(module.central_cores, "central")
+                roles |= dict.fromkeys(module.auxiliary_cores, "auxiliary") | dict.fromkeys(
+                    module.central_cores, "central"
+                )
         new = set(self.new)
         learning = {
             "central": trainable in ("central", "all"),

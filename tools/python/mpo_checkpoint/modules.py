@@ -39,7 +39,9 @@ class SideBasis(nn.Module):
         the diagonal of ``D [n]``.
     """
 
-    def __init__(self, basis: Constant | None = None, permutation: Constant | None = None, scale: Constant | None = None):
+    def __init__(
+        self, basis: Constant | None = None, permutation: Constant | None = None, scale: Constant | None = None
+    ):
         super().__init__()
         self.basis, self.permutation, self.scale = basis, permutation, scale
 
@@ -268,7 +270,11 @@ class MPOWeight(MPOMatrix):
 
     def lookup_cost(self) -> int:
         is_product = self.row_basis is not None and self.row_basis.basis is not None
-        cost = contraction.apply_cost(_turned(self._shapes(), True)) if is_product else contraction.rows_cost(self._shapes())
+        cost = (
+            contraction.apply_cost(_turned(self._shapes(), True))
+            if is_product
+            else contraction.rows_cost(self._shapes())
+        )
         return cost + self._basis_cost(0, 1)
 
     def _chain_product(self, x: Tensor, transposed: bool) -> Tensor:
@@ -324,7 +330,9 @@ class CompactMPOWeight(MPOWeight):
         rest = values.shape[0] if central == 1 else values.shape[1]
         outer, inner = len(pivots) + rest, central_core.shape[2] if central == 1 else central_core.shape[1]
         cores = [values, central_core] if central == 1 else [central_core, values]
-        super().__init__(cores, (outer, inner) if central == 1 else (inner, outer), central, keeps_matrix, row_basis, column_basis)
+        super().__init__(
+            cores, (outer, inner) if central == 1 else (inner, outer), central, keeps_matrix, row_basis, column_basis
+        )
         is_rest = torch.ones(outer, dtype=torch.bool, device=pivots.device)
         is_rest[pivots] = False
         others = is_rest.nonzero()[:, 0]
@@ -365,7 +373,9 @@ class CompactMPOWeight(MPOWeight):
         places, count = self.places[ids], len(self.pivots)
         pivots, others = (places < count).nonzero()[:, 0], (places >= count).nonzero()[:, 0]
         inner = torch.zeros(len(ids), count, dtype=self.dtype, device=self.device)
-        inner = inner.index_put((pivots, places[pivots]), inner.new_ones(())).index_put((others,), self._values[places[others] - count])
+        inner = inner.index_put((pivots, places[pivots]), inner.new_ones(())).index_put(
+            (others,), self._values[places[others] - count]
+        )
         return inner @ self._central_matrix().T
 
     def _shapes(self) -> list[tuple[int, int, int, int]]:
@@ -396,7 +406,9 @@ class MPOBlockWeight(MPOMatrix):
 
     def built(self) -> Tensor:
         matrices = [part.built() for part in self.parts]
-        return torch.cat([sum(matrices[k][slice(*t.rows), slice(*t.columns)] for k, t in block) for block in self.blocks])
+        return torch.cat(
+            [sum(matrices[k][slice(*t.rows), slice(*t.columns)] for k, t in block) for block in self.blocks]
+        )
 
     def build_cost(self) -> int:
         return sum(part.build_cost() for part in self.parts)

@@ -61,7 +61,29 @@ def test_whatever_stands_in_a_manifest_is_an_error_or_no_contradiction(tmp_path)
     assert refused > 500
 
 
-JUNK = [None, True, 0, 1, 3, -1, 2**31, 2**64, 2.5, "", "left", "F16", "I64", "shared.basis", "chain.weight", [], [0], [2, 2], [[]], {}, {"operator": "qk"}]
+JUNK = [
+    None,
+    True,
+    0,
+    1,
+    3,
+    -1,
+    2**31,
+    2**64,
+    2.5,
+    "",
+    "left",
+    "F16",
+    "I64",
+    "shared.basis",
+    "chain.weight",
+    [],
+    [0],
+    [2, 2],
+    [[]],
+    {},
+    {"operator": "qk"},
+]
 
 
 def _places(value):
