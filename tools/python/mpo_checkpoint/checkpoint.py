@@ -58,7 +58,7 @@ class MPOCheckpoint:
             raise CheckpointError(self.path, f"{min(rest)} is in the shards but not in the manifest")
 
     def verify(self) -> None:
-        """Compares the checksum of every file, reads every core and restores every tensor.
+        """Compares the checksum of every file and reads every core and dense tensor.
 
         Raises
         ------

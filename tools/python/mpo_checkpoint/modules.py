@@ -18,6 +18,9 @@ from . import contraction
 from .records import Term
 
 
+Range = tuple[int, int]
+
+
 class Constant(nn.Module):
     """A tensor that moves with the model and is neither trained nor in its state dict; modules may share it."""
 
@@ -249,14 +252,27 @@ class MPOWeight(MPOMatrix):
         rows, columns = self.matrix_shape
         return contraction.matrix_cost(self._shapes()) + self._basis_cost(columns, rows)
 
-    def product(self, x: Tensor, transposed: bool) -> Tensor:
+    def product(self, x: Tensor, transposed: bool, rows: Range | None = None) -> Tensor:
+        """As `MPOMatrix.product`, but with the rows ``rows[0] ≤ i < rows[1]`` of the matrix only, if they are given."""
+        is_cut = rows is not None and not self._rows_are_outer
+        if is_cut and transposed:
+            x = functional.pad(x, (rows[0], self.matrix_shape[0] - rows[1]))
         before, after = (self.row_basis, self.column_basis) if transposed else (self.column_basis, self.row_basis)
         x = x if before is None else before.enter(x)
-        x = self._chain_product(x, transposed)
-        return x if after is None else after.leave(x)
+        x = self._chain_product(x, transposed, None if is_cut else rows)
+        x = x if after is None else after.leave(x)
+        return x[:, slice(*rows)] if is_cut and not transposed else x
 
-    def product_cost(self, transposed: bool) -> int:
-        return contraction.apply_cost(_turned(self._shapes(), transposed)) + self._basis_cost(1, 1)
+    def product_cost(self, transposed: bool, rows: Range | None = None) -> int:
+        shapes = self._shapes()
+        if rows is not None and self._rows_are_outer:
+            shapes[0] = (1, rows[1] - rows[0], *shapes[0][2:])
+        return contraction.apply_cost(_turned(shapes, transposed)) + self._basis_cost(1, 1)
+
+    @property
+    def _rows_are_outer(self) -> bool:
+        """Whether a row of the matrix is a slice of the first core, so that a range of rows takes a part of the work."""
+        return self.row_basis is None and all(i == 1 for _, i, _, _ in self._shapes()[1:])
 
     def looked_up(self, ids: Tensor) -> Tensor:
         if self.row_basis is not None and self.row_basis.basis is not None:
@@ -277,10 +293,14 @@ class MPOWeight(MPOMatrix):
         )
         return cost + self._basis_cost(0, 1)
 
-    def _chain_product(self, x: Tensor, transposed: bool) -> Tensor:
-        """`product` without the bases."""
-        inputs, outputs = self.matrix_shape if transposed else self.matrix_shape[::-1]
-        cores = contraction.transposed(self.cores) if transposed else list(self.cores)
+    def _chain_product(self, x: Tensor, transposed: bool, rows: Range | None = None) -> Tensor:
+        """`product` without the bases; ``rows`` only where they are slices of the first core."""
+        count, columns = self.matrix_shape if rows is None else (rows[1] - rows[0], self.matrix_shape[1])
+        inputs, outputs = (count, columns) if transposed else (columns, count)
+        cores = list(self.cores)
+        if rows is not None:
+            cores[0] = cores[0][:, slice(*rows)]
+        cores = contraction.transposed(cores) if transposed else cores
         padded = 1
         for core in cores:
             padded *= core.shape[2]
@@ -351,11 +371,16 @@ class CompactMPOWeight(MPOWeight):
         """``[n − d, d]``, on either side."""
         return self.cores[0] if self.central == 1 else self.cores[1].T
 
-    def _chain_product(self, x: Tensor, transposed: bool) -> Tensor:
+    @property
+    def _rows_are_outer(self) -> bool:
+        return self.central == 0 and self.row_basis is None
+
+    def _chain_product(self, x: Tensor, transposed: bool, rows: Range | None = None) -> Tensor:
+        central = self._central_matrix() if rows is None else self._central_matrix()[slice(*rows)]
         if transposed == (self.central == 1):  # the inputs are the pivoted side
             inner = x[:, self.pivots] + x[:, self.others] @ self._values
-            return inner @ self._central_matrix().T
-        inner = x @ self._central_matrix()
+            return inner @ central.T
+        inner = x @ central
         return torch.cat([inner, inner @ self._values.T], -1)[:, self.places]
 
     def _central_matrix(self) -> Tensor:
@@ -363,8 +388,10 @@ class CompactMPOWeight(MPOWeight):
         central = self.cores[self.central]
         return central[:, 0, :, 0].T if self.central == 1 else central[0, :, 0]
 
-    def product_cost(self, transposed: bool) -> int:
-        return sum(core.numel() for core in self.cores) + self._basis_cost(1, 1)
+    def product_cost(self, transposed: bool, rows: Range | None = None) -> int:
+        count = self.matrix_shape[0] if rows is None or not self._rows_are_outer else rows[1] - rows[0]
+        left_out = (self.matrix_shape[0] - count) * len(self.pivots)
+        return sum(core.numel() for core in self.cores) - left_out + self._basis_cost(1, 1)
 
     def _chain_rows(self, ids: Tensor) -> Tensor:
         if self.central == 0:
@@ -424,12 +451,13 @@ class MPOBlockWeight(MPOMatrix):
 
     @staticmethod
     def _term_product(operator: MPOWeight, term: Term, x: Tensor, transposed: bool) -> Tensor:
-        (rows, columns), (all_rows, all_columns) = (term.rows, term.columns), operator.matrix_shape
-        (begin, end), size, (first, last) = (rows, all_rows, columns) if transposed else (columns, all_columns, rows)
-        return operator.product(functional.pad(x, (begin, size - end)), transposed)[:, first:last]
+        begin, end = term.columns
+        if transposed:
+            return operator.product(x, True, term.rows)[:, begin:end]
+        return operator.product(functional.pad(x, (begin, operator.matrix_shape[1] - end)), False, term.rows)
 
     def product_cost(self, transposed: bool) -> int:
-        return sum(self.parts[k].product_cost(transposed) for block in self.blocks for k, _ in block)
+        return sum(self.parts[k].product_cost(transposed, term.rows) for block in self.blocks for k, term in block)
 
     def looked_up(self, ids: Tensor) -> Tensor:
         result = torch.zeros(len(ids), self.matrix_shape[1], dtype=self.dtype, device=self.device)

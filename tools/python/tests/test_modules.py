@@ -271,6 +271,18 @@ def test_a_compact_product_takes_a_multiplication_for_each_number_stored(rows, c
     assert not any(held._is_matrix_cheaper(batch, False) for batch in (1, 10**6))
 
 
+@pytest.mark.parametrize("shape", ["low rank", "compact, columns", "compact, rows", "padded", "bases"])
+@pytest.mark.parametrize("rows", [(0, 12), (0, 5), (3, 9), (11, 12)])
+def test_a_range_of_rows(shape, rows):
+    held, (first, last) = weight(shape), rows
+    x, y = torch.randn(4, 10).double(), torch.randn(4, last - first).double()
+    torch.testing.assert_close(held.product(x, False, rows), x @ dense(held)[first:last].T)
+    torch.testing.assert_close(held.product(y, True, rows), y @ dense(held)[first:last])
+    is_outer = shape in ("low rank", "compact, columns")
+    for transposed in (False, True):
+        assert (held.product_cost(transposed, rows) < held.product_cost(transposed)) == (is_outer and rows != (0, 12))
+
+
 def test_bases_are_no_parameters_and_move_with_the_model():
     held = WEIGHTS["bases"]()
     assert len(list(held.parameters())) == 3 and list(held.state_dict()) == [f"cores.{k}" for k in range(3)]
