@@ -22,8 +22,10 @@ class MPOCheckpoint:
     Opening it checks everything FORMAT.md asks a reader to, but the checksums of the shards and what is found when an
     array is read; `verify` checks those.
 
-    Attributes:
-        tensors, operators, cores: the records of the manifest, by name.
+    Attributes
+    ----------
+    tensors, operators, cores
+        the records of the manifest, by name.
     """
 
     def __init__(self, path: Path | str):
@@ -56,10 +58,12 @@ class MPOCheckpoint:
             raise CheckpointError(self.path, f"{min(rest)} is in the shards but not in the manifest")
 
     def verify(self) -> None:
-        """Compares the checksum of every file, reads every core and restores every tensor.
+        """Compares the checksum of every file and reads every core and dense tensor.
 
-        Raises:
-            CheckpointError: for what is damaged.
+        Raises
+        ------
+        CheckpointError
+            for what is damaged.
         """
         self.manifest.check_checksums()
         for name in self.cores:
@@ -84,15 +88,19 @@ class MPOCheckpoint:
     def core(self, name: str) -> np.ndarray:
         """A core, whole: F64 as float64, permutations as integers, all else as float32.
 
-        Raises:
-            CheckpointError: for one that is damaged.
+        Raises
+        ------
+        CheckpointError
+            for one that is damaged.
         """
         core, where = self.cores[name], f"{self.path}: {name}"
         array = core.encoding.decode(self.entries(core), name, core.shape, where)
         if core.role == "permutation":
             indices = array.astype(np.int64)
             if not np.array_equal(np.sort(indices), np.arange(len(indices))):
-                raise CheckpointError(where, "is a permutation that does not have every index once; convert the model again")
+                raise CheckpointError(
+                    where, "is a permutation that does not have every index once; convert the model again"
+                )
             return indices
         return array
 
@@ -131,8 +139,10 @@ class MPOCheckpoint:
     def tensor(self, name: str) -> np.ndarray:
         """A tensor, restored: of its source's dtype, but float32 for BF16, which NumPy does not have.
 
-        Raises:
-            CheckpointError: for a name that is not there, and for what is damaged.
+        Raises
+        ------
+        CheckpointError
+            for a name that is not there, and for what is damaged.
         """
         if name not in self.tensors:
             raise CheckpointError(self.path, f"has no tensor {name}")
@@ -171,8 +181,10 @@ def load_dense(path: Path | str) -> dict[str, np.ndarray]:
     Matrices are multiplied out in float32, or float64 where their cores or their source are. Tensors of dtype BF16 come
     as float32.
 
-    Raises:
-        CheckpointError: for what is no valid MPO checkpoint.
+    Raises
+    ------
+    CheckpointError
+        for what is no valid MPO checkpoint.
     """
     checkpoint = MPOCheckpoint(path)
     matrices: dict[str, np.ndarray] = {}

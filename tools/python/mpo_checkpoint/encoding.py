@@ -27,11 +27,16 @@ _VALUES_OF_A_SCALE = 128
 class Encoding:
     """How an array is kept.
 
-    Attributes:
-        kind: ``"plain"``, or ``"scaled"``: bytes that are multiplied with scales.
-        dtype: of the values in the shards.
-        scale_shape: of ``"scaled"``: as many axes as the values, each 1 or that of the values.
-        pivots: the side of an auxiliary core whose identity is left out.
+    Attributes
+    ----------
+    kind
+        ``"plain"``, or ``"scaled"``: bytes that are multiplied with scales.
+    dtype
+        of the values in the shards.
+    scale_shape
+        of ``"scaled"``: as many axes as the values, each 1 or that of the values.
+    pivots
+        the side of an auxiliary core whose identity is left out.
     """
 
     kind: str
@@ -47,14 +52,21 @@ class Encoding:
     def parse(cls, raw: Any, shape: Shape, role: str, where: str) -> Encoding:
         """The encoding in a manifest.
 
-        Args:
-            raw: the JSON object.
-            shape: of the whole array.
-            role: of the core, or ``"dense"``.
-            where: what has it, for messages.
+        Parameters
+        ----------
+        raw
+            the JSON object.
+        shape
+            of the whole array.
+        role
+            of the core, or ``"dense"``.
+        where
+            what has it, for messages.
 
-        Raises:
-            Contradiction: for one that FORMAT.md does not know, or that does not fit the array.
+        Raises
+        ------
+        Contradiction
+            for one that FORMAT.md does not know, or that does not fit the array.
         """
         if not isinstance(raw, dict):
             raise Contradiction(f"{where} has an encoding that is no object")
@@ -75,7 +87,9 @@ class Encoding:
             encoding = cls("plain", dtype, pivots=pivots)
         elif kind == "scaled":
             if raw.get("bits") != _SCALED_BITS:
-                raise Contradiction(f"{where} has an encoding of {raw.get('bits')} bits; 8 are known: update mpo_checkpoint")
+                raise Contradiction(
+                    f"{where} has an encoding of {raw.get('bits')} bits; 8 are known: update mpo_checkpoint"
+                )
             if role == "permutation":
                 raise Contradiction(f"{where} is a permutation with scales; it must be plain")
             encoding = cls("scaled", "I8", None, pivots)
@@ -90,7 +104,9 @@ class Encoding:
                 or len(scales) != len(values)
                 or not all(type(s) is int and s in (1, v) for s, v in zip(scales, values))
             ):
-                raise Contradiction(f"{where} has the scale_shape {scales}, which does not broadcast to its values {list(values)}")
+                raise Contradiction(
+                    f"{where} has the scale_shape {scales}, which does not broadcast to its values {list(values)}"
+                )
             encoding = replace(encoding, scale_shape=tuple(scales))
         return encoding
 
@@ -136,11 +152,15 @@ class Encoding:
     def decode(self, entries: Mapping[str, Entry], name: str, shape: Shape, where: str) -> np.ndarray:
         """The whole array, of ``shape``: F64 as float64, integers as they are, all else as float32.
 
-        Args:
-            entries: those of `entries`, unpacked.
+        Parameters
+        ----------
+        entries
+            those of `entries`, unpacked.
 
-        Raises:
-            CheckpointError: for pivots or scales that can't be.
+        Raises
+        ------
+        CheckpointError
+            for pivots or scales that can't be.
         """
         if self.pivots is None:
             return self._values(entries, name, where)
@@ -155,7 +175,9 @@ class Encoding:
             return np.zeros(self.value_shape(shape), dtype), np.arange(self.pivot_count(shape))
         pivots = entries[f"{name}.pivots"].numpy().astype(np.int64)
         if (np.diff(pivots) <= 0).any() or pivots[-1] >= _pivot_room(shape, self.pivots):
-            raise CheckpointError(where, "has pivots that do not ascend or lie outside the core; convert the model again")
+            raise CheckpointError(
+                where, "has pivots that do not ascend or lie outside the core; convert the model again"
+            )
         return self._values(entries, name, where), pivots
 
     def _values(self, entries: Mapping[str, Entry], name: str, where: str) -> np.ndarray:
@@ -169,15 +191,22 @@ class Encoding:
 
     # Writing
 
-    def encode(self, name: str, array: np.ndarray, pivots: np.ndarray | None = None) -> tuple[Encoding, dict[str, Entry]]:
+    def encode(
+        self, name: str, array: np.ndarray, pivots: np.ndarray | None = None
+    ) -> tuple[Encoding, dict[str, Entry]]:
         """This encoding of an array, its scales chosen anew, and the entries.
 
-        Args:
-            array: the whole array, float64.
-            pivots: ascending, where the encoding is pivoted: there the array must be the identity.
+        Parameters
+        ----------
+        array
+            the whole array, float64.
+        pivots
+            ascending, where the encoding is pivoted: there the array must be the identity.
 
-        Raises:
-            CheckpointError: for elements that are not finite.
+        Raises
+        ------
+        CheckpointError
+            for elements that are not finite.
         """
         if not np.isfinite(array).all():
             raise CheckpointError(name, "has elements that are not finite")

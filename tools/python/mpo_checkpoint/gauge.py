@@ -31,9 +31,10 @@ def canonical(cores: Sequence[np.ndarray], central: int) -> list[np.ndarray]:
 def compact(cores: Sequence[np.ndarray], central: int) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
     """The same chain with cores beside the central one that contain the identity, and where.
 
-    Returns:
-        the cores, whole, and for each the ascending pivots: rows of ``[d·i·j, d']`` left of the centre, columns of
-        ``[d, i·j·d']`` right of it, None for the central core. No element beside the centre is much larger than 2.
+    Returns
+    -------
+    the cores, whole, and for each the ascending pivots: rows of ``[d·i·j, d']`` left of the centre, columns of
+    ``[d, i·j·d']`` right of it, None for the central core. No element beside the centre is much larger than 2.
     """
 
     def pivoted(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -88,11 +89,14 @@ def pivot_rows(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     The rows are those of Gaussian elimination with partial pivoting, then one is swapped for another while that enlarges
     the determinant by more than `LARGEST` (Goreinov et al., "How to find a good submatrix", 2010).
 
-    Args:
-        matrix: ``[m, d]`` of full column rank, m > d; orthonormal columns are best.
+    Parameters
+    ----------
+    matrix
+        ``[m, d]`` of full column rank, m > d; orthonormal columns are best.
 
-    Returns:
-        the ascending pivots ``[d]``, and ``matrix @ inv(matrix[pivots])``, exactly the identity in the pivot rows.
+    Returns
+    -------
+    the ascending pivots ``[d]``, and ``matrix @ inv(matrix[pivots])``, exactly the identity in the pivot rows.
     """
     count = matrix.shape[1]
     pivots = _eliminated_rows(matrix)

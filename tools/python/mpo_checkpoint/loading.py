@@ -28,11 +28,16 @@ Trainable = Literal["auxiliary", "all", "central", "none"]
 class LoadedCheckpoint:
     """Where a model's tensors came from; `save` needs it. It is the model's attribute ``mpo_source``.
 
-    Attributes:
-        path: the checkpoint's folder.
-        digest: of its manifest.
-        names: tensors of the model, and paths of its `MPOMatrix`es, to names of tensors in the checkpoint.
-        report: what was loaded, and what of it is trained.
+    Attributes
+    ----------
+    path
+        the checkpoint's folder.
+    digest
+        of its manifest.
+    names
+        tensors of the model, and paths of its `MPOMatrix`es, to names of tensors in the checkpoint.
+    report
+        what was loaded, and what of it is trained.
     """
 
     path: Path
@@ -48,11 +53,16 @@ class LoadReport:
     Roles: ``central`` and ``auxiliary`` cores, ``bases`` (with permutations and scales; never trained), ``vectors`` (biases,
     norms), ``matrices`` (stored dense) and ``new`` (of the model, not in the checkpoint).
 
-    Attributes:
-        parameters: numbers the model holds. Whole cores have more numbers than the gauge compact stores.
-        trainable: those of them that require gradients: what an optimizer moves.
-        parameters_stored: numbers the checkpoint stores of what was loaded, and new ones.
-        parameters_before: numbers of the dense model.
+    Attributes
+    ----------
+    parameters
+        numbers the model holds. Whole cores have more numbers than the gauge compact stores.
+    trainable
+        those of them that require gradients: what an optimizer moves.
+    parameters_stored
+        numbers the checkpoint stores of what was loaded, and new ones.
+    parameters_before
+        numbers of the dense model.
     """
 
     parameters: Counter[str] = field(default_factory=Counter)
@@ -105,17 +115,26 @@ def load_into(
     a centre that carries the weight. One that shares a core with another keeps its cores, whole. For inference a low-rank
     operator stays compact, see `CompactMPOWeight`.
 
-    Args:
-        model: a model as it is built from its configuration; its values do not matter.
-        path: the checkpoint's folder.
-        trainable: which cores are trained; bases never are. Parameters the checkpoint doesn't have always are. Of a low-rank
-            matrix (two sites) one factor counts as central, the other as auxiliary: train ``"all"`` of such checkpoints.
-        vectors: whether biases, norms and other vectors are trained; by default unless ``trainable`` is ``"none"``.
-        matrices: whether matrices stored dense are trained; by default only if ``trainable`` is ``"all"``.
-        keeps_matrix: whether layers may keep the matrix of their cores in memory, see `MPOMatrix`.
+    Parameters
+    ----------
+    model
+        a model as it is built from its configuration; its values do not matter.
+    path
+        the checkpoint's folder.
+    trainable
+        which cores are trained; bases never are. Parameters the checkpoint doesn't have always are. Of a low-rank
+        matrix (two sites) one factor counts as central, the other as auxiliary: train ``"all"`` of such checkpoints.
+    vectors
+        whether biases, norms and other vectors are trained; by default unless ``trainable`` is ``"none"``.
+    matrices
+        whether matrices stored dense are trained; by default only if ``trainable`` is ``"all"``.
+    keeps_matrix
+        whether layers may keep the matrix of their cores in memory, see `MPOMatrix`.
 
-    Raises:
-        CheckpointError: for what is no valid checkpoint, or one of another architecture.
+    Raises
+    ------
+    CheckpointError
+        for what is no valid checkpoint, or one of another architecture.
     """
     if trainable not in ("auxiliary", "all", "central", "none"):
         raise ValueError(f"trainable is '{trainable}', not auxiliary, all, central or none")
@@ -148,12 +167,18 @@ def from_pretrained(
 ) -> nn.Module:
     """The Hugging Face model of a converted model folder, from the configuration that was carried over.
 
-    Args:
-        folder: the checkpoint's folder.
-        task: the head of the model: ``features`` (none), ``causal-lm``, ``sequence-classification``, …
-        dtype: of the model's parameters.
-        config: members of the configuration to set, such as ``num_labels``.
-        trainable, vectors, matrices, keeps_matrix: see `load_into`.
+    Parameters
+    ----------
+    folder
+        the checkpoint's folder.
+    task
+        the head of the model: ``features`` (none), ``causal-lm``, ``sequence-classification``, …
+    dtype
+        of the model's parameters.
+    config
+        members of the configuration to set, such as ``num_labels``.
+    trainable, vectors, matrices, keeps_matrix
+        see `load_into`.
 
     The counts are in ``model.mpo_source.report``.
     """
@@ -235,7 +260,9 @@ class _Loader:
         roles: dict[nn.Parameter, str] = {}
         for module in self.model.modules():
             if isinstance(module, MPOMatrix):
-                roles |= dict.fromkeys(module.auxiliary_cores, "auxiliary") | dict.fromkeys(module.central_cores, "central")
+                roles |= dict.fromkeys(module.auxiliary_cores, "auxiliary") | dict.fromkeys(
+                    module.central_cores, "central"
+                )
         new = set(self.new)
         learning = {
             "central": trainable in ("central", "all"),

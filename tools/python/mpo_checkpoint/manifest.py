@@ -28,9 +28,12 @@ _EXPANSION = 1 << 16
 class Manifest:
     """``manifest.json``, checked.
 
-    Attributes:
-        raw: the JSON object, with the members that this reader does not know.
-        tensors: by name, in the order of the source; ``operators`` and ``cores`` likewise.
+    Attributes
+    ----------
+    raw
+        the JSON object, with the members that this reader does not know.
+    tensors
+        by name, in the order of the source; ``operators`` and ``cores`` likewise.
     """
 
     path: Path
@@ -51,8 +54,10 @@ class Manifest:
     def read(cls, folder: Path) -> Manifest:
         """Reads and checks the manifest in a folder, and that the files it lists are there.
 
-        Raises:
-            CheckpointError: for what is no manifest, was changed, or contradicts itself or the folder.
+        Raises
+        ------
+        CheckpointError
+            for what is no manifest, was changed, or contradicts itself or the folder.
         """
         path = folder / NAME
         if not path.is_file():
@@ -66,12 +71,16 @@ class Manifest:
             raise CheckpointError(path, "is not the manifest of an MPO checkpoint")
         version = str(raw.get("version"))
         if version.partition(".")[0] == "1":
-            raise CheckpointError(path, f"has version {version}: it was made by an unreleased version; convert the model again")
+            raise CheckpointError(
+                path, f"has version {version}: it was made by an unreleased version; convert the model again"
+            )
         if version.partition(".")[0] != VERSION.partition(".")[0]:
             raise CheckpointError(path, f"has version {version}; this reads version {VERSION}: update mpo_checkpoint")
         digest = str(raw.get("manifest_sha256"))
         if len(digest) != 64 or content.count(digest.encode()) != 1 or _digest(content, digest) != digest:
-            raise CheckpointError(path, "was changed after it was written: its SHA-256 is another; convert the model again")
+            raise CheckpointError(
+                path, "was changed after it was written: its SHA-256 is another; convert the model again"
+            )
         try:
             cores = _by_name("core", map(CoreRecord.parse, raw["cores"]))
             operators = _by_name("operator", map(OperatorRecord.parse, raw["operators"]))
@@ -134,14 +143,18 @@ class Manifest:
         if operator.gauge == "compact":
             for site, name in enumerate(operator.cores):
                 if self.cores[name].encoding.pivots != operator.pivot_side(site):
-                    raise Contradiction(f"{where} is compact, but its core {name} has no pivots on the side of the centre")
+                    raise Contradiction(
+                        f"{where} is compact, but its core {name} has no pivots on the side of the centre"
+                    )
 
     def _check_expansion(self) -> None:
         def check(what: str, elements: int, operators: Iterable[str]) -> None:
             named = {core for name in operators for core in self.operators[name].cores}
             stored = sum(self.cores[core].value_count for core in named)
             if elements > _FREE_EXPANSION + _EXPANSION * stored:
-                raise Contradiction(f"{what} would expand {stored} values stored to {elements} elements, more than 2^28 + 2^16 each")
+                raise Contradiction(
+                    f"{what} would expand {stored} values stored to {elements} elements, more than 2^28 + 2^16 each"
+                )
 
         for operator in self.operators.values():
             largest = max(prod(operator.padded_shape), *map(prod, operator.core_shapes))
@@ -172,7 +185,9 @@ def write_manifest(path: Path, raw: dict[str, Any]) -> None:
     raw = {**raw, "manifest_sha256": _BLANK_DIGEST}
     blank = json.dumps(raw, indent=2, sort_keys=True, ensure_ascii=False).encode()
     digest = hashlib.sha256(blank).hexdigest()
-    path.write_bytes(blank.replace(f'"manifest_sha256": "{_BLANK_DIGEST}"'.encode(), f'"manifest_sha256": "{digest}"'.encode(), 1))
+    path.write_bytes(
+        blank.replace(f'"manifest_sha256": "{_BLANK_DIGEST}"'.encode(), f'"manifest_sha256": "{digest}"'.encode(), 1)
+    )
 
 
 def totals(tensors: Mapping[str, TensorRecord], cores: Mapping[str, CoreRecord]) -> dict[str, Any]:

@@ -18,6 +18,9 @@ from . import contraction
 from .records import Term
 
 
+Range = tuple[int, int]
+
+
 class Constant(nn.Module):
     """A tensor that moves with the model and is neither trained nor in its state dict; modules may share it."""
 
@@ -29,13 +32,19 @@ class Constant(nn.Module):
 class SideBasis(nn.Module):
     """What stands between a side of a matrix, of size n, and its chain: ``D U`` in ``D_r U_r C U_cᵀ D_c``; frozen.
 
-    Args:
-        basis: ``U [n, n]``, orthogonal.
-        permutation: instead of it, integers p ``[n]``: row a of ``U C`` is row ``p[a]`` of ``C``.
-        scale: the diagonal of ``D [n]``.
+    Parameters
+    ----------
+    basis
+        ``U [n, n]``, orthogonal.
+    permutation
+        instead of it, integers p ``[n]``: row a of ``U C`` is row ``p[a]`` of ``C``.
+    scale
+        the diagonal of ``D [n]``.
     """
 
-    def __init__(self, basis: Constant | None = None, permutation: Constant | None = None, scale: Constant | None = None):
+    def __init__(
+        self, basis: Constant | None = None, permutation: Constant | None = None, scale: Constant | None = None
+    ):
         super().__init__()
         self.basis, self.permutation, self.scale = basis, permutation, scale
 
@@ -68,9 +77,12 @@ class MPOMatrix(nn.Module):
     hand. Where no gradient is wanted, the matrix is kept once it was built, until a core changes (what is written to
     ``core.data`` goes unnoticed: call `clear_cache`).
 
-    Args:
-        shape: ``(I, J)``.
-        keeps_matrix: whether the matrix may be kept.
+    Parameters
+    ----------
+    shape
+        ``(I, J)``.
+    keeps_matrix
+        whether the matrix may be kept.
     """
 
     def __init__(self, shape: tuple[int, int], keeps_matrix: bool):
@@ -189,12 +201,18 @@ class MPOMatrix(nn.Module):
 class MPOWeight(MPOMatrix):
     """A matrix ``[I, J]`` as a chain of whole cores: an operator.
 
-    Args:
-        cores: ``[d, i, j, d']``.
-        shape: ``(I, J)``, not larger than the products of the factors.
-        central: index of the central core.
-        keeps_matrix: whether the matrix may be kept, see `MPOMatrix`.
-        row_basis, column_basis: what stands between the chain and the sides of the matrix.
+    Parameters
+    ----------
+    cores
+        ``[d, i, j, d']``.
+    shape
+        ``(I, J)``, not larger than the products of the factors.
+    central
+        index of the central core.
+    keeps_matrix
+        whether the matrix may be kept, see `MPOMatrix`.
+    row_basis, column_basis
+        what stands between the chain and the sides of the matrix.
     """
 
     def __init__(
@@ -234,14 +252,27 @@ class MPOWeight(MPOMatrix):
         rows, columns = self.matrix_shape
         return contraction.matrix_cost(self._shapes()) + self._basis_cost(columns, rows)
 
-    def product(self, x: Tensor, transposed: bool) -> Tensor:
+    def product(self, x: Tensor, transposed: bool, rows: Range | None = None) -> Tensor:
+        """As `MPOMatrix.product`, but with the rows ``rows[0] ≤ i < rows[1]`` of the matrix only, if they are given."""
+        is_cut = rows is not None and not self._rows_are_outer
+        if is_cut and transposed:
+            x = functional.pad(x, (rows[0], self.matrix_shape[0] - rows[1]))
         before, after = (self.row_basis, self.column_basis) if transposed else (self.column_basis, self.row_basis)
         x = x if before is None else before.enter(x)
-        x = self._chain_product(x, transposed)
-        return x if after is None else after.leave(x)
+        x = self._chain_product(x, transposed, None if is_cut else rows)
+        x = x if after is None else after.leave(x)
+        return x[:, slice(*rows)] if is_cut and not transposed else x
 
-    def product_cost(self, transposed: bool) -> int:
-        return contraction.apply_cost(_turned(self._shapes(), transposed)) + self._basis_cost(1, 1)
+    def product_cost(self, transposed: bool, rows: Range | None = None) -> int:
+        shapes = self._shapes()
+        if rows is not None and self._rows_are_outer:
+            shapes[0] = (1, rows[1] - rows[0], *shapes[0][2:])
+        return contraction.apply_cost(_turned(shapes, transposed)) + self._basis_cost(1, 1)
+
+    @property
+    def _rows_are_outer(self) -> bool:
+        """Whether a row of the matrix is a slice of the first core, so that a range of rows takes a part of the work."""
+        return self.row_basis is None and all(i == 1 for _, i, _, _ in self._shapes()[1:])
 
     def looked_up(self, ids: Tensor) -> Tensor:
         if self.row_basis is not None and self.row_basis.basis is not None:
@@ -255,13 +286,21 @@ class MPOWeight(MPOMatrix):
 
     def lookup_cost(self) -> int:
         is_product = self.row_basis is not None and self.row_basis.basis is not None
-        cost = contraction.apply_cost(_turned(self._shapes(), True)) if is_product else contraction.rows_cost(self._shapes())
+        cost = (
+            contraction.apply_cost(_turned(self._shapes(), True))
+            if is_product
+            else contraction.rows_cost(self._shapes())
+        )
         return cost + self._basis_cost(0, 1)
 
-    def _chain_product(self, x: Tensor, transposed: bool) -> Tensor:
-        """`product` without the bases."""
-        inputs, outputs = self.matrix_shape if transposed else self.matrix_shape[::-1]
-        cores = contraction.transposed(self.cores) if transposed else list(self.cores)
+    def _chain_product(self, x: Tensor, transposed: bool, rows: Range | None = None) -> Tensor:
+        """`product` without the bases; ``rows`` only where they are slices of the first core."""
+        count, columns = self.matrix_shape if rows is None else (rows[1] - rows[0], self.matrix_shape[1])
+        inputs, outputs = (count, columns) if transposed else (columns, count)
+        cores = list(self.cores)
+        if rows is not None:
+            cores[0] = cores[0][:, slice(*rows)]
+        cores = contraction.transposed(cores) if transposed else cores
         padded = 1
         for core in cores:
             padded *= core.shape[2]
@@ -288,10 +327,14 @@ class CompactMPOWeight(MPOWeight):
     Of the auxiliary side's n elements d are pivots. Outputs there are those of the central core, the n − d others are
     combinations of them: d · (I + J − d) multiplications for a product, fewer than with the matrix at any rank.
 
-    Args:
-        values: of the auxiliary core: ``[I − d, d]`` where the second core is central, ``[d, J − d]`` otherwise.
-        pivots: ``[d]``, ascending.
-        central_core: ``[d, 1, J, 1]``, or ``[1, I, 1, d]``.
+    Parameters
+    ----------
+    values
+        of the auxiliary core: ``[I − d, d]`` where the second core is central, ``[d, J − d]`` otherwise.
+    pivots
+        ``[d]``, ascending.
+    central_core
+        ``[d, 1, J, 1]``, or ``[1, I, 1, d]``.
     """
 
     def __init__(
@@ -307,7 +350,9 @@ class CompactMPOWeight(MPOWeight):
         rest = values.shape[0] if central == 1 else values.shape[1]
         outer, inner = len(pivots) + rest, central_core.shape[2] if central == 1 else central_core.shape[1]
         cores = [values, central_core] if central == 1 else [central_core, values]
-        super().__init__(cores, (outer, inner) if central == 1 else (inner, outer), central, keeps_matrix, row_basis, column_basis)
+        super().__init__(
+            cores, (outer, inner) if central == 1 else (inner, outer), central, keeps_matrix, row_basis, column_basis
+        )
         is_rest = torch.ones(outer, dtype=torch.bool, device=pivots.device)
         is_rest[pivots] = False
         others = is_rest.nonzero()[:, 0]
@@ -326,11 +371,16 @@ class CompactMPOWeight(MPOWeight):
         """``[n − d, d]``, on either side."""
         return self.cores[0] if self.central == 1 else self.cores[1].T
 
-    def _chain_product(self, x: Tensor, transposed: bool) -> Tensor:
+    @property
+    def _rows_are_outer(self) -> bool:
+        return self.central == 0 and self.row_basis is None
+
+    def _chain_product(self, x: Tensor, transposed: bool, rows: Range | None = None) -> Tensor:
+        central = self._central_matrix() if rows is None else self._central_matrix()[slice(*rows)]
         if transposed == (self.central == 1):  # the inputs are the pivoted side
             inner = x[:, self.pivots] + x[:, self.others] @ self._values
-            return inner @ self._central_matrix().T
-        inner = x @ self._central_matrix()
+            return inner @ central.T
+        inner = x @ central
         return torch.cat([inner, inner @ self._values.T], -1)[:, self.places]
 
     def _central_matrix(self) -> Tensor:
@@ -338,8 +388,10 @@ class CompactMPOWeight(MPOWeight):
         central = self.cores[self.central]
         return central[:, 0, :, 0].T if self.central == 1 else central[0, :, 0]
 
-    def product_cost(self, transposed: bool) -> int:
-        return sum(core.numel() for core in self.cores) + self._basis_cost(1, 1)
+    def product_cost(self, transposed: bool, rows: Range | None = None) -> int:
+        count = self.matrix_shape[0] if rows is None or not self._rows_are_outer else rows[1] - rows[0]
+        left_out = (self.matrix_shape[0] - count) * len(self.pivots)
+        return sum(core.numel() for core in self.cores) - left_out + self._basis_cost(1, 1)
 
     def _chain_rows(self, ids: Tensor) -> Tensor:
         if self.central == 0:
@@ -348,7 +400,9 @@ class CompactMPOWeight(MPOWeight):
         places, count = self.places[ids], len(self.pivots)
         pivots, others = (places < count).nonzero()[:, 0], (places >= count).nonzero()[:, 0]
         inner = torch.zeros(len(ids), count, dtype=self.dtype, device=self.device)
-        inner = inner.index_put((pivots, places[pivots]), inner.new_ones(())).index_put((others,), self._values[places[others] - count])
+        inner = inner.index_put((pivots, places[pivots]), inner.new_ones(())).index_put(
+            (others,), self._values[places[others] - count]
+        )
         return inner @ self._central_matrix().T
 
     def _shapes(self) -> list[tuple[int, int, int, int]]:
@@ -359,9 +413,12 @@ class CompactMPOWeight(MPOWeight):
 class MPOBlockWeight(MPOMatrix):
     """A matrix ``[I, J]`` of blocks, stacked along the rows; a block is a sum of ranges of operators.
 
-    Args:
-        operators: by name; weights may share them.
-        blocks: each a list of terms that are added.
+    Parameters
+    ----------
+    operators
+        by name; weights may share them.
+    blocks
+        each a list of terms that are added.
     """
 
     def __init__(self, operators: dict[str, MPOWeight], blocks: Sequence[Sequence[Term]], keeps_matrix: bool = True):
@@ -376,7 +433,9 @@ class MPOBlockWeight(MPOMatrix):
 
     def built(self) -> Tensor:
         matrices = [part.built() for part in self.parts]
-        return torch.cat([sum(matrices[k][slice(*t.rows), slice(*t.columns)] for k, t in block) for block in self.blocks])
+        return torch.cat(
+            [sum(matrices[k][slice(*t.rows), slice(*t.columns)] for k, t in block) for block in self.blocks]
+        )
 
     def build_cost(self) -> int:
         return sum(part.build_cost() for part in self.parts)
@@ -392,12 +451,13 @@ class MPOBlockWeight(MPOMatrix):
 
     @staticmethod
     def _term_product(operator: MPOWeight, term: Term, x: Tensor, transposed: bool) -> Tensor:
-        (rows, columns), (all_rows, all_columns) = (term.rows, term.columns), operator.matrix_shape
-        (begin, end), size, (first, last) = (rows, all_rows, columns) if transposed else (columns, all_columns, rows)
-        return operator.product(functional.pad(x, (begin, size - end)), transposed)[:, first:last]
+        begin, end = term.columns
+        if transposed:
+            return operator.product(x, True, term.rows)[:, begin:end]
+        return operator.product(functional.pad(x, (begin, operator.matrix_shape[1] - end)), False, term.rows)
 
     def product_cost(self, transposed: bool) -> int:
-        return sum(self.parts[k].product_cost(transposed) for block in self.blocks for k, _ in block)
+        return sum(self.parts[k].product_cost(transposed, term.rows) for block in self.blocks for k, term in block)
 
     def looked_up(self, ids: Tensor) -> Tensor:
         result = torch.zeros(len(ids), self.matrix_shape[1], dtype=self.dtype, device=self.device)

@@ -22,8 +22,10 @@ _INFLATED_BYTES = 1032
 def packing_problem(packed: Any, entries: Mapping[str, tuple[str, tuple[int, ...]]]) -> str | None:
     """What contradicts the format in the member ``packed`` of a core or a dense tensor; None if nothing does.
 
-    Args:
-        entries: dtype and shape of its entries, unpacked, by name.
+    Parameters
+    ----------
+    entries
+        dtype and shape of its entries, unpacked, by name.
     """
     if not isinstance(packed, list) or not all(isinstance(member, dict) for member in packed):
         return "has a 'packed' that is no list of objects"
@@ -49,12 +51,17 @@ def packing_problem(packed: Any, entries: Mapping[str, tuple[str, tuple[int, ...
 def unpacked(stored: Entry, packed: Mapping[str, Any], where: str) -> Entry:
     """An entry as it was before it was packed; its blocks are unpacked in parallel.
 
-    Args:
-        stored: the entry of the shards, of as many bytes as ``packed`` says.
-        packed: the member of the manifest, without a `packing_problem`.
+    Parameters
+    ----------
+    stored
+        the entry of the shards, of as many bytes as ``packed`` says.
+    packed
+        the member of the manifest, without a `packing_problem`.
 
-    Raises:
-        CheckpointError: for an entry that is damaged.
+    Raises
+    ------
+    CheckpointError
+        for an entry that is damaged.
     """
     dtype, shape, block_bytes = packed["dtype"], tuple(packed["shape"]), packed["block_bytes"]
     size = _element_size(dtype)

@@ -24,9 +24,12 @@ Packed = dict[str, dict[str, Any]]
 class CoreRecord:
     """One array as it is stored.
 
-    Attributes:
-        role: one of `ROLES`.
-        shape: ``[d, i, j, d']`` of the whole core; ``[d]`` of singular values, ``[n, n]`` of a basis, else ``[n]``.
+    Attributes
+    ----------
+    role
+        one of `ROLES`.
+    shape
+        ``[d, i, j, d']`` of the whole core; ``[d]`` of singular values, ``[n, n]`` of a basis, else ``[n]``.
     """
 
     name: str
@@ -111,7 +114,9 @@ class OperatorRecord:
             raise Contradiction(f"{where} has no valid '{bad[0]}': {raw[bad[0]]}")
         matrix, padded, rows, columns, bonds, full = sizes.values()
         if len(rows) != len(columns) or len(rows) < 2 or len(bonds) != len(rows) - 1 or len(raw["cores"]) != len(rows):
-            raise Contradiction(f"{where} has factors, bonds and cores of different numbers of sites, or fewer than two")
+            raise Contradiction(
+                f"{where} has factors, bonds and cores of different numbers of sites, or fewer than two"
+            )
         if padded != (prod(rows), prod(columns)) or len(matrix) != 2 or any(p < m for p, m in zip(padded, matrix)):
             raise Contradiction(f"{where} has a padded shape {list(padded)} that its factors or its matrix contradict")
         if max(padded) >= _MAXIMUM_SIDE:
@@ -125,9 +130,13 @@ class OperatorRecord:
             if right > left * i * j or left > i * j * right:
                 raise Contradiction(f"{where} has bonds {list(bonds)}, more than its factors allow")
         if full != full_bonds(rows, columns):
-            raise Contradiction(f"{where} has the full bonds {list(full)}; its factors give {list(full_bonds(rows, columns))}")
+            raise Contradiction(
+                f"{where} has the full bonds {list(full)}; its factors give {list(full_bonds(rows, columns))}"
+            )
         if type(operator.central) is not int or operator.central != central_index(rows, columns):
-            raise Contradiction(f"{where} has the central core {operator.central}; its factors give {central_index(rows, columns)}")
+            raise Contradiction(
+                f"{where} has the central core {operator.central}; its factors give {central_index(rows, columns)}"
+            )
         if operator.gauge not in GAUGES:
             raise Contradiction(f"{where} has the unknown gauge '{operator.gauge}': update mpo_checkpoint")
         if (operator.gauge == "spectral") != (operator.singular_values is not None):
@@ -203,12 +212,18 @@ class Term:
 class TensorRecord:
     """One tensor of the source.
 
-    Attributes:
-        kind: ``"mpo"``, ``"dense"`` or ``"tied"``.
-        encoding: of a dense tensor.
-        matrix_shape: of a tensor made of operators.
-        blocks: of a tensor made of operators: stacked along the rows; each is a list of terms that are added.
-        raw: the JSON object, with the members that this reader does not know.
+    Attributes
+    ----------
+    kind
+        ``"mpo"``, ``"dense"`` or ``"tied"``.
+    encoding
+        of a dense tensor.
+    matrix_shape
+        of a tensor made of operators.
+    blocks
+        of a tensor made of operators: stacked along the rows; each is a list of terms that are added.
+    raw
+        the JSON object, with the members that this reader does not know.
     """
 
     name: str
@@ -249,7 +264,9 @@ class TensorRecord:
             raise Contradiction(f"{name} is {dtype}; a tensor made of operators must be floating point")
         matrix = _sizes(raw["matrix_shape"], 1)
         if matrix is None or len(matrix) != 2 or prod(matrix) != prod(shape):
-            raise Contradiction(f"{name} has a matrix {raw['matrix_shape']} of another size than its shape {list(shape)}")
+            raise Contradiction(
+                f"{name} has a matrix {raw['matrix_shape']} of another size than its shape {list(shape)}"
+            )
         blocks = tuple(tuple(_term(term, operators, name) for term in block) for block in raw["blocks"])
         if not blocks or not all(blocks):
             raise Contradiction(f"{name} has no block, or a block without terms")

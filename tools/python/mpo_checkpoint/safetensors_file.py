@@ -77,8 +77,10 @@ def element_bytes(dtype: str, shape: Iterable[int]) -> int:
 def read_entries(path: Path) -> dict[str, Entry]:
     """All entries of a file, mapped, not read.
 
-    Raises:
-        CheckpointError: for what is no safetensors file.
+    Raises
+    ------
+    CheckpointError
+        for what is no safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -100,8 +102,10 @@ def read_entries(path: Path) -> dict[str, Entry]:
 def write_entries(path: Path, entries: dict[str, Entry], metadata: dict[str, str]) -> None:
     """Writes a file of these entries.
 
-    Raises:
-        CheckpointError: for dtypes the safetensors library can't write.
+    Raises
+    ------
+    CheckpointError
+        for dtypes the safetensors library can't write.
     """
     from safetensors import TensorSpec, serialize_file
 

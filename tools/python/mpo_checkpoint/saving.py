@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import __version__, gauge as gauges
+from . import __version__
+from . import gauge as gauges
 from .checkpoint import MPOCheckpoint
 from .encoding import Encoding
 from .errors import CheckpointError
@@ -42,16 +43,22 @@ def save(model: nn.Module, path: Path | str, *, gauge: Gauge | None = None, forc
     Nothing is packed. What did not change stays bit for bit; a core with scales that is written anew is rounded to bytes
     again.
 
-    Args:
-        path: the folder to write; it appears whole or not at all.
-        gauge: of the operators: ``"compact"`` (no redundant number is stored), ``"canonical"`` (isometries beside the
-            centre) or ``"spectral"`` (canonical, singular values apart). By default each operator keeps the gauge it had,
-            and the cores of canonical ones are written as training left them, so that frozen ones stay bit for bit.
-            Operators that share cores keep theirs in any case; where those changed, they are written whole.
-        force: whether a checkpoint that is there already is replaced.
+    Parameters
+    ----------
+    path
+        the folder to write; it appears whole or not at all.
+    gauge
+        of the operators: ``"compact"`` (no redundant number is stored), ``"canonical"`` (isometries beside the
+        centre) or ``"spectral"`` (canonical, singular values apart). By default each operator keeps the gauge it had,
+        and the cores of canonical ones are written as training left them, so that frozen ones stay bit for bit.
+        Operators that share cores keep theirs in any case; where those changed, they are written whole.
+    force
+        whether a checkpoint that is there already is replaced.
 
-    Raises:
-        CheckpointError: where that can't be done.
+    Raises
+    ------
+    CheckpointError
+        where that can't be done.
     """
     path = Path(path)
     if gauge is not None and gauge not in GAUGES:
@@ -101,8 +108,10 @@ def save(model: nn.Module, path: Path | str, *, gauge: Gauge | None = None, forc
 class _Contents:
     """What a new checkpoint holds: tensors, operators and cores in their orders, and the entries.
 
-    Attributes:
-        added: names of tensors that the old checkpoint does not have.
+    Attributes
+    ----------
+    added
+        names of tensors that the old checkpoint does not have.
     """
 
     def __init__(self, model: nn.Module, checkpoint: MPOCheckpoint, loaded: LoadedCheckpoint, gauge: Gauge | None):
@@ -168,7 +177,9 @@ class _Contents:
         weight = self._weights.get(old.name)
         gauge = self.gauge or old.gauge
         digests = [] if weight is None else list(map(digest_of, weight.cores))
-        is_core_changed = [False] * len(old.cores) if weight is None else [a != b for a, b in zip(digests, weight.origin.digests)]
+        is_core_changed = (
+            [False] * len(old.cores) if weight is None else [a != b for a, b in zip(digests, weight.origin.digests)]
+        )
         is_shared = not shared.isdisjoint(old.chain_names)
         if weight is not None and [tuple(core.shape) for core in weight.whole_cores()] != old.core_shapes:
             raise CheckpointError(old.name, "has cores of other shapes now than when it was loaded")
@@ -176,7 +187,9 @@ class _Contents:
             return old
         chain = self.checkpoint.chain(old) if weight is None else [_array(core) for core in weight.whole_cores()]
         if is_shared and old.gauge == "spectral":
-            raise CheckpointError(old.name, "shares cores and has singular values; such operators can't be saved once trained")
+            raise CheckpointError(
+                old.name, "shares cores and has singular values; such operators can't be saved once trained"
+            )
         if is_shared or (gauge == "canonical" and self.gauge is None):
             for name, core, is_changed in zip(old.cores, chain, is_core_changed):
                 if is_changed:
@@ -194,7 +207,9 @@ class _Contents:
             self._new_core(name, core, old.pivot_side(site) if gauge == "compact" else None, pivots)
         return replace(old, gauge=gauge, singular_values=None if sigma is None else self._singular_values(old, sigma))
 
-    def _new_core(self, name: str, array: np.ndarray, side: str | None = None, pivots: np.ndarray | None = None) -> None:
+    def _new_core(
+        self, name: str, array: np.ndarray, side: str | None = None, pivots: np.ndarray | None = None
+    ) -> None:
         old = self.checkpoint.cores[name]
         encoding = old.encoding if old.encoding.pivots == side else replace(old.encoding, pivots=side)
         encoding, entries = encoding.encode(name, np.asarray(array, np.float64), pivots)
@@ -215,7 +230,9 @@ class _Contents:
         """An operator whose shared cores are whole now is compact no longer."""
 
         def pivots(name: str) -> str | None:
-            return (self._new_cores[name][0] if name in self._new_cores else self.checkpoint.cores[name]).encoding.pivots
+            return (
+                self._new_cores[name][0] if name in self._new_cores else self.checkpoint.cores[name]
+            ).encoding.pivots
 
         is_compact = all(pivots(name) == operator.pivot_side(site) for site, name in enumerate(operator.cores))
         return replace(operator, gauge="canonical") if operator.gauge == "compact" and not is_compact else operator
@@ -250,13 +267,17 @@ class _Contents:
             if _same(value, checkpoint.dense(old)):
                 return _without(old, "packed"), checkpoint.entries(old)
             encoding, entries = old.encoding.encode(old.name, _array(dense[old.name]))
-            return replace(old, encoding=encoding, packed={}, raw={**_without(old, "packed").raw, "encoding": encoding.json()}), entries
+            return replace(
+                old, encoding=encoding, packed={}, raw={**_without(old, "packed").raw, "encoding": encoding.json()}
+            ), entries
         members = {key: old.raw[key] for key in ("name", "dtype", "shape", "orientation") if key in old.raw}
         return TensorRecord.parse({**members, "kind": "dense"}, {}), {old.name: value}
 
     def _is_changed(self, tensor: TensorRecord) -> bool:
         """Whether a core of it was written anew."""
-        return any(core in self._new_cores for name in tensor.operators for core in self.checkpoint.operators[name].cores)
+        return any(
+            core in self._new_cores for name in tensor.operators for core in self.checkpoint.operators[name].cores
+        )
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -28,10 +28,12 @@ class Origin:
 class WeightBuilder:
     """Makes the weights of one model.
 
-    Args:
-        trains_cores: whether cores are to be trained: then operators in the gauge compact become canonical, by QR in
-            float64, but for those that share a core, whose cores stay as they are, whole. Otherwise low-rank operators
-            stay compact.
+    Parameters
+    ----------
+    trains_cores
+        whether cores are to be trained: then operators in the gauge compact become canonical, by QR in
+        float64, but for those that share a core, whose cores stay as they are, whole. Otherwise low-rank operators
+        stay compact.
     """
 
     def __init__(self, checkpoint: MPOCheckpoint, trains_cores: bool, keeps_matrix: bool):
@@ -64,9 +66,13 @@ class WeightBuilder:
             self._weights[key] = weight
         return self._weights[key]
 
-    def _compact(self, operator: OperatorRecord, like: Tensor, bases: list[SideBasis | None]) -> CompactMPOWeight | None:
+    def _compact(
+        self, operator: OperatorRecord, like: Tensor, bases: list[SideBasis | None]
+    ) -> CompactMPOWeight | None:
         """A low-rank operator as it is stored; None for any other, and where cores are trained."""
-        is_low_rank = operator.padded_shape == operator.matrix_shape == (operator.row_factors[0], operator.column_factors[-1])
+        is_low_rank = (
+            operator.padded_shape == operator.matrix_shape == (operator.row_factors[0], operator.column_factors[-1])
+        )
         if self.trains_cores or operator.gauge != "compact" or len(operator.cores) != 2 or not is_low_rank:
             return None
         name = operator.cores[1 - operator.central]
@@ -101,7 +107,11 @@ class WeightBuilder:
         return self._parameters[place]
 
     def _basis(self, basis: Basis, like: Tensor) -> SideBasis | None:
-        return SideBasis(**{role: self._constant(name, like) for role, name in basis.names.items()}) if basis.names else None
+        return (
+            SideBasis(**{role: self._constant(name, like) for role, name in basis.names.items()})
+            if basis.names
+            else None
+        )
 
     def _constant(self, name: str, like: Tensor) -> Constant:
         key = (name, *_place(like))

@@ -29,7 +29,11 @@ def damaged(case, folder):
         _edit_manifest(manifest, edit)
     if case.get("sign", True):
         blank = json.dumps(manifest | {"manifest_sha256": "0" * 64})
-        path.write_text(blank.replace('"manifest_sha256": "' + "0" * 64, '"manifest_sha256": "' + hashlib.sha256(blank.encode()).hexdigest()))
+        path.write_text(
+            blank.replace(
+                '"manifest_sha256": "' + "0" * 64, '"manifest_sha256": "' + hashlib.sha256(blank.encode()).hexdigest()
+            )
+        )
     else:
         path.write_text(json.dumps(manifest), "utf-8")
     return folder

@@ -63,7 +63,12 @@ def test_a_convolution_kernel_keeps_its_shape(tmp_path):
 
 @pytest.mark.parametrize(
     ("dtype", "expected"),
-    [(torch.float64, np.float64), (torch.float32, np.float32), (torch.float16, np.float16), (torch.bfloat16, np.float32)],
+    [
+        (torch.float64, np.float64),
+        (torch.float32, np.float32),
+        (torch.float16, np.float16),
+        (torch.bfloat16, np.float32),
+    ],
 )
 def test_dtypes(tmp_path, dtype, expected):
     tensors = {"w": torch.randn(8, 6).to(dtype), "v": torch.randn(5).to(dtype)}
@@ -202,9 +207,15 @@ def test_the_code_in_the_specification_reads_a_checkpoint():
     for operator in manifest["operators"]:
         cores = [arrays[name] for name in operator["cores"]]
         if operator["gauge"] == "spectral":
-            cores[operator["central"]] = arrays[operator["singular_values"]][:, None, None, None] * cores[operator["central"]]
+            cores[operator["central"]] = (
+                arrays[operator["singular_values"]][:, None, None, None] * cores[operator["central"]]
+            )
         rows, columns = [
-            {kind: arrays[name] for kind, name in {"basis": None, "permutation": None, "scale": None, **operator.get(side, {})}.items() if name}
+            {
+                kind: arrays[name]
+                for kind, name in {"basis": None, "permutation": None, "scale": None, **operator.get(side, {})}.items()
+                if name
+            }
             for side in ("row_basis", "column_basis")
         ]
         empty = {"basis": None, "permutation": None, "scale": None}
@@ -214,7 +225,10 @@ def test_the_code_in_the_specification_reads_a_checkpoint():
     for tensor in manifest["tensors"]:
         if tensor["kind"] == "mpo":
             blocks = [
-                sum(matrices[t["operator"]][slice(*t.get("rows", [None])), slice(*t.get("columns", [None]))] for t in block)
+                sum(
+                    matrices[t["operator"]][slice(*t.get("rows", [None])), slice(*t.get("columns", [None]))]
+                    for t in block
+                )
                 for block in tensor["blocks"]
             ]
             found = np.concatenate(blocks).reshape(tensor["shape"])

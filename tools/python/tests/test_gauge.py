@@ -15,7 +15,11 @@ def random_chain(seed):
     rng = np.random.default_rng(seed)
     count = int(rng.integers(2, 6))
     rows, columns = rng.integers(1, 5, count).tolist(), rng.integers(1, 5, count).tolist()
-    bonds = [1, *(int(rng.integers(1, full + 1)) if rng.random() < 0.7 else full for full in full_bonds(rows, columns)), 1]
+    bonds = [
+        1,
+        *(int(rng.integers(1, full + 1)) if rng.random() < 0.7 else full for full in full_bonds(rows, columns)),
+        1,
+    ]
     for k in range(1, count):
         bonds[k] = min(bonds[k], bonds[k - 1] * rows[k - 1] * columns[k - 1])
     for k in range(count - 1, 0, -1):

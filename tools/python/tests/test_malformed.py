@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import random
 import re
+import shutil
 
 import numpy as np
 import pytest
 from malformed import CASES, FOLDER, damaged
 from mpo_checkpoint import CheckpointError, MPOCheckpoint, load_dense
+from reference import sign
 from safetensors.numpy import load_file
 
 
@@ -35,3 +40,55 @@ def test_malformed_checkpoints_are_refused(case, tmp_path):
 
 def test_every_check_of_the_format_has_a_case():
     assert {case["check"] for case in CASES} == set(range(12))
+
+
+def test_whatever_stands_in_a_manifest_is_an_error_or_no_contradiction(tmp_path):
+    """Any member replaced by any value: a `CheckpointError`, or a checkpoint that can be read; nothing else."""
+    generator = random.Random(0)
+    manifest = json.loads((FOLDER / "base.mpo/manifest.json").read_text("utf-8"))
+    folder = tmp_path / "x.mpo"
+    shutil.copytree(FOLDER / "base.mpo", folder)
+    refused = 0
+    for _ in range(1500):
+        changed = copy.deepcopy(manifest)
+        place, key = generator.choice(list(_places({k: changed[k] for k in ("tensors", "operators", "cores")})))
+        place[key] = generator.choice(JUNK)
+        sign(folder / "manifest.json", changed)
+        try:
+            load_dense(folder)
+        except CheckpointError:
+            refused += 1
+    assert refused > 500
+
+
+JUNK = [
+    None,
+    True,
+    0,
+    1,
+    3,
+    -1,
+    2**31,
+    2**64,
+    2.5,
+    "",
+    "left",
+    "F16",
+    "I64",
+    "shared.basis",
+    "chain.weight",
+    [],
+    [0],
+    [2, 2],
+    [[]],
+    {},
+    {"operator": "qk"},
+]
+
+
+def _places(value):
+    """Every member and item inside a value: what holds it, and its key."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield value, key
+        yield from _places(inner)

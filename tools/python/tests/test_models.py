@@ -40,7 +40,9 @@ def converted(model, folder, names=lambda name: name, ties=None, gauge="canonica
     """The checkpoint of a model, all matrices as cores; and the model with the values that are left of them."""
     tensors = {names(n): v.clone() for n, v in model.state_dict().items() if n in dict(model.named_parameters())}
     tensors |= {name: tensors[target] for name, target in (ties or {}).items()}
-    cuts = {n: replace(CUTS[tuple(v.shape)], gauge=gauge) for n, v in tensors.items() if v.ndim == 2 and min(v.shape) >= 64}
+    cuts = {
+        n: replace(CUTS[tuple(v.shape)], gauge=gauge) for n, v in tensors.items() if v.ndim == 2 and min(v.shape) >= 64
+    }
     companions = {"config.json": model.config.to_json_string().encode()} if hasattr(model, "config") else {}
     written = write_checkpoint(folder, tensors, cuts, ties=ties, companions=companions, **options)
     state = {n: written.dense[names(n)] for n in model.state_dict() if names(n) in written.dense}

@@ -35,7 +35,9 @@ SHAPES = {
 def chain_weight(shape, dtype=torch.float64, size=(12, 10), **options):
     rows, columns, bond = SHAPES[shape]
     cores = decompose(torch.randn(size).numpy(), rows, columns, bond)
-    return MPOWeight([torch.from_numpy(core).to(dtype) for core in cores], size, central_index(rows, columns), **options)
+    return MPOWeight(
+        [torch.from_numpy(core).to(dtype) for core in cores], size, central_index(rows, columns), **options
+    )
 
 
 def side_basis(size, kind, has_scale):
@@ -54,7 +56,9 @@ def compact_weight(rows, columns, bond, **options):
     outer = torch.from_numpy(cores[1 - central])
     outer = outer[0, :, 0] if central else outer[:, 0, :, 0].T
     values = outer[[k for k in range(len(outer)) if k not in places]]
-    return CompactMPOWeight(values if central else values.T.contiguous(), places, torch.from_numpy(cores[central]), central, **options)
+    return CompactMPOWeight(
+        values if central else values.T.contiguous(), places, torch.from_numpy(cores[central]), central, **options
+    )
 
 
 def block_weight():
@@ -73,21 +77,24 @@ WEIGHTS = {
     "compact, rows": lambda: CompactMPOWeight(*_transposed_compact()),
     "compact, columns": lambda: compact_weight(12, 10, 3),
     "compact, bond one": lambda: compact_weight(12, 10, 1),
-    "bases": lambda: chain_weight("three sites", row_basis=side_basis(12, "basis", True), column_basis=side_basis(10, "basis", False)),
-    "permutations": lambda: chain_weight("padded", row_basis=side_basis(12, "permutation", True), column_basis=side_basis(10, "permutation", True)),
-    "compact with bases": lambda: compact_weight(12, 10, 4, row_basis=side_basis(12, "permutation", False), column_basis=side_basis(10, "basis", True)),
+    "bases": lambda: chain_weight(
+        "three sites", row_basis=side_basis(12, "basis", True), column_basis=side_basis(10, "basis", False)
+    ),
+    "permutations": lambda: chain_weight(
+        "padded", row_basis=side_basis(12, "permutation", True), column_basis=side_basis(10, "permutation", True)
+    ),
+    "compact with bases": lambda: compact_weight(
+        12, 10, 4, row_basis=side_basis(12, "permutation", False), column_basis=side_basis(10, "basis", True)
+    ),
     "blocks": block_weight,
 }
 
 
 def _transposed_compact():
     """A compact matrix 12 × 10 whose pivots are rows."""
-    other = compact_weight(12, 10, 3)
-    rows, bond = 12, 3
-    cores, pivots = compacted(decompose(torch.randn(rows, 10).numpy(), (rows, 1), (1, 10), bond), 1)
-    assert other.central == 0
+    cores, pivots = compacted(decompose(torch.randn(12, 10).numpy(), (12, 1), (1, 10), 3), 1)
     outer = torch.from_numpy(cores[0])[0, :, 0]
-    values = outer[[k for k in range(rows) if k not in pivots[0]]]
+    values = outer[[k for k in range(12) if k not in pivots[0]]]
     return values, torch.from_numpy(pivots[0]), torch.from_numpy(cores[1]), 1
 
 
@@ -99,7 +106,9 @@ def dense(weight):
     """The matrix by the letter of FORMAT.md."""
     if isinstance(weight, MPOBlockWeight):
         parts = [dense(part) for part in weight.parts]
-        return torch.cat([sum(parts[k][slice(*t.rows), slice(*t.columns)] for k, t in block) for block in weight.blocks])
+        return torch.cat(
+            [sum(parts[k][slice(*t.rows), slice(*t.columns)] for k, t in block) for block in weight.blocks]
+        )
     matrix = contraction.matrix(weight.whole_cores())[: weight.shape[0], : weight.shape[1]]
     for basis in (weight.row_basis, weight.column_basis):
         if basis is not None:
@@ -262,6 +271,18 @@ def test_a_compact_product_takes_a_multiplication_for_each_number_stored(rows, c
     assert not any(held._is_matrix_cheaper(batch, False) for batch in (1, 10**6))
 
 
+@pytest.mark.parametrize("shape", ["low rank", "compact, columns", "compact, rows", "padded", "bases"])
+@pytest.mark.parametrize("rows", [(0, 12), (0, 5), (3, 9), (11, 12)])
+def test_a_range_of_rows(shape, rows):
+    held, (first, last) = weight(shape), rows
+    x, y = torch.randn(4, 10).double(), torch.randn(4, last - first).double()
+    torch.testing.assert_close(held.product(x, False, rows), x @ dense(held)[first:last].T)
+    torch.testing.assert_close(held.product(y, True, rows), y @ dense(held)[first:last])
+    is_outer = shape in ("low rank", "compact, columns")
+    for transposed in (False, True):
+        assert (held.product_cost(transposed, rows) < held.product_cost(transposed)) == (is_outer and rows != (0, 12))
+
+
 def test_bases_are_no_parameters_and_move_with_the_model():
     held = WEIGHTS["bases"]()
     assert len(list(held.parameters())) == 3 and list(held.state_dict()) == [f"cores.{k}" for k in range(3)]
@@ -270,7 +291,9 @@ def test_bases_are_no_parameters_and_move_with_the_model():
 
 def test_a_parameter_in_two_weights_gets_both_gradients():
     first = weight("three sites")
-    second = MPOWeight([torch.randn_like(first.cores[0]), first.cores[1], torch.randn_like(first.cores[2])], (12, 10), first.central)
+    second = MPOWeight(
+        [torch.randn_like(first.cores[0]), first.cores[1], torch.randn_like(first.cores[2])], (12, 10), first.central
+    )
     assert second.cores[1] is first.cores[1]
     x = torch.randn(3, 10).double()
     apart = [torch.autograd.grad(w(x).square().sum(), w.cores[1])[0] for w in (first, second)]

@@ -145,7 +145,9 @@ def test_nothing_changes_when_nothing_was_trained(trainable, tmp_path):
     assert entries_of(tmp_path / "x.mpo") == entries_of(BASE)
     old, new = (json.loads((folder / "manifest.json").read_text()) for folder in (BASE, tmp_path / "x.mpo"))
     assert new["operators"] == old["operators"] and new["cores"] == old["cores"]
-    assert [t for t in new["tensors"] if t["name"] != "repeated"] == [t for t in old["tensors"] if t["name"] != "repeated"]
+    assert [t for t in new["tensors"] if t["name"] != "repeated"] == [
+        t for t in old["tensors"] if t["name"] != "repeated"
+    ]
     for name in ("parameters_before", "parameters_stored", "parameters_trainable", "bytes_before", "ratio"):
         assert new["totals"][name] == old["totals"][name]
     assert new["totals"]["bytes_stored"] == old["totals"]["bytes_unpacked"]
@@ -187,8 +189,15 @@ def test_gauges_there_and_back(tmp_path):
     for name in expected:
         if name != "int8.weight":
             np.testing.assert_allclose(dense[name], expected[name], atol=1e-5, err_msg=name)
-    counts = {gauge: json.loads((tmp_path / gauge / "manifest.json").read_text())["totals"] for gauge in ("spectral", "canonical", "compact")}
-    assert counts["compact"]["parameters_stored"] < counts["canonical"]["parameters_stored"] < counts["spectral"]["parameters_stored"]
+    counts = {
+        gauge: json.loads((tmp_path / gauge / "manifest.json").read_text())["totals"]
+        for gauge in ("spectral", "canonical", "compact")
+    }
+    assert (
+        counts["compact"]["parameters_stored"]
+        < counts["canonical"]["parameters_stored"]
+        < counts["spectral"]["parameters_stored"]
+    )
 
 
 def test_shared_cores_stay_shared_when_they_are_trained(tmp_path):
@@ -216,7 +225,9 @@ def test_a_compact_operator_of_shared_cores_is_whole_once_it_was_trained(tmp_pat
         manifest["cores"] = [core for core in manifest["cores"] if core["name"] != "1.weight.cores.1"]
 
     entries = load_file(folder / "tensors.safetensors")
-    save_file({n: e for n, e in entries.items() if not n.startswith("1.weight.cores.1")}, folder / "tensors.safetensors")
+    save_file(
+        {n: e for n, e in entries.items() if not n.startswith("1.weight.cores.1")}, folder / "tensors.safetensors"
+    )
     written.rewrite_manifest(lambda m: (share(m), m.update(shards=[file_object(folder / "tensors.safetensors")])))
     net = nn.Sequential(nn.Linear(5, 8, bias=False), nn.Linear(5, 8, bias=False))
     load_into(net, folder, "auxiliary")

@@ -114,11 +114,18 @@ def model_file(tmp_path_factory):
 
 
 def convert(model_file, folder, *options):
-    subprocess.run([TOOL, "convert", model_file, "-o", folder, "--ratio", "0.6", *options], check=True, capture_output=True)
+    subprocess.run(
+        [TOOL, "convert", model_file, "-o", folder, "--ratio", "0.6", *options], check=True, capture_output=True
+    )
     return folder
 
 
-OPTIONS = [["--pack"], ["--central", "int8"], ["--central", "int8", "--pack"], ["--dtype", "bf16", "--central", "int8", "--pack"]]
+OPTIONS = [
+    ["--pack"],
+    ["--central", "int8"],
+    ["--central", "int8", "--pack"],
+    ["--dtype", "bf16", "--central", "int8", "--pack"],
+]
 
 
 @needs_tool

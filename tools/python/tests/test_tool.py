@@ -13,7 +13,9 @@ import torch
 from mpo_checkpoint import MPOCheckpoint, from_pretrained, load_dense, save
 from safetensors.torch import load_file
 
-pytestmark = pytest.mark.skipif("MPO" not in os.environ, reason="the environment variable MPO does not name the built tool")
+pytestmark = pytest.mark.skipif(
+    "MPO" not in os.environ, reason="the environment variable MPO does not name the built tool"
+)
 
 
 def mpo(*arguments):
