@@ -8,7 +8,7 @@ let package = Package(
     .library(
       name: "MPO",
       targets: [
-        "LinearAlgebra", "TensorNetworks", "Checkpoints", "MPOCheckpoints", "Squeezing", "Conversion",
+        "LinearAlgebra", "TensorNetworks", "Files", "Checkpoints", "MPOCheckpoints", "Squeezing", "Conversion",
       ]),
   ],
   dependencies: [
@@ -28,34 +28,37 @@ let package = Package(
       name: "LinearAlgebra", dependencies: ["COpenBLAS"],
       linkerSettings: [.linkedLibrary("lapacke")]),
     .target(name: "TensorNetworks", dependencies: ["LinearAlgebra"]),
+    .target(name: "Files", dependencies: ["CLinux", .product(name: "Crypto", package: "swift-crypto")]),
+    .target(name: "Checkpoints", dependencies: ["CHDF5", "CLinux", "CZip", "CZlib", "Files"]),
     .target(
-      name: "Checkpoints",
+      name: "MPOCheckpoints",
       dependencies: [
-        "CHDF5", "CLinux", "CZip", "CZlib",
+        "CZlib", "Checkpoints", "Files", "LinearAlgebra", "TensorNetworks",
         .product(name: "Crypto", package: "swift-crypto"),
-        .product(name: "OrderedCollections", package: "swift-collections"),
-      ]),
-    .target(
-      name: "MPOCheckpoints", dependencies: ["CZlib", "Checkpoints", "TensorNetworks"], exclude: ["FORMAT.md"]),
+      ], exclude: ["FORMAT.md"]),
     .target(
       name: "Squeezing",
       dependencies: ["TensorNetworks", .product(name: "HeapModule", package: "swift-collections")]),
-    .target(name: "Conversion", dependencies: ["MPOCheckpoints", "Squeezing"]),
+    .target(
+      name: "Conversion",
+      dependencies: ["Checkpoints", "Files", "LinearAlgebra", "MPOCheckpoints", "Squeezing", "TensorNetworks"]),
     .executableTarget(
       name: "mpo",
       dependencies: [
-        "Conversion", "LinearAlgebra", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Squeezing", "TensorNetworks",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .executableTarget(
       name: "mpo-bench",
       dependencies: [
-        "Conversion", "LinearAlgebra", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "Checkpoints", "LinearAlgebra", "MPOCheckpoints", "TensorNetworks",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
 
     .executableTarget(
       name: "mpo-fuzz",
       dependencies: [
-        "CLibFuzzer", "Conversion", "LinearAlgebra", "TestSupport",
+        "CLibFuzzer", "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "TestSupport",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Crypto", package: "swift-crypto"),
       ]),
@@ -63,11 +66,20 @@ let package = Package(
 
     .target(name: "TestSupport", path: "Tests/TestSupport"),
     .testTarget(name: "LinearAlgebraTests", dependencies: ["LinearAlgebra", "TestSupport"]),
-    .testTarget(name: "TensorNetworksTests", dependencies: ["TensorNetworks", "TestSupport"]),
-    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "TestSupport"]),
-    .testTarget(name: "MPOCheckpointsTests", dependencies: ["MPOCheckpoints", "TestSupport"]),
-    .testTarget(name: "SqueezingTests", dependencies: ["Squeezing", "TestSupport"]),
-    .testTarget(name: "ConversionTests", dependencies: ["Conversion", "TestSupport"]),
+    .testTarget(name: "TensorNetworksTests", dependencies: ["LinearAlgebra", "TensorNetworks", "TestSupport"]),
+    .testTarget(name: "FilesTests", dependencies: ["Files", "TestSupport"]),
+    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "Files", "TestSupport"]),
+    .testTarget(
+      name: "MPOCheckpointsTests",
+      dependencies: ["Checkpoints", "Files", "LinearAlgebra", "MPOCheckpoints", "TensorNetworks", "TestSupport"]),
+    .testTarget(
+      name: "SqueezingTests", dependencies: ["LinearAlgebra", "Squeezing", "TensorNetworks", "TestSupport"]),
+    .testTarget(
+      name: "ConversionTests",
+      dependencies: [
+        "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Squeezing", "TensorNetworks",
+        "TestSupport",
+      ]),
     .testTarget(name: "MPOToolTests", dependencies: ["mpo", "Checkpoints", "MPOCheckpoints", "TestSupport"]),
   ],
   swiftLanguageModes: [.v6]

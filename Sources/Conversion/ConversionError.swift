@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 
 /// What can keep a stage of the conversion from being done as asked.
 public enum ConversionError: Error, Sendable, Equatable {

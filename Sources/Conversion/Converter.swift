@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import LinearAlgebra
 import MPOCheckpoints
 import Squeezing
@@ -53,10 +54,8 @@ public struct Converter: Sendable {
     }
     let records = part.map { $0.positions.map { all[$0] } } ?? all
     let writer = try MPOCheckpointWriter(folder: folder, records: records, packs: packs)
-    let skeleton = (checkpoint as? HDF5Checkpoint)?.skeletonName
-    if let skeleton, let source = checkpoint as? HDF5Checkpoint {
-      try source.writeSkeleton(to: folder + "/" + skeleton)
-    }
+    let skeleton = checkpoint.skeletonName
+    if let skeleton { try checkpoint.writeSkeleton(to: folder + "/" + skeleton) }
     let finished = ParallelResults<TensorRecord>(count: records.count)
     let fingerprints = ParallelResults<FileFingerprint>(count: checkpoint.files.count)
     let counter = ProgressCounter(.convert, total: records.reduce(0) { $0 + $1.info.elementCount }, progress)

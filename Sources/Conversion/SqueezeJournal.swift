@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import FoundationEssentials
 import Glibc
 
@@ -118,9 +119,10 @@ public final class SqueezeJournal {
   /// - Throws: `SqueezeLoopError.journal` when another process has it, or when it is none.
   init(path: String) throws {
     self.path = path
-    descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0o666)
-    guard descriptor >= 0 else { throw CheckpointError.system(path, "open it", errno) }
-    guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+    descriptor = try FileError.naming(path, "open it") { () throws(SystemError) in
+      try Posix.open(path, O_RDWR | O_CREAT | O_NOCTTY | O_NONBLOCK)
+    }
+    guard Posix.lock(descriptor) else {
       throw SqueezeLoopError.journal(
         path: path, reason: "another squeeze is at work on it; wait for it to end, or give another output")
     }
@@ -128,10 +130,8 @@ public final class SqueezeJournal {
   }
 
   deinit {
-    guard descriptor >= 0 else { return }
-    // A process that is being started may have a copy of the descriptor, which would keep the lock.
-    flock(descriptor, LOCK_UN)
-    close(descriptor)
+    Posix.unlock(descriptor)
+    Posix.close(descriptor)
   }
 
   /// The last round that was accepted.
@@ -176,16 +176,11 @@ public final class SqueezeJournal {
 
   /// Forgets everything, and writes the first line.
   func begin(_ header: Header) throws {
-    guard ftruncate(descriptor, 0) == 0 else { throw CheckpointError.system(path, "write it", errno) }
-    length = 0
+    try cut(to: 0)
     (self.header, rounds, ending) = (nil, [], nil)
     try append(header)
     self.header = header
-    let parent = open(Self.parent(of: path), O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-    if parent >= 0 {
-      fsync(parent)
-      close(parent)
-    }
+    flushParent(of: path)
   }
 
   func append(_ round: Round) throws {
@@ -204,35 +199,28 @@ public final class SqueezeJournal {
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     let bytes = Array(try encoder.encode(line)) + [UInt8(ascii: "\n")]
     // What a killed process began to write.
-    guard ftruncate(descriptor, off_t(length)) == 0 else { throw CheckpointError.system(path, "write it", errno) }
-    var done = 0
-    while done < bytes.count {
-      let count = bytes.withUnsafeBytes {
-        pwrite(descriptor, $0.baseAddress! + done, bytes.count - done, off_t(length + done))
+    try cut(to: length)
+    do {
+      try bytes.withUnsafeBytes { line in
+        try FileError.naming(path, "write it") { () throws(SystemError) in
+          try Posix.write(line, to: descriptor, at: length)
+        }
       }
-      if count > 0 {
-        done += count
-      } else {
-        let code = count == 0 ? ENOSPC : errno
-        if code == EINTR { continue }
-        ftruncate(descriptor, off_t(length))
-        throw CheckpointError.system(path, "write it", code, needed: bytes.count)
-      }
-    }
-    while fsync(descriptor) != 0 {
-      let code = errno
-      if code == EINTR { continue }
-      ftruncate(descriptor, off_t(length))
-      throw CheckpointError.system(path, "flush it", code)
+      try FileError.naming(path, "flush it") { () throws(SystemError) in try Posix.synchronize(descriptor) }
+    } catch {
+      try? Posix.resize(descriptor, to: length)
+      throw error
     }
     length += bytes.count
   }
 
-  /// Removes the file of a squeeze that has nothing to go on with.
-  func remove() { unlink(path) }
-
-  private static func parent(of path: String) -> String {
-    guard let slash = path.lastIndex(of: "/") else { return "." }
-    return slash == path.startIndex ? "/" : String(path[..<slash])
+  private func cut(to byteCount: Int) throws {
+    try FileError.naming(path, "write it") { () throws(SystemError) in
+      try Posix.resize(descriptor, to: byteCount)
+    }
+    length = byteCount
   }
+
+  /// Removes the file of a squeeze that has nothing to go on with.
+  func remove() { try? Posix.unlink(path) }
 }

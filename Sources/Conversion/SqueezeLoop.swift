@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import FoundationEssentials
 import Glibc
 import LinearAlgebra
@@ -76,7 +77,7 @@ public struct SqueezeLoop: Sendable {
     let isNew: Bool
     do {
       isNew = try self.isNew(journal, header, resuming: resuming, replacing: replacing, outputIsThere: isThere)
-      if isThere, !replacing, isNew || journal.ending == nil { throw CheckpointError.outputExists(path: output) }
+      if isThere, !replacing, isNew || journal.ending == nil { throw FileError.outputExists(path: output) }
       folder = try SqueezeWorkFolder(beside: output)
     } catch {
       if journal.header == nil { journal.remove() }
@@ -368,10 +369,12 @@ private final class SqueezeRun {
       throw unusable(error.description)
     } catch let error as CheckpointError {
       throw unusable(error.description)
+    } catch let error as FileError {
+      throw unusable(error.description)
     }
     try flushFolder(at: target)
     guard rename(target, path) == 0 else {
-      throw CheckpointError.system(target, "give the fine-tuned checkpoint its name", errno)
+      throw FileError.system(target, "give the fine-tuned checkpoint its name", errno)
     }
   }
 
@@ -393,6 +396,8 @@ private final class SqueezeRun {
     } catch let error as MPOCheckpointError {
       throw changed(error.description)
     } catch let error as CheckpointError {
+      throw changed(error.description)
+    } catch let error as FileError {
       throw changed(error.description)
     }
     return score
@@ -426,7 +431,7 @@ private final class SqueezeRun {
       try write(accepted, result, to: copy.temporaryPath)
       guard let found = try? MPOCheckpoint(path: path),
         try MPOCheckpoint(path: copy.temporaryPath).manifest == found.manifest
-      else { throw CheckpointError.outputExists(path: path) }
+      else { throw FileError.outputExists(path: path) }
     } else {
       let output = try AtomicOutput(at: path, kind: .folder, replacing: replacing)
       try write(accepted, result, to: output.temporaryPath)

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 
 /// What can end a squeeze with the user's own evaluation before it is done.
 public enum SqueezeLoopError: Error, Sendable, Equatable {

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Glibc
 
 /// The folder beside the output that holds the checkpoints of a squeeze while it runs: `<output>.squeeze`. It is removed
@@ -13,43 +14,35 @@ final class SqueezeWorkFolder {
   /// - Throws: `SqueezeLoopError.workFolder` when another process has it, or something else is there.
   init(beside output: String) throws {
     let given = Self.path(beside: output)
-    if mkdir(given, 0o777) != 0, errno != EEXIST { throw CheckpointError.system(given, "create it", errno) }
-    descriptor = open(given, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)
-    guard descriptor >= 0 else {
-      throw SqueezeLoopError.workFolder(
-        path: given, reason: "is in the way and no folder of a squeeze (\(systemReason(errno))); move it away")
+    do {
+      try Posix.makeFolder(given)
+    } catch {
+      if error.code != EEXIST { throw FileError.system(given, "create it", error) }
     }
-    path = try Self.absolute(given)
-    guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+    do {
+      descriptor = try Posix.open(given, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+    } catch {
+      throw SqueezeLoopError.workFolder(
+        path: given,
+        reason: "is in the way and no folder of a squeeze (\(SystemError.reason(error.code))); move it away")
+    }
+    path = try realPath(of: given)
+    guard Posix.lock(descriptor) else {
       throw SqueezeLoopError.workFolder(
         path: given, reason: "another squeeze is at work in it; wait for it to end, or give another output")
     }
   }
 
   deinit {
-    guard descriptor >= 0 else { return }
-    // A process that is being started may have a copy of the descriptor, which would keep the lock.
-    flock(descriptor, LOCK_UN)
-    close(descriptor)
-  }
-
-  private static func absolute(_ path: String) throws -> String {
-    guard let real = realpath(path, nil) else { throw CheckpointError.system(path, "look it up", errno) }
-    defer { free(real) }
-    return String(cString: real)
+    Posix.unlock(descriptor)
+    Posix.close(descriptor)
   }
 
   /// `<output>.squeeze`.
-  static func path(beside output: String) -> String { trimmed(output) + ".squeeze" }
+  static func path(beside output: String) -> String { withoutTrailingSlashes(output) + ".squeeze" }
 
   /// The journal of an output where none is named: `<output>.squeeze.jsonl`.
   static func journalPath(beside output: String) -> String { path(beside: output) + ".jsonl" }
-
-  private static func trimmed(_ path: String) -> String {
-    var result = path
-    while result.count > 1, result.hasSuffix("/") { result.removeLast() }
-    return result
-  }
 
   /// The checkpoint of a round: what is evaluated.
   func checkpoint(ofRound round: Int) -> String { path + "/" + Self.name(ofRound: round) }
@@ -76,15 +69,12 @@ final class SqueezeWorkFolder {
 
   /// Waits until the names in the folder are on the disk.
   func synchronize() throws {
-    while fsync(descriptor) != 0 {
-      let code = errno
-      guard code == EINTR else { throw CheckpointError.system(path, "flush it", code) }
-    }
+    try FileError.naming(path, "flush it") { () throws(SystemError) in try Posix.synchronize(descriptor) }
   }
 
   /// Removes the folder; what others have put there stays.
   func remove() {
     clean(keeping: nil)
-    rmdir(path)
+    try? Posix.removeFolder(path)
   }
 }

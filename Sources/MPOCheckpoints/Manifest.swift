@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 
 /// `manifest.json` of an MPO checkpoint; the members are those of FORMAT.md.
 public struct Manifest: Sendable, Equatable, Codable {

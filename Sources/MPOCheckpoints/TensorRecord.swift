@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import TensorNetworks
 
 /// What the manifest says of one tensor of the source.

@@ -1,5 +1,6 @@
 import Checkpoints
 import Conversion
+import Files
 import TensorNetworks
 
 /// What `mpo inspect` prints of a dense checkpoint.

@@ -1,5 +1,6 @@
 import Checkpoints
 import Conversion
+import Files
 import Glibc
 
 /// Leaves nothing behind when the process is told to end.

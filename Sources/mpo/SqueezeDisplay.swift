@@ -1,5 +1,6 @@
 import Checkpoints
 import Conversion
+import Files
 import FoundationEssentials
 
 /// Shows the rounds of a squeeze on stderr, and what came of them.
