@@ -15,9 +15,8 @@ public struct FileStatus: Sendable, Hashable {
 
   public let kind: Kind
   public let byteCount: Int
-  package let device: UInt64
-  package let inode: UInt64
-  package let linkCount: UInt64
+  private let device: UInt64
+  private let inode: UInt64
 
   private init(_ status: stat) {
     kind =
@@ -34,7 +33,6 @@ public struct FileStatus: Sendable, Hashable {
     byteCount = Int(status.st_size)
     device = UInt64(status.st_dev)
     inode = UInt64(status.st_ino)
-    linkCount = UInt64(status.st_nlink)
   }
 
   /// The status of what `path` leads to, or of the link itself; `nil` where there is nothing.

@@ -177,36 +177,6 @@ public enum TensorElements {
 
   // MARK: - Checks
 
-  /// Whether an element is infinite or NaN; false for the types that are not converted.
-  public static func containsNonFinite(_ bytes: UnsafeRawBufferPointer, as dtype: DType) -> Bool {
-    guard let source = bytes.baseAddress else { return false }
-    let count = bytes.count * 8 / dtype.bitWidth
-    switch dtype {
-    case .f16: return contains(source, count) { ($0 as UInt16) & 0x7FFF >= 0x7C00 }
-    case .bf16: return contains(source, count) { ($0 as UInt16) & 0x7FFF >= 0x7F80 }
-    case .f32: return contains(source, count) { ($0 as UInt32) & 0x7FFF_FFFF >= 0x7F80_0000 }
-    case .f64: return contains(source, count) { ($0 as UInt64) & 0x7FFF_FFFF_FFFF_FFFF >= 0x7FF0_0000_0000_0000 }
-    default: return false
-    }
-  }
-
-  /// Whether `test` holds for one of `count` elements; looks at blocks without branching inside.
-  @inline(__always)
-  private static func contains<Bits: FixedWidthInteger & BitwiseCopyable>(
-    _ source: UnsafeRawPointer, _ count: Int, _ test: (Bits) -> Bool
-  ) -> Bool {
-    let block = 4096
-    var start = 0
-    while start < count {
-      let end = min(start + block, count)
-      var found: Bits = 0
-      for index in start..<end { found |= test(load(source, index)) ? 1 : 0 }
-      if found != 0 { return true }
-      start = end
-    }
-    return false
-  }
-
   private static func check(_ byteCount: Int, _ dtype: DType, _ count: Int) throws {
     guard dtype.isDecomposable else { throw ElementError.notFloatingPoint(dtype) }
     let expected = count * dtype.bitWidth / 8
