@@ -9,6 +9,7 @@ let package = Package(
       name: "MPO",
       targets: [
         "LinearAlgebra", "TensorNetworks", "Files", "Checkpoints", "MPOCheckpoints", "Squeezing", "Conversion",
+        "SqueezeLoop",
       ]),
   ],
   dependencies: [
@@ -42,11 +43,16 @@ let package = Package(
     .target(
       name: "Conversion",
       dependencies: ["Checkpoints", "Files", "LinearAlgebra", "MPOCheckpoints", "Squeezing", "TensorNetworks"]),
+    .target(
+      name: "SqueezeLoop",
+      dependencies: [
+        "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Squeezing", "TensorNetworks",
+      ]),
     .executableTarget(
       name: "mpo",
       dependencies: [
-        "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Squeezing", "TensorNetworks",
-        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "SqueezeLoop", "Squeezing",
+        "TensorNetworks", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .executableTarget(
       name: "mpo-bench",
@@ -79,6 +85,11 @@ let package = Package(
       dependencies: [
         "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Squeezing", "TensorNetworks",
         "TestSupport",
+      ]),
+    .testTarget(
+      name: "SqueezeLoopTests",
+      dependencies: [
+        "Checkpoints", "Conversion", "MPOCheckpoints", "SqueezeLoop", "Squeezing", "TensorNetworks", "TestSupport",
       ]),
     .testTarget(name: "MPOToolTests", dependencies: ["mpo", "Checkpoints", "MPOCheckpoints", "TestSupport"]),
   ],

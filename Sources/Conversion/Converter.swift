@@ -228,7 +228,7 @@ extension Metric {
 }
 
 /// `‖W−Ŵ‖_F / ‖W‖_F`; 0 for a zero matrix that is restored as such.
-func relativeError<Scalar>(of mpo: MPO<Scalar>, to matrix: MatrixView<Scalar>) -> Double {
+package func relativeError<Scalar>(of mpo: MPO<Scalar>, to matrix: MatrixView<Scalar>) -> Double {
   let distance = mpo.squaredDistance(to: matrix).squareRoot()
   return distance == 0 ? 0 : distance / matrix.squaredNorm.squareRoot()
 }

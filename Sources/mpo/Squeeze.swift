@@ -3,6 +3,7 @@ import Checkpoints
 import Conversion
 import Files
 import MPOCheckpoints
+import SqueezeLoop
 import Squeezing
 
 struct Squeeze: ParsableCommand {

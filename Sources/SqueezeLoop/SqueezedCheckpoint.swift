@@ -1,4 +1,5 @@
 import Checkpoints
+import Conversion
 import LinearAlgebra
 import MPOCheckpoints
 import Squeezing

@@ -1,4 +1,5 @@
 import Checkpoints
+import Conversion
 import Files
 import FoundationEssentials
 import Glibc

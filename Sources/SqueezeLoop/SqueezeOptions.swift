@@ -1,4 +1,5 @@
 import Checkpoints
+import Conversion
 import Squeezing
 
 /// How far and how a network is squeezed with the user's own evaluation: everything that the result depends on, beside

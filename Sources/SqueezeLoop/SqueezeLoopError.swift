@@ -1,4 +1,5 @@
 import Checkpoints
+import Conversion
 import Files
 
 /// What can end a squeeze with the user's own evaluation before it is done.

@@ -5,6 +5,7 @@ import Squeezing
 import Testing
 
 @testable import Conversion
+@testable import SqueezeLoop
 
 /// A folder with a small network in it, for squeezes; removed when the test is over.
 final class SqueezePlace {
