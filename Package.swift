@@ -8,14 +8,15 @@ let package = Package(
     .library(
       name: "MPO",
       targets: [
-        "LinearAlgebra", "TensorNetworks", "Files", "Checkpoints", "MPOCheckpoints", "Squeezing", "Conversion",
-        "SqueezeLoop",
+        "LinearAlgebra", "TensorNetworks", "Files", "Checkpoints", "MPOCheckpoints", "Squeezing", "Recipes",
+        "Conversion", "SqueezeLoop",
       ]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+    .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
   ],
   targets: [
     .systemLibrary(name: "CHDF5", pkgConfig: "hdf5", providers: [.apt(["libhdf5-dev"])]),
@@ -34,24 +35,30 @@ let package = Package(
     .target(
       name: "MPOCheckpoints",
       dependencies: [
-        "CZlib", "Checkpoints", "Files", "LinearAlgebra", "TensorNetworks",
+        "Checkpoints", "CZlib", "Files", "LinearAlgebra", "Recipes", "TensorNetworks",
         .product(name: "Crypto", package: "swift-crypto"),
       ], exclude: ["FORMAT.md"]),
     .target(
       name: "Squeezing",
       dependencies: ["TensorNetworks", .product(name: "HeapModule", package: "swift-collections")]),
     .target(
+      name: "Recipes",
+      dependencies: ["Checkpoints", "Files", "Squeezing", "TensorNetworks", .product(name: "Yams", package: "Yams")]),
+    .target(
       name: "Conversion",
-      dependencies: ["Checkpoints", "Files", "LinearAlgebra", "MPOCheckpoints", "Squeezing", "TensorNetworks"]),
+      dependencies: [
+        "Checkpoints", "Files", "LinearAlgebra", "MPOCheckpoints", "Recipes", "Squeezing", "TensorNetworks",
+      ]),
     .target(
       name: "SqueezeLoop",
       dependencies: [
-        "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Squeezing", "TensorNetworks",
+        "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Recipes", "Squeezing",
+        "TensorNetworks",
       ]),
     .executableTarget(
       name: "mpo",
       dependencies: [
-        "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "SqueezeLoop", "Squeezing",
+        "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Recipes", "SqueezeLoop", "Squeezing",
         "TensorNetworks", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .executableTarget(
@@ -64,7 +71,7 @@ let package = Package(
     .executableTarget(
       name: "mpo-fuzz",
       dependencies: [
-        "CLibFuzzer", "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "TestSupport",
+        "Checkpoints", "CLibFuzzer", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "TestSupport",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Crypto", package: "swift-crypto"),
       ]),
@@ -77,21 +84,27 @@ let package = Package(
     .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "Files", "TestSupport"]),
     .testTarget(
       name: "MPOCheckpointsTests",
-      dependencies: ["Checkpoints", "Files", "LinearAlgebra", "MPOCheckpoints", "TensorNetworks", "TestSupport"]),
+      dependencies: [
+        "Checkpoints", "Files", "LinearAlgebra", "MPOCheckpoints", "Recipes", "Squeezing", "TensorNetworks",
+        "TestSupport",
+      ]),
     .testTarget(
       name: "SqueezingTests", dependencies: ["LinearAlgebra", "Squeezing", "TensorNetworks", "TestSupport"]),
     .testTarget(
+      name: "RecipesTests", dependencies: ["Checkpoints", "Recipes", "Squeezing", "TensorNetworks"]),
+    .testTarget(
       name: "ConversionTests",
       dependencies: [
-        "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Squeezing", "TensorNetworks",
-        "TestSupport",
+        "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Recipes", "Squeezing",
+        "TensorNetworks", "TestSupport",
       ]),
     .testTarget(
       name: "SqueezeLoopTests",
       dependencies: [
-        "Checkpoints", "Conversion", "MPOCheckpoints", "SqueezeLoop", "Squeezing", "TensorNetworks", "TestSupport",
+        "Checkpoints", "Conversion", "MPOCheckpoints", "Recipes", "SqueezeLoop", "Squeezing", "TensorNetworks",
+        "TestSupport",
       ]),
-    .testTarget(name: "MPOToolTests", dependencies: ["mpo", "Checkpoints", "MPOCheckpoints", "TestSupport"]),
+    .testTarget(name: "MPOToolTests", dependencies: ["Checkpoints", "mpo", "MPOCheckpoints", "TestSupport"]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -1,22 +1,28 @@
 import Checkpoints
 import Files
 import LinearAlgebra
-import MPOCheckpoints
+import Synchronization
 import TensorNetworks
 
 /// The statistics file: second moments (or scales, or element-wise weights) of the layers of a network, as safetensors.
 ///
-/// For a matrix `<name>` of `I × J`: `<name>.input_gram [J, J]` or `<name>.input_scale [J]`, of the columns;
-/// `<name>.output_gram [I, I]` or `<name>.output_scale [I]`, of the rows; or `<name>.element_weights [I, J]` alone.
-/// A scale multiplies the error, so its square stands for the second moment's diagonal.
+/// For a matrix `<name>` of `I × J` as it is stored: `<name>.row_gram [I, I]` or `<name>.row_scale [I]`, of the rows;
+/// `<name>.column_gram [J, J]` or `<name>.column_scale [J]`, of the columns; or `<name>.element_weights [I, J]` alone.
+/// A scale multiplies the error, so its square stands for the second moment's diagonal. The member `input_rows` of the
+/// metadata, a JSON list, has the names of the matrices whose rows are the layer's inputs; of all others the columns are.
+/// Where there is no such member, the orientation of the model's tensor says it. Files of version 1 have no such member
+/// and call the columns `input`, the rows `output`.
 public struct CalibrationStatistics: Sendable {
   public static let formatName = "mpo-statistics"
-  private static let suffixes = ["input_gram", "input_scale", "output_gram", "output_scale", "element_weights"]
 
-  private let file: any DenseCheckpoint
-  /// Added to the diagonals, relative to their mean; nil for the defaults.
+  let file: any DenseCheckpoint
+  /// Added to the diagonals of the inputs' and the outputs' sides, relative to their mean; nil for the defaults.
   public var inputRidge: Double?
   public var outputRidge: Double?
+  /// What was prepared and is needed again; nil to prepare every metric whenever it is asked for.
+  var prepared: PreparedMetrics?
+  private let inputRows: Set<String>?
+  private let fingerprint = CachedFingerprint()
 
   /// - Throws: `CheckpointError` for what is no safetensors file, `ConversionError` for what is no statistics file.
   public init(path: String) throws {
@@ -26,13 +32,28 @@ public struct CalibrationStatistics: Sendable {
   /// - Throws: `ConversionError` for what is no statistics file.
   public init(_ file: any DenseCheckpoint) throws {
     self.file = file
+    func refused(_ reason: String) -> ConversionError { .stageFile(path: file.path, reason: reason) }
     guard Self.isPresent(in: file) else {
-      throw ConversionError.stageFile(
-        path: file.path, reason: "is no statistics file (metadata 'format' is not '\(Self.formatName)')")
+      throw refused("is no statistics file (metadata 'format' is not '\(Self.formatName)')")
     }
-    guard file.metadata["version"].map({ $0 == "1" || $0.hasPrefix("1.") }) ?? true else {
-      throw ConversionError.stageFile(
-        path: file.path, reason: "has another version; this mpo reads version 1: update it")
+    guard file.files.count == 1 else { throw refused("is several files; statistics are one file") }
+    let version = file.metadata["version"] ?? "1"
+    guard ["1", "2"].contains(version.prefix { $0 != "." }) else {
+      throw refused("has version '\(escaped(version))'; this mpo reads the versions 1 and 2: update it")
+    }
+    do {
+      inputRows = try file.metadata["input_rows"].map { Set(try Self.names($0)) }
+    } catch {
+      throw refused("its metadata 'input_rows' is no JSON list of names; make the statistics again")
+    }
+  }
+
+  private static func names(_ json: String) throws -> [String] {
+    try Array(json.utf8).withUnsafeBytes { bytes in
+      var names: [String] = []
+      try JSONReader.read(bytes) { reader in try reader.readArray { reader, _ in names.append(try reader.readString()) }
+      }
+      return names
     }
   }
 
@@ -44,25 +65,13 @@ public struct CalibrationStatistics: Sendable {
   public var tokens: Int? { file.metadata["tokens"].flatMap { Int($0) } }
   public var byteCount: Int { file.tensors.reduce(0) { $0 + $1.byteCount } }
 
+  /// Name, size and SHA-256 of the file. It is read once, whatever how often this is asked.
+  public var identity: FileFingerprint {
+    get throws { try fingerprint.value(ofFileAt: file.files[0]) }
+  }
+
   /// Names of the matrices it speaks of.
   public var matrices: Set<String> { Set(entries.map(\.matrix)) }
-
-  /// One tensor of the file.
-  public struct Entry: Sendable, Equatable {
-    public let matrix: String
-    /// `input_gram`, `input_scale`, `output_gram`, `output_scale` or `element_weights`.
-    public let kind: String
-    public let shape: [Int]
-  }
-
-  /// What it says, in the order of the file; tensors of other names are left out.
-  public var entries: [Entry] {
-    file.tensors.compactMap { tensor in
-      Self.suffixes.first { tensor.name.hasSuffix("." + $0) }.map {
-        Entry(matrix: String(tensor.name.dropLast($0.count + 1)), kind: $0, shape: tensor.shape)
-      }
-    }
-  }
 
   /// Whether a dense checkpoint is a statistics file.
   public static func isPresent(in checkpoint: any DenseCheckpoint) -> Bool {
@@ -87,66 +96,175 @@ public struct CalibrationStatistics: Sendable {
 
   /// What the manifest says of it.
   public var options: [String: String] {
-    get throws {
-      var options = ["calibration": description ?? path]
-      options["calibration_sha256"] = try files.first.map { try FileFingerprint(ofFileAt: $0).sha256 }
-      return options
-    }
+    get throws { ["calibration": description ?? path, "calibration_sha256": try identity.sha256] }
   }
 
-  /// The metric of a matrix, without ridge; nil when the file does not speak of it.
-  /// - Throws: `ConversionError.mismatch` for statistics of other sizes, with NaN, not symmetric, or negative.
-  public func metric(of name: String, rows: Int, columns: Int) throws -> Metric? {
-    if let weights = try values(name + ".element_weights", shape: [rows, columns]) {
-      guard weights.allSatisfy({ $0 >= 0 }) else { throw invalid(name + ".element_weights", "has negative weights") }
-      return Metric(
-        elements: Matrix(rows: rows, columns: columns, elements: weights.map { Float($0) }))
-    }
-    let metric = Metric(
-      rows: try side(name, "output", size: rows), columns: try side(name, "input", size: columns))
-    return metric.isIdentity ? nil : metric
+  /// Keeps what is prepared for one use until it is needed again, in an unnamed temporary file: factors of second moments
+  /// that several matrices share, and, when there are several passes over the network, everything.
+  /// - Parameters:
+  ///   - passes: how often the metric of each matrix is used: 2 for a profile and a decomposition.
+  ///   - folder: where the file takes its room: no more than that of the statistics in double precision.
+  public mutating func keepPreparedMetrics(passes: Int, in folder: String) throws {
+    prepared = try PreparedMetrics(of: self, passes: passes, folder: folder)
+  }
+}
+
+extension CalibrationStatistics {
+  /// One side of a matrix as it is stored.
+  public enum Axis: String, Sendable, CaseIterable {
+    case rows, columns
+
+    /// The beginnings of the names of its tensors, of this version and of version 1.
+    fileprivate var prefixes: [String] { self == .rows ? ["row", "output"] : ["column", "input"] }
   }
 
-  private func side(_ name: String, _ side: String, size: Int) throws -> Metric.Side {
-    if let gram = try values("\(name).\(side)_gram", shape: [size, size]) {
-      let matrix = Matrix(rows: size, columns: size, elements: gram)
-      try check(matrix, "\(name).\(side)_gram")
-      return .full(matrix)
+  /// One tensor of the file.
+  public struct Entry: Sendable, Equatable {
+    public enum Kind: Sendable, Equatable {
+      /// `[n, n]`.
+      case gram(Axis)
+      /// `[n]`.
+      case scale(Axis)
+      /// `[I, J]`.
+      case elementWeights
     }
-    guard let scale = try values("\(name).\(side)_scale", shape: [size]) else { return .identity }
-    return .diagonal(scale.map { $0 * $0 })
+
+    public let tensor: String
+    public let matrix: String
+    public let kind: Kind
+    public let shape: [Int]
   }
 
-  /// Symmetric, and positive semi-definite up to rounding.
-  private func check(_ matrix: Matrix<Double>, _ name: String) throws {
-    let mean = Metric.Side.full(matrix).meanDiagonal
-    for row in 0..<matrix.rows {
-      for column in 0..<row where abs(matrix[row, column] - matrix[column, row]) > 1e-3 * max(abs(mean), 1e-300) {
-        throw invalid(name, "is not symmetric (elements \(row), \(column))")
+  private static let kinds: [(suffix: String, kind: Entry.Kind)] =
+    Axis.allCases.flatMap { axis in
+      axis.prefixes.flatMap { [($0 + "_gram", Entry.Kind.gram(axis)), ($0 + "_scale", .scale(axis))] }
+    } + [("element_weights", .elementWeights)]
+
+  /// What it says, in the order of the file; tensors of other names are left out.
+  public var entries: [Entry] {
+    file.tensors.compactMap { tensor in
+      Self.kinds.first { tensor.name.hasSuffix("." + $0.suffix) }.map {
+        Entry(
+          tensor: tensor.name, matrix: String(tensor.name.dropLast($0.suffix.utf8.count + 1)), kind: $0.kind,
+          shape: tensor.shape)
       }
     }
-    let shifted = Metric(rows: .full(matrix)).regularized(rowRidge: 1e-4, columnRidge: 0).rows
-    guard case .full(let regular) = shifted else {
-      guard matrix.norm == 0 else { throw invalid(name, "is not positive semi-definite") }
-      return
+  }
+
+  /// The side of a matrix that the layer's inputs are on, as far as the file says: what it does not say, the orientation
+  /// of the tensor does.
+  public func inputs(of matrix: String, orientation: TensorInfo.Orientation = .outputInput) -> Axis {
+    (inputRows?.contains(matrix) ?? (orientation == .inputOutput)) ? .rows : .columns
+  }
+
+  /// The tensor that has one kind of statistic of a matrix.
+  /// - Throws: `ConversionError.mismatch` when it is there under its old name too.
+  private func tensor(_ name: String, _ axis: Axis, _ kind: String) throws -> TensorInfo? {
+    let found = axis.prefixes.compactMap { file.tensor(named: "\(name).\($0)_\(kind)") }
+    guard found.count < 2 else {
+      throw invalid(found[1].name, "stands beside '\(escaped(found[0].name))', which is another name for it")
     }
+    return found.first
+  }
+
+  // MARK: - Metrics
+
+  /// The metric of a matrix, without ridge; nil when the file does not speak of it.
+  ///
+  /// Whether second moments are positive semi-definite is not looked at before the metric is prepared.
+  /// - Throws: `ConversionError.mismatch` for statistics of other sizes, with NaN, not symmetric, or negative.
+  public func metric(of tensor: TensorInfo, rows: Int, columns: Int) throws -> Metric? {
+    if let weights = try elementWeights(of: tensor.name, rows: rows, columns: columns) { return .elements(weights) }
+    let metric = Metric(
+      rows: try side(.rows, of: tensor.name, size: rows) ?? .identity,
+      columns: try side(.columns, of: tensor.name, size: columns) ?? .identity)
+    return metric == .frobenius ? nil : metric
+  }
+
+  /// The metric of a matrix with the ridges for a factorisation of two sites, factored; nil when the file does not speak of
+  /// it.
+  /// - Throws: `ConversionError.mismatch` for statistics of other sizes, with NaN, not symmetric, negative or not positive
+  ///   semi-definite.
+  public func preparedMetric(of tensor: TensorInfo, rows: Int, columns: Int) throws -> PreparedMetric? {
+    if let weights = try elementWeights(of: tensor.name, rows: rows, columns: columns) { return .elements(weights) }
+    let ridges = ridges(of: tensor, for: .lowRank)
+    let roots = (
+      rows: try root(.rows, of: tensor.name, size: rows, ridge: ridges.rows),
+      columns: try root(.columns, of: tensor.name, size: columns, ridge: ridges.columns)
+    )
+    guard roots.rows != nil || roots.columns != nil else { return nil }
+    return .sides(rows: roots.rows ?? .identity, columns: roots.columns ?? .identity)
+  }
+
+  /// What a metric is used for: a chain of several sites has larger errors, which leave the region where the output
+  /// moments are a good local model, and wants a larger ridge on them.
+  enum Use { case lowRank, sites }
+
+  /// The ridges that were asked for, or the defaults: inputs 1e-4, outputs 1e-3 for two sites and 1 for more.
+  func ridges(of tensor: TensorInfo, for use: Use) -> (rows: Double, columns: Double) {
+    let (input, output) = (inputRidge ?? 1e-4, outputRidge ?? (use == .lowRank ? 1e-3 : 1))
+    return inputs(of: tensor.name, orientation: tensor.orientation) == .rows ? (input, output) : (output, input)
+  }
+
+  private func elementWeights(of name: String, rows: Int, columns: Int) throws -> Matrix<Float>? {
+    guard let tensor = file.tensor(named: name + ".element_weights") else { return nil }
+    let weights = try values(tensor, shape: [rows, columns])
+    guard weights.allSatisfy({ $0 >= 0 }) else { throw invalid(tensor.name, "has negative weights") }
+    return Matrix(rows: rows, columns: columns, elements: weights.map { Float($0) })
+  }
+
+  private func side(_ axis: Axis, of name: String, size: Int) throws -> Metric.Side? {
+    if let gram = try tensor(name, axis, "gram") { return .full(try secondMoment(gram, size: size)) }
+    return try tensor(name, axis, "scale").map { .diagonal(try values($0, shape: [size]).map { $0 * $0 }) }
+  }
+
+  private func root(_ axis: Axis, of name: String, size: Int, ridge: Double) throws -> MetricRoot? {
+    guard let gram = try tensor(name, axis, "gram") else {
+      return try side(axis, of: name, size: size).map { try MetricRoot(of: $0, ridge: ridge) }
+    }
+    guard gram.shape == [size, size] else { throw invalidShape(gram, [size, size]) }
+    func prepare() throws -> MetricRoot { try factored(secondMoment(gram, size: size), gram.name, ridge: ridge) }
+    return try prepared?.root(of: gram.name, ridge: ridge, prepare) ?? prepare()
+  }
+
+  /// The part of the mean of the diagonal by which an eigenvalue may be negative: rounding of single precision.
+  private static var tolerance: Double { 1e-4 }
+
+  /// The root of a second moment; its existence is the check that the matrix is positive semi-definite where the ridge is
+  /// not much more than the tolerance.
+  private func factored(_ matrix: Matrix<Double>, _ name: String, ridge: Double) throws -> MetricRoot {
+    let side = Metric.Side.full(matrix)
+    guard side.meanDiagonal > 0 || matrix.norm == 0 else { throw invalid(name, "is not positive semi-definite") }
+    func isPositive() -> Bool { (try? MetricRoot(of: side, ridge: Self.tolerance)) != nil }
     do {
-      _ = try CholeskyFactor(of: regular)
-    } catch {
-      throw invalid(name, "is not positive semi-definite")
+      let root = try MetricRoot(of: side, ridge: ridge)
+      guard ridge <= 100 * Self.tolerance || isPositive() else { throw invalid(name, "is not positive semi-definite") }
+      return root
+    } catch is LinearAlgebraError {
+      guard ridge < Self.tolerance, isPositive() else { throw invalid(name, "is not positive semi-definite") }
+      throw ConversionError.mismatch(
+        path: file.path, tensor: name,
+        reason: "is singular, and \(ridge) is too small a ridge on it; take a larger ridge, at least \(Self.tolerance)")
     }
   }
 
-  private func values(_ name: String, shape: [Int]) throws -> [Double]? {
-    guard let tensor = file.tensor(named: name) else { return nil }
-    guard tensor.dtype.isDecomposable, tensor.shape == shape else {
-      throw invalid(name, "is \(tensor.dtype.rawValue) \(tensor.shape), the matrix needs floating-point \(shape)")
+  private func secondMoment(_ tensor: TensorInfo, size: Int) throws -> Matrix<Double> {
+    let matrix = Matrix(rows: size, columns: size, elements: try values(tensor, shape: [size, size]))
+    if let place = matrix.firstAsymmetry(above: 1e-3 * max(abs(Metric.Side.full(matrix).meanDiagonal), 1e-300)) {
+      throw invalid(tensor.name, "is not symmetric (elements \(place.row), \(place.column))")
     }
-    let values = try file.withBytes(of: tensor) { bytes in
-      try Double.withElements(bytes, of: tensor.dtype) { Array($0) }
-    }
-    guard values.allSatisfy(\.isFinite) else { throw invalid(name, "has NaN or infinite elements") }
+    return matrix
+  }
+
+  private func values(_ tensor: TensorInfo, shape: [Int]) throws -> [Double] {
+    guard tensor.dtype.isDecomposable, tensor.shape == shape else { throw invalidShape(tensor, shape) }
+    let values = try file.withDoubles(of: tensor) { Array($0) }
+    guard values.allSatisfy(\.isFinite) else { throw invalid(tensor.name, "has NaN or infinite elements") }
     return values
+  }
+
+  private func invalidShape(_ tensor: TensorInfo, _ shape: [Int]) -> ConversionError {
+    invalid(tensor.name, "is \(tensor.dtype.rawValue) \(tensor.shape), the matrix needs floating-point \(shape)")
   }
 
   private func invalid(_ name: String, _ reason: String) -> ConversionError {
@@ -154,22 +272,37 @@ public struct CalibrationStatistics: Sendable {
   }
 }
 
-extension Metric {
-  /// What the metric is used for: a chain of several sites has larger errors, which leave the region where the output
-  /// moments are a good local model, and wants a larger ridge on them.
-  enum Use { case lowRank, sites }
-
-  /// With the ridges of the statistics, or the defaults: inputs 1e-4, outputs 1e-3 for two sites and 1 for more.
-  func regularized(for use: Use, _ statistics: CalibrationStatistics?) -> Metric {
-    regularized(
-      rowRidge: statistics?.outputRidge ?? (use == .lowRank ? 1e-3 : 1), columnRidge: statistics?.inputRidge ?? 1e-4)
+extension Matrix<Double> {
+  /// The first element below the diagonal that differs from its mirror image by more than `tolerance`, if any.
+  fileprivate func firstAsymmetry(above tolerance: Double) -> (row: Int, column: Int)? {
+    elements.withUnsafeBufferPointer { elements in
+      // Square blocks, so that the columns stay in the cache.
+      let side = 32
+      for firstRow in stride(from: 0, to: rows, by: side) {
+        for firstColumn in stride(from: 0, through: firstRow, by: side) {
+          for row in firstRow..<min(firstRow + side, rows) {
+            for column in firstColumn..<min(firstColumn + side, row)
+            where !(abs(elements[row * columns + column] - elements[column * columns + row]) <= tolerance) {
+              return (row, column)
+            }
+          }
+        }
+      }
+      return nil
+    }
   }
+}
 
-  /// `⟨D, G D S⟩`.
-  func squaredNorm(of difference: Matrix<Double>) -> Double {
-    let weighted = applied(to: difference)
-    return difference.elements.withUnsafeBufferPointer { a in
-      weighted.elements.withUnsafeBufferPointer { Double.dot(a, $0) }
+/// A fingerprint that is computed when it is first asked for.
+private final class CachedFingerprint: Sendable {
+  private let cached = Mutex<FileFingerprint?>(nil)
+
+  func value(ofFileAt path: String) throws -> FileFingerprint {
+    try cached.withLock { cached in
+      if let cached { return cached }
+      let value = try FileFingerprint(ofFileAt: path)
+      cached = value
+      return value
     }
   }
 }

@@ -1,5 +1,6 @@
 import Checkpoints
 import Files
+import Recipes
 
 /// What can keep a stage of the conversion from being done as asked.
 public enum ConversionError: Error, Sendable, Equatable {

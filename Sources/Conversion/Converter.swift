@@ -2,58 +2,65 @@ import Checkpoints
 import Files
 import LinearAlgebra
 import MPOCheckpoints
+import Recipes
 import Squeezing
 import TensorNetworks
 
 /// The last stage of a conversion: a dense checkpoint and a plan become an MPO checkpoint.
 public struct Converter: Sendable {
-  /// The dtype of the cores; nil for that of the source.
-  public var coreDType: DType?
-  /// Cores of nil dtype are at least F32: a source in half precision is restored to the rounding of single precision,
-  /// which leaves next to all of its elements as they were. F64 cores leave all of them.
-  public var isLossless = false
-  /// Whether the central cores are stored as bytes with scales.
-  public var quantizesCentralCores = false
-  /// Whether entries are packed.
-  public var packs = false
+  /// What the conversion is to be, for the manifest too.
+  public var recipe: ConversionRecipe
   /// The part of the tensors to convert; nil for all of them.
   public var part: SourceNetwork.Part?
   public var jobs: Int
-  /// Fails when a measured relative error is above it.
-  public var maximumError: Double?
   /// The metric the cores are computed in; nil for the Frobenius norm.
   public var statistics: CalibrationStatistics?
   /// How long the cores of more than two sites are refined in it.
   public var refinement = RefinementOptions()
-  /// How the conversion was asked for, for the manifest.
-  public var options: [String: String] = [:]
   public var generator: String
+  /// Tensors that are the same bytes as another, where they are known.
+  var ties: [String: TensorInfo]?
 
-  public init(jobs: Int, generator: String) {
+  public init(recipe: ConversionRecipe = ConversionRecipe(), jobs: Int, generator: String) {
+    self.recipe = recipe
     self.jobs = jobs
     self.generator = generator
+  }
+
+  /// The dtype of the cores; nil for that of the source.
+  private var coreDType: DType? { recipe.dtype }
+  /// Cores of nil dtype are at least F32: a source in half precision is restored to the rounding of single precision,
+  /// which leaves next to all of its elements as they were. F64 cores leave all of them.
+  private var isLossless: Bool { recipe.budget == .lossless }
+  private var quantizesCentralCores: Bool { recipe.central == .int8 }
+  private var packs: Bool { recipe.pack }
+  /// The conversion fails when a measured relative error is above it.
+  private var maximumError: Double? {
+    if case .maximumError(let error) = recipe.budget { error } else { nil }
   }
 
   /// Decomposes and writes everything.
   ///
   /// - Parameters:
   ///   - folder: an empty folder.
-  /// - Returns: the records, with measured errors.
+  /// - Returns: the manifest, with measured errors.
   /// - Throws: `ConversionError.mismatch` when the plan is not for this checkpoint, `.errorAboveMaximum`, and the errors
   ///   of reading and writing.
   @discardableResult
   public func convert(
     _ checkpoint: any DenseCheckpoint, plan: SqueezePlan, to folder: String,
     progress: @escaping ProgressHandler = { _ in }
-  ) throws -> [TensorRecord] {
-    let ties = try TiedTensors.find(in: checkpoint)
-    let all = try self.records(of: checkpoint, plan: plan, ties: ties)
+  ) throws -> Manifest {
+    let ties = try self.ties ?? TiedTensors.find(in: checkpoint)
+    let all = try self.contents(of: checkpoint, plan: plan, ties: ties)
     let part = part.map { part in
       Manifest.Part(
-        index: part.index, count: part.count, tensorCount: all.count, positions: Self.positions(of: part, in: all))
+        index: part.index, count: part.count, tensorCount: all.tensors.count,
+        positions: Self.positions(of: part, in: all.tensors))
     }
-    let records = part.map { $0.positions.map { all[$0] } } ?? all
-    let writer = try MPOCheckpointWriter(folder: folder, records: records, packs: packs)
+    let contents = part.map { all.selecting($0.positions) } ?? all
+    let records = contents.tensors
+    let writer = try MPOCheckpointWriter(folder: folder, contents: contents, packs: packs)
     let skeleton = checkpoint.skeletonName
     if let skeleton { try checkpoint.writeSkeleton(to: folder + "/" + skeleton) }
     let finished = ParallelResults<TensorRecord>(count: records.count)
@@ -67,7 +74,7 @@ public struct Converter: Sendable {
         fingerprints[index] = try FileFingerprint(ofFileAt: checkpoint.files[index])
       case .tensor(let index):
         let record = records[index]
-        finished[index] = try write(record, of: checkpoint, with: writer)
+        finished[index] = try write(record, of: checkpoint, contents, with: writer)
         counter.finished(record.name, elements: record.info.elementCount)
       }
     }
@@ -75,18 +82,17 @@ public struct Converter: Sendable {
     let results = zip(records, records.indices).map { finished[$1] ?? $0 }
     if let maximumError {
       let above = results.compactMap { record in
-        record.mpo.flatMap { $0.metricRelativeError ?? $0.relativeError }.map { (record.name, $0) }
+        record.blocks.flatMap { $0.metricRelativeError ?? $0.relativeError }.map { (record.name, $0) }
       }
       .filter { $0.1 > maximumError }
       guard above.isEmpty else { throw ConversionError.errorAboveMaximum(maximum: maximumError, tensors: above) }
     }
-    let manifest = try writer.finish(
+    return try writer.finish(
       records: results, generator: generator,
       source: Manifest.Source(
         format: checkpoint.format, files: checkpoint.files.indices.compactMap { fingerprints[$0] },
         metadata: checkpoint.metadata, skeleton: skeleton),
-      options: options, companions: checkpoint.companions, from: checkpoint.folder, part: part)
-    return manifest.tensors
+      conversion: recipe, companions: checkpoint.companions, from: checkpoint.folder, part: part)
   }
 
   /// Which tensors a part has: all parts get about as many bytes, and tensors that are tied stay together.
@@ -120,48 +126,55 @@ public struct Converter: Sendable {
     return (0..<files).map { .fingerprint($0) } + tensors.map { .tensor($0) }
   }
 
-  private func records(
+  /// What will be stored: for every tensor of the source its record, with the operator and cores that the plan gives it.
+  private func contents(
     of checkpoint: any DenseCheckpoint, plan: SqueezePlan, ties: [String: TensorInfo]
-  ) throws -> [TensorRecord] {
+  ) throws -> CheckpointContents {
     var layers = Dictionary(plan.layers.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
-    let records = try checkpoint.tensors.map { tensor in
+    var contents = CheckpointContents()
+    for tensor in checkpoint.tensors {
       let layer = layers.removeValue(forKey: tensor.name)
-      var storage = TensorRecord.Storage.dense
+      var record = TensorRecord(dense: tensor)
       if let target = ties[tensor.name] {
-        storage = .tied(to: target.name)
+        record.storage = .tied(to: target.name)
       } else if let layer, let bonds = layer.bonds {
-        guard let sides = WeightMatrix.sides(of: tensor, convolutions: true), sides == (layer.rows, layer.columns)
-        else {
-          throw ConversionError.mismatch(
-            path: checkpoint.path, tensor: tensor.name,
-            reason: "is \(tensor.dtype.rawValue) \(tensor.shape), the plan is for \(layer.rows) × \(layer.columns); "
-              + "profile and plan this model")
-        }
-        guard TensorSelection.fits(layer.shape, rows: layer.rows, columns: layer.columns),
-          bonds.count == layer.shape.siteCount - 1
-        else {
-          throw ConversionError.mismatch(
-            path: checkpoint.path, tensor: tensor.name,
-            reason: "its plan, bonds \(bonds) of the factors \(layer.shape), contradicts itself; make the plan again")
-        }
-        let limited = layer.shape.limitedBonds(bonds)
-        storage = .mpo(
-          MPORecord(
-            rows: layer.rows, columns: layer.columns, shape: layer.shape, bonds: limited,
-            coreDType: coreDType ?? defaultCoreDType(for: tensor.dtype),
-            centralScales: quantizesCentralCores ? MPORecord.centralScales(layer.shape, bonds: limited) : nil,
-            svdRelativeError: layer.svdRelativeError,
-            norm: layer.norm, entropies: layer.entropies))
+        try check(layer, bonds, fits: tensor, in: checkpoint)
+        let (chain, cores) = OperatorRecord.ordinary(
+          name: tensor.name, layer.split, bonds: layer.shape.limitedBonds(bonds), gauge: layer.gauge,
+          dtype: coreDType ?? defaultCoreDType(for: tensor.dtype), scalesCentralCore: quantizesCentralCores,
+          entropies: layer.entropies)
+        var blocks = BlockMatrix(whole: chain)
+        (blocks.svdRelativeError, blocks.norm) = (layer.svdRelativeError, layer.norm)
+        record.storage = .blocks(blocks)
+        contents.append(record, operators: [chain], cores: cores)
+        continue
       }
-      return TensorRecord(
-        name: tensor.name, dtype: tensor.dtype, shape: tensor.shape, orientation: tensor.orientation,
-        storage: storage)
+      contents.append(record)
     }
     if let missing = layers.keys.min() {
       throw ConversionError.mismatch(
         path: checkpoint.path, tensor: missing, reason: "is in the plan but not in the model; plan this model")
     }
-    return records
+    return contents
+  }
+
+  private func check(
+    _ layer: SqueezePlan.Layer, _ bonds: [Int], fits tensor: TensorInfo, in checkpoint: any DenseCheckpoint
+  ) throws {
+    func mismatch(_ reason: String) -> ConversionError {
+      .mismatch(path: checkpoint.path, tensor: tensor.name, reason: reason)
+    }
+    guard let sides = WeightMatrix.sides(of: tensor, convolutions: true), sides == (layer.rows, layer.columns) else {
+      throw mismatch(
+        "is \(tensor.dtype.rawValue) \(tensor.shape), the plan is for \(layer.rows) × \(layer.columns); "
+          + "profile and plan this model")
+    }
+    guard TensorSelection.fits(layer.shape, rows: layer.rows, columns: layer.columns),
+      bonds.count == layer.shape.siteCount - 1
+    else {
+      throw mismatch(
+        "its plan, bonds \(bonds) of the factors \(layer.shape), contradicts itself; make the plan again")
+    }
   }
 
   private func defaultCoreDType(for source: DType) -> DType {
@@ -169,32 +182,28 @@ public struct Converter: Sendable {
   }
 
   private func write(
-    _ record: TensorRecord, of checkpoint: any DenseCheckpoint, with writer: MPOCheckpointWriter
+    _ record: TensorRecord, of checkpoint: any DenseCheckpoint, _ contents: CheckpointContents,
+    with writer: MPOCheckpointWriter
   ) throws -> TensorRecord {
-    switch record.storage {
-    case .tied: return record
-    case .dense:
-      try checkpoint.withBytes(of: record.info) { try writer.write($0, of: record) }
-      return record
-    case .mpo(let mpo):
-      return record.needsDoublePrecision
-        ? try decompose(record, mpo, as: Double.self, of: checkpoint, with: writer)
-        : try decompose(record, mpo, as: Float.self, of: checkpoint, with: writer)
-    }
+    if record.isDense { try checkpoint.withBytes(of: record.info) { try writer.write($0, of: record) } }
+    guard let chain = contents.ordinaryOperator(of: record) else { return record }
+    return contents.needsDoublePrecision(record)
+      ? try decompose(record, chain, as: Double.self, of: checkpoint, with: writer)
+      : try decompose(record, chain, as: Float.self, of: checkpoint, with: writer)
   }
 
   private func decompose<Scalar: CheckpointScalar>(
-    _ record: TensorRecord, _ mpo: MPORecord, as type: Scalar.Type, of checkpoint: any DenseCheckpoint,
+    _ record: TensorRecord, _ chain: OperatorRecord, as type: Scalar.Type, of checkpoint: any DenseCheckpoint,
     with writer: MPOCheckpointWriter
   ) throws -> TensorRecord {
-    try checkpoint.withMatrix(of: record.info, rows: mpo.rows, columns: mpo.columns) { (view: MatrixView<Scalar>) in
-      let metric = try statistics?.metric(of: record.name, rows: mpo.rows, columns: mpo.columns)
-      let stored = try writer.write(cores(of: view, mpo, metric: metric), of: record)
-      var measured = mpo
-      measured.relativeError = relativeError(of: stored, to: view)
-      measured.metricRelativeError = metric.map { $0.relativeError(of: stored, to: view) }
+    try checkpoint.withMatrix(of: record.info, rows: chain.rows, columns: chain.columns) { (view: MatrixView<Scalar>) in
+      let metric = try statistics.flatMap {
+        try LayerMetric(of: record.info, rows: chain.rows, columns: chain.columns, $0)
+      }
+      let stored = try writer.write(cores(of: view, chain, metric: metric).gauged(chain.gauge), of: chain)
       var result = record
-      result.storage = .mpo(measured)
+      result.blocks?.relativeError = relativeError(of: stored, to: view)
+      result.blocks?.metricRelativeError = metric?.relativeError(of: stored, to: view)
       return result
     }
   }
@@ -203,32 +212,27 @@ public struct Converter: Sendable {
 extension Converter {
   /// The cores of one matrix: in a metric, the best factorisation for two sites, refined ones for more.
   private func cores<Scalar>(
-    of view: MatrixView<Scalar>, _ mpo: MPORecord, metric: Metric?
+    of view: MatrixView<Scalar>, _ chain: OperatorRecord, metric: LayerMetric?
   ) throws -> MPO<Scalar> {
-    guard let metric else { return try MPO(decomposing: view, shape: mpo.shape, bonds: mpo.bonds) }
-    if metric.elements == nil, mpo.shape == .lowRank(rows: mpo.rows, columns: mpo.columns) {
-      return try MPO(lowRank: view, rank: mpo.bonds[0], metric: metric.regularized(for: .lowRank, statistics))
+    guard let metric else { return try MPO(decomposing: view, shape: chain.shape, bonds: chain.bonds) }
+    if chain.shape == .lowRank(rows: chain.rows, columns: chain.columns),
+      let factorization = try metric.lowRank(of: view, rank: chain.bonds[0])
+    {
+      return factorization
     }
-    return try MPO(decomposing: view, shape: mpo.shape, bonds: mpo.bonds)
-      .refined(toward: view, metric: metric.regularized(for: .sites, statistics), options: refinement)
-  }
-}
-
-extension Metric {
-  /// The relative error of the cores in this metric.
-  func relativeError<Scalar>(of mpo: MPO<Scalar>, to view: MatrixView<Scalar>) -> Double {
-    let matrix = Matrix(rows: view.rows, columns: view.columns, elements: Array(view.elements)).converted(
-      to: Double.self)
-    let restored = mpo.matrix(rows: view.rows, columns: view.columns).converted(to: Double.self)
-    var difference = matrix
-    difference.subtract(restored)
-    let total = squaredNorm(of: matrix)
-    return total > 0 ? (max(0, squaredNorm(of: difference)) / total).squareRoot() : 0
+    return try MPO(decomposing: view, shape: chain.shape, bonds: chain.bonds)
+      .refined(
+        toward: view, metric: metric.forRefinement(rows: chain.rows, columns: chain.columns), options: refinement)
   }
 }
 
 /// `‖W−Ŵ‖_F / ‖W‖_F`; 0 for a zero matrix that is restored as such.
 package func relativeError<Scalar>(of mpo: MPO<Scalar>, to matrix: MatrixView<Scalar>) -> Double {
   let distance = mpo.squaredDistance(to: matrix).squareRoot()
+  return distance == 0 ? 0 : distance / matrix.squaredNorm.squareRoot()
+}
+
+func relativeError<Scalar>(of restored: Matrix<Scalar>, to matrix: MatrixView<Scalar>) -> Double {
+  let distance = restored.elements.withUnsafeBufferPointer { Scalar.squaredDistance(matrix.elements, $0) }.squareRoot()
   return distance == 0 ? 0 : distance / matrix.squaredNorm.squareRoot()
 }

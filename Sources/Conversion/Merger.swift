@@ -11,38 +11,51 @@ public struct Merger: Sendable {
   /// - Parameters:
   ///   - parts: all parts of a conversion, in any order.
   ///   - folder: an empty folder.
-  /// - Returns: the records of all tensors.
+  /// - Returns: the manifest of the whole.
   /// - Throws: `ConversionError.notMergeable` for parts that do not belong together or are not all there, and
   ///   `MPOCheckpointError` for one that was changed after it was written.
   @discardableResult
   public func merge(
     _ parts: [MPOCheckpoint], to folder: String, progress: @escaping ProgressHandler = { _ in }
-  ) throws -> [TensorRecord] {
+  ) throws -> Manifest {
     let places = try Self.places(in: parts)
     let manifest = parts[0].manifest
     for part in parts {
       if let damage = try part.damagedFiles().first { throw damage }
     }
-    let records = places.map { parts[$0.part].manifest.tensors[$0.tensor] }
-    let writer = try MPOCheckpointWriter(
-      folder: folder, records: records, packs: records.contains { !$0.packed.isEmpty })
-    let largestFirst = records.indices.sorted {
-      (records[$1].info.byteCount, $0) < (records[$0].info.byteCount, $1)
+    var contents = CheckpointContents()
+    var origins: [String: Int] = [:]
+    for place in places {
+      let part = parts[place.part].contents
+      let tensor = part.tensors[place.tensor]
+      origins[tensor.name] = place.part
+      for core in part.namedCores(of: tensor) { origins[core.name] = origins[core.name] ?? place.part }
+      contents.append(tensor, from: part)
     }
-    let counter = ProgressCounter(.merge, total: records.reduce(0) { $0 + $1.info.elementCount }, progress)
-    try forEachInParallel(largestFirst, jobs: jobs) { index in
-      try writer.copy(records[index], from: parts[places[index].part])
-      counter.finished(records[index].name, elements: records[index].info.elementCount)
+    let whole = contents
+    let writer = try MPOCheckpointWriter(folder: folder, contents: whole, packs: whole.isPacked)
+    let dense = whole.tensors.filter(\.isDense)
+    let counter = ProgressCounter(
+      .merge,
+      total: dense.reduce(whole.cores.reduce(0) { $0 + $1.valueCount }) { $0 + $1.info.elementCount }, progress)
+    let owners = origins.mapValues { parts[$0] }
+    try forEachInParallel(dense.sorted { ($1.info.byteCount, $0.name) < ($0.info.byteCount, $1.name) }, jobs: jobs) {
+      if let part = owners[$0.name] { try writer.copyDense($0, from: part) }
+      counter.finished($0.name, elements: $0.info.elementCount)
+    }
+    try forEachInParallel(whole.cores.sorted { ($1.storedBytes, $0.name) < ($0.storedBytes, $1.name) }, jobs: jobs) {
+      if let part = owners[$0.name] { try writer.copy($0, from: part) }
+      counter.finished($0.name, elements: $0.valueCount)
     }
     if let skeleton = manifest.source?.skeleton {
       try copyCompanion(skeleton, from: parts[0].path, to: folder)
     }
-    let whole = try writer.finish(
-      records: records, generator: manifest.generator, source: manifest.source, options: manifest.options,
+    let merged = try writer.finish(
+      generator: manifest.generator, source: manifest.source, conversion: manifest.conversion,
       companions: Self.companions(of: manifest).map(\.file).filter { $0 != manifest.source?.skeleton },
       from: parts[0].path)
     for part in parts { try part.checkNotReplaced() }
-    return whole.tensors
+    return merged
   }
 
   /// The files that every part has: all but the index of its own shards.
@@ -81,7 +94,7 @@ public struct Merger: Sendable {
         if let other = places.updateValue((number, tensor), forKey: position) {
           throw refused(
             checkpoint,
-            "holds tensor '\(escaped(checkpoint.manifest.tensors[tensor].name))', which is in "
+            "holds tensor '\(escaped(checkpoint.contents.tensors[tensor].name))', which is in "
               + "'\(escaped(parts[other.part].path, limit: 4096))' too; convert the parts again")
         }
       }
@@ -104,7 +117,7 @@ public struct Merger: Sendable {
   private static func difference(_ a: Manifest, _ b: Manifest) -> String? {
     if a.source?.files != b.source?.files { return "the source files have other sizes or checksums" }
     if a.source != b.source { return "the source has other metadata" }
-    if a.options != b.options { return "the options are others" }
+    if a.conversion != b.conversion { return "it was made with another recipe" }
     if a.generator != b.generator {
       return "they were written by '\(escaped(a.generator))' and '\(escaped(b.generator))'"
     }

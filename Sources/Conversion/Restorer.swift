@@ -39,7 +39,7 @@ public struct Restorer: Sendable {
   ) throws {
     try Self.checkIsWhole(source)
     let manifest = source.manifest
-    let tensors = manifest.tensors.map(\.info)
+    let tensors = manifest.contents.tensors.map(\.info)
     let metadata = manifest.source?.metadata ?? [:]
     let skeleton = manifest.source?.skeleton
     let writer: any DenseCheckpointWriter
@@ -69,7 +69,7 @@ public struct Restorer: Sendable {
     try Self.checkIsWhole(source)
     let manifest = source.manifest
     let writer = try ShardedSafetensorsWriter(
-      folder: folder, tensors: manifest.tensors.map(\.info), metadata: manifest.source?.metadata ?? [:])
+      folder: folder, tensors: manifest.contents.tensors.map(\.info), metadata: manifest.source?.metadata ?? [:])
     try restore(source, to: writer, progress: progress)
     let companions = manifest.companions.map(\.file).filter {
       $0 != MPOCheckpointWriter.indexName && $0 != manifest.source?.skeleton
@@ -87,7 +87,7 @@ public struct Restorer: Sendable {
   public func restore(
     _ source: MPOCheckpoint, to writer: any DenseCheckpointWriter, progress: @escaping ProgressHandler = { _ in }
   ) throws {
-    let records = source.manifest.tensors.sorted { ($1.info.byteCount, $0.name) < ($0.info.byteCount, $1.name) }
+    let records = source.contents.tensors.sorted { ($1.info.byteCount, $0.name) < ($0.info.byteCount, $1.name) }
     let counter = ProgressCounter(.restore, total: records.reduce(0) { $0 + $1.info.elementCount }, progress)
     BLASThreads.use(1)
     try forEachInParallel(records, jobs: jobs) { record in
@@ -103,10 +103,9 @@ func withRestoredBytes<Result>(
   of record: TensorRecord, in checkpoint: MPOCheckpoint, _ body: (UnsafeRawBufferPointer) throws -> Result
 ) throws -> Result {
   let holder = try checkpoint.holder(of: record)
-  guard let mpo = holder.mpo else { return try checkpoint.withDenseBytes(of: holder, body) }
+  guard let blocks = holder.blocks else { return try checkpoint.withDenseBytes(of: holder, body) }
   func restored<Scalar: CheckpointScalar>(_ type: Scalar.Type) throws -> Result {
-    let cores: MPO<Scalar> = try checkpoint.mpo(holder, mpo)
-    let matrix = cores.matrix(rows: mpo.rows, columns: mpo.columns)
+    let matrix: Matrix<Scalar> = try checkpoint.matrix(of: blocks)
     return try matrix.elements.withUnsafeBufferPointer { elements in
       do {
         return try Scalar.withRounded(elements, to: record.dtype, body)
@@ -115,5 +114,5 @@ func withRestoredBytes<Result>(
       }
     }
   }
-  return holder.needsDoublePrecision ? try restored(Double.self) : try restored(Float.self)
+  return checkpoint.contents.needsDoublePrecision(holder) ? try restored(Double.self) : try restored(Float.self)
 }

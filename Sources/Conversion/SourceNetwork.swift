@@ -2,6 +2,7 @@ import Checkpoints
 import Files
 import LinearAlgebra
 import MPOCheckpoints
+import Recipes
 import Squeezing
 import TensorNetworks
 
@@ -14,8 +15,12 @@ public struct SourceNetwork: Sendable {
 
   /// - Throws: `ConversionError` for a selection that does not fit the checkpoint.
   public init(_ checkpoint: any DenseCheckpoint, selection: TensorSelection) throws {
+    try self.init(checkpoint, selection: selection, ties: TiedTensors.find(in: checkpoint))
+  }
+
+  /// - Parameter ties: what `TiedTensors.find` found.
+  init(_ checkpoint: any DenseCheckpoint, selection: TensorSelection, ties: [String: TensorInfo]) throws {
     self.checkpoint = checkpoint
-    let ties = try TiedTensors.find(in: checkpoint)
     self.ties = ties
     matrices = try selection.matrices(of: checkpoint).filter { ties[$0.tensor.name] == nil }
   }
@@ -45,12 +50,13 @@ public struct SourceNetwork: Sendable {
     }
   }
 
-  /// Computes norms and spectra of the matrices, in parallel.
+  /// Computes norms, and what else the plan needs, of the matrices, in parallel.
   ///
   /// Matrices with NaN or infinite elements, or too large to square, are left out: they stay dense.
+  /// - Parameter recipe: its structure and budget say what is needed; while it has no budget, what any ratio needs.
   /// - Returns: the profile, and a warning for every matrix that was left out.
   public func profile(
-    part: Part? = nil, statistics: CalibrationStatistics? = nil, jobs: Int,
+    for recipe: ConversionRecipe, part: Part? = nil, statistics: CalibrationStatistics? = nil, jobs: Int,
     progress: @escaping ProgressHandler = { _ in }
   ) throws -> (profile: NetworkProfile, warnings: [String]) {
     let largestFirst = matrices.indices.sorted {
@@ -64,7 +70,7 @@ public struct SourceNetwork: Sendable {
     let layers = ParallelResults<LayerProfile>(count: matrices.count)
     BLASThreads.use(1)
     try forEachInParallel(chosen, jobs: jobs) { index in
-      layers[index] = try layerProfile(of: matrices[index], statistics)
+      layers[index] = try layerProfile(of: matrices[index], recipe, statistics)
       counter.finished(matrices[index].tensor.name, elements: matrices[index].tensor.elementCount)
     }
     let warnings = chosen.sorted().filter { layers[$0] == nil }.map {
@@ -77,27 +83,34 @@ public struct SourceNetwork: Sendable {
     return (network, warnings)
   }
 
-  private func layerProfile(of matrix: WeightMatrix, _ statistics: CalibrationStatistics?) throws -> LayerProfile? {
+  private func layerProfile(
+    of matrix: WeightMatrix, _ recipe: ConversionRecipe, _ statistics: CalibrationStatistics?
+  ) throws -> LayerProfile? {
     matrix.tensor.dtype == .f64
-      ? try layerProfile(of: matrix, statistics, as: Double.self)
-      : try layerProfile(of: matrix, statistics, as: Float.self)
+      ? try layerProfile(of: matrix, recipe, statistics, as: Double.self)
+      : try layerProfile(of: matrix, recipe, statistics, as: Float.self)
   }
 
   private func layerProfile<Scalar: CheckpointScalar>(
-    of matrix: WeightMatrix, _ statistics: CalibrationStatistics?, as type: Scalar.Type
+    of matrix: WeightMatrix, _ recipe: ConversionRecipe, _ statistics: CalibrationStatistics?, as type: Scalar.Type
   ) throws -> LayerProfile? {
     try checkpoint.withMatrix(of: matrix.tensor, rows: matrix.rows, columns: matrix.columns) {
       (view: MatrixView<Scalar>) in
       let norm = view.squaredNorm.squareRoot()
       guard norm.isFinite, norm < Double(Scalar.greatestFiniteMagnitude) / 1e4 else { return nil }
-      let metric = try statistics?.metric(of: matrix.tensor.name, rows: matrix.rows, columns: matrix.columns)
+      let metric = try statistics.flatMap {
+        try LayerMetric(of: matrix.tensor, rows: matrix.rows, columns: matrix.columns, $0)
+      }
+      let parts = LayerProfile.parts(
+        for: recipe.structure, recipe.budget ?? .ratio(1), hasMetric: metric?.hasFactorization ?? false)
       return LayerProfile(
-        name: matrix.tensor.name, rows: matrix.rows, columns: matrix.columns, norm: norm, shape: matrix.shape,
-        spectra: try SingularSpectra(of: view, shape: matrix.shape),
-        singularValues: try Matrix.singularValues(of: view.elements, rows: view.rows, columns: view.columns),
-        metricSingularValues: try metric.flatMap { metric in
-          metric.elements == nil ? try metric.regularized(for: .lowRank, statistics).singularValues(of: view) : nil
-        })
+        name: matrix.tensor.name, split: MatrixSplit(rows: matrix.rows, columns: matrix.columns, shape: matrix.shape),
+        norm: norm,
+        spectra: parts.contains(.spectra) ? try SingularSpectra(of: view, shape: matrix.shape) : nil,
+        singularValues: parts.contains(.singularValues)
+          ? try Matrix.singularValues(of: view.elements, rows: view.rows, columns: view.columns) : nil,
+        metricSingularValues: parts.contains(.metricSingularValues)
+          ? try metric?.singularValues(of: view) : nil)
     }
   }
 }

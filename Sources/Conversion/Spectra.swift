@@ -1,6 +1,7 @@
 import Checkpoints
 import LinearAlgebra
 import MPOCheckpoints
+import Recipes
 import TensorNetworks
 
 /// The singular spectra of a tensor of a dense checkpoint, at the bonds a conversion would give it by default.
@@ -20,13 +21,13 @@ public func sourceSpectra(of tensor: TensorInfo, in checkpoint: any DenseCheckpo
 /// - Throws: `ConversionError.mismatch` for a tensor that is not kept as cores.
 public func storedSpectra(of record: TensorRecord, in checkpoint: MPOCheckpoint) throws -> SingularSpectra {
   let holder = try checkpoint.holder(of: record)
-  guard let mpo = holder.mpo else {
+  guard let chain = checkpoint.contents.ordinaryOperator(of: holder) else {
     throw ConversionError.mismatch(
-      path: checkpoint.path, tensor: record.name, reason: "is not kept as cores; it has no spectra")
+      path: checkpoint.path, tensor: record.name, reason: "is not the whole of one operator; it has no spectra")
   }
-  let cores: MPO<Double> = try checkpoint.mpo(holder, mpo)
-  return try cores.matrix(rows: mpo.rows, columns: mpo.columns).withView {
-    try SingularSpectra(of: $0, shape: mpo.shape)
+  let cores: MPO<Double> = try checkpoint.chain(chain)
+  return try cores.matrix(rows: chain.rows, columns: chain.columns).withView {
+    try SingularSpectra(of: $0, shape: chain.shape)
   }
 }
 

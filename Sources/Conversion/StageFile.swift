@@ -1,10 +1,14 @@
 import Checkpoints
 import FoundationEssentials
+import Recipes
 import Squeezing
 
 /// A file between two stages of the conversion: JSON with the name and version of its format beside the content.
 public enum StageFile {
-  /// What `mpo profile` writes.
+  /// The version that is written and read.
+  public static let version = 2
+
+  /// What the stage `profile` writes.
   public struct Profile: Sendable, Codable {
     public static let formatName = "mpo-profile"
     public let format: String
@@ -12,27 +16,44 @@ public enum StageFile {
     /// Path of the checkpoint, as it was given.
     public let source: String
     public let part: SourceNetwork.Part?
+    /// What the profile was made for; the stage `plan` adds what it does not say yet.
+    public let recipe: ConversionRecipe
+    /// The dtype that all matrices of a network in half precision have; nil for other networks.
+    public let sourceDType: DType?
     public let network: NetworkProfile
 
-    public init(source: String, part: SourceNetwork.Part?, network: NetworkProfile) {
+    public init(
+      source: String, part: SourceNetwork.Part?, recipe: ConversionRecipe, sourceDType: DType? = nil,
+      network: NetworkProfile
+    ) {
       format = Self.formatName
-      version = 1
+      version = StageFile.version
       self.source = source
       self.part = part
+      self.recipe = recipe
+      self.sourceDType = sourceDType
       self.network = network
+    }
+
+    enum CodingKeys: String, CodingKey {
+      case format, version, source, part, recipe, network
+      case sourceDType = "source_dtype"
     }
   }
 
-  /// What `mpo plan` writes.
+  /// What the stage `plan` writes.
   public struct Plan: Sendable, Codable {
     public static let formatName = "mpo-plan"
     public let format: String
     public let version: Int
+    /// Everything that decides the conversion.
+    public let recipe: ConversionRecipe
     public let plan: SqueezePlan
 
-    public init(_ plan: SqueezePlan) {
+    public init(_ plan: SqueezePlan, recipe: ConversionRecipe) {
       format = Self.formatName
-      version = 1
+      version = StageFile.version
+      self.recipe = recipe
       self.plan = plan
     }
   }
@@ -58,9 +79,12 @@ public enum StageFile {
       let stage = format == Profile.formatName ? "mpo profile" : "mpo plan"
       throw ConversionError.stageFile(path: path, reason: "is not what '\(stage)' writes")
     }
-    guard head.version == 1 else {
+    guard head.version == Self.version else {
       throw ConversionError.stageFile(
-        path: path, reason: "has version \(head.version); this mpo reads version 1: update it")
+        path: path,
+        reason: head.version < Self.version
+          ? "is of version \(head.version), made by an unreleased version; make it again"
+          : "is of version \(head.version); this mpo reads version \(Self.version): update it")
     }
     do {
       return try decoder.decode(Content.self, from: Data(bytes))
@@ -70,17 +94,25 @@ public enum StageFile {
   }
 
   /// Joins the profiles of the parts of one network.
-  /// - Throws: `ConversionError.stageFile` when they are of different networks, or not all parts are there.
-  public static func merge(_ profiles: [(path: String, profile: Profile)]) throws -> NetworkProfile {
-    guard let first = profiles.first else { return NetworkProfile(parameters: 0, tiedParameters: 0, layers: []) }
+  ///
+  /// - Returns: the profile of the whole, no part.
+  /// - Throws: `ConversionError.stageFile` when they are of different networks, or not all parts are there, and
+  ///   `RecipeDifference` when they were made by different recipes.
+  public static func merge(_ profiles: [(path: String, profile: Profile)]) throws -> Profile {
+    guard let first = profiles.first else {
+      throw ConversionError.stageFile(path: "", reason: "no profile is given")
+    }
     func invalid(_ path: String, _ reason: String) -> ConversionError { .stageFile(path: path, reason: reason) }
     let count = first.profile.part?.count ?? 1
     var seen: Set<Int> = []
     for (path, profile) in profiles {
       guard profile.network.parameters == first.profile.network.parameters,
         profile.network.tiedParameters == first.profile.network.tiedParameters,
-        (profile.part?.count ?? 1) == count
+        profile.sourceDType == first.profile.sourceDType, (profile.part?.count ?? 1) == count
       else { throw invalid(path, "is of another model, or of another division into parts, than \(first.path)") }
+      if let difference = profile.recipe.difference(from: first.profile.recipe, path: path, otherPath: first.path) {
+        throw difference
+      }
       guard seen.insert(profile.part?.index ?? 1).inserted else {
         throw invalid(path, "is part \(profile.part?.index ?? 1) of \(count) again")
       }
@@ -92,8 +124,10 @@ public enum StageFile {
     if let twice = zip(layers, layers.dropFirst()).first(where: { $0.name == $1.name }) {
       throw invalid(first.path, "and another both profile '\(twice.0.name)'")
     }
-    return NetworkProfile(
-      parameters: first.profile.network.parameters, tiedParameters: first.profile.network.tiedParameters,
-      layers: layers)
+    return Profile(
+      source: first.profile.source, part: nil, recipe: first.profile.recipe, sourceDType: first.profile.sourceDType,
+      network: NetworkProfile(
+        parameters: first.profile.network.parameters, tiedParameters: first.profile.network.tiedParameters,
+        layers: layers))
   }
 }

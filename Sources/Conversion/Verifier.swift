@@ -1,5 +1,6 @@
 import Checkpoints
 import Files
+import LinearAlgebra
 import MPOCheckpoints
 import TensorNetworks
 
@@ -72,7 +73,7 @@ public struct Verifier: Sendable {
   ) throws -> Report {
     var report = Report()
     report.fileCount = checkpoint.manifest.shards.count + checkpoint.manifest.companions.count + 1
-    report.tensorCount = checkpoint.manifest.tensors.count
+    report.tensorCount = checkpoint.contents.tensors.count
     report.problems = try checkpoint.damagedFiles().map(\.description)
     if report.problems.isEmpty { report.problems = try checkpoint.damagedEntries().map(\.description) }
     if let original { try compare(checkpoint, original, &report, progress) }
@@ -83,7 +84,7 @@ public struct Verifier: Sendable {
     _ checkpoint: MPOCheckpoint, _ original: any DenseCheckpoint, _ report: inout Report,
     _ progress: @escaping ProgressHandler
   ) throws {
-    let records = checkpoint.manifest.tensors
+    let records = checkpoint.contents.tensors
     let known = Dictionary(original.tensors.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
     let problems = ParallelResults<String>(count: records.count)
     let errors = ParallelResults<Double>(count: records.count)
@@ -120,29 +121,33 @@ public struct Verifier: Sendable {
     _ record: TensorRecord, _ tensor: TensorInfo, _ checkpoint: MPOCheckpoint, _ original: any DenseCheckpoint
   ) throws -> (error: Double?, problem: String?) {
     let holder = try checkpoint.holder(of: record)
-    guard let mpo = holder.mpo else {
+    guard let blocks = holder.blocks else {
       let isEqual = try original.withBytes(of: tensor) { bytes in
         try checkpoint.withDenseBytes(of: holder) { $0.elementsEqual(bytes) }
       }
       return (nil, isEqual ? nil : "its bytes are not those of \(escaped(original.path))")
     }
     let error =
-      holder.needsDoublePrecision
-      ? try measure(record, holder, mpo, as: Double.self, checkpoint, original)
-      : try measure(record, holder, mpo, as: Float.self, checkpoint, original)
-    guard let recorded = mpo.relativeError, !(abs(error - recorded) <= 1e-7 + 1e-3 * recorded) else {
+      checkpoint.contents.needsDoublePrecision(holder)
+      ? try measure(record, holder, blocks, as: Double.self, checkpoint, original)
+      : try measure(record, holder, blocks, as: Float.self, checkpoint, original)
+    guard let recorded = blocks.relativeError, !(abs(error - recorded) <= 1e-7 + 1e-3 * recorded) else {
       return (error, nil)
     }
     return (error, "its relative error is \(error), the manifest says \(recorded)")
   }
 
   private func measure<Scalar: CheckpointScalar>(
-    _ record: TensorRecord, _ holder: TensorRecord, _ mpo: MPORecord, as type: Scalar.Type,
+    _ record: TensorRecord, _ holder: TensorRecord, _ blocks: BlockMatrix, as type: Scalar.Type,
     _ checkpoint: MPOCheckpoint, _ original: any DenseCheckpoint
   ) throws -> Double {
-    let cores: MPO<Scalar> = try checkpoint.mpo(holder, mpo)
-    return try original.withMatrix(of: record.info, rows: mpo.rows, columns: mpo.columns) {
-      relativeError(of: cores, to: $0)
+    try original.withMatrix(of: record.info, rows: blocks.rows, columns: blocks.columns) {
+      (view: MatrixView<Scalar>) in
+      if let chain = checkpoint.contents.ordinaryOperator(of: holder) {
+        return relativeError(of: try checkpoint.chain(chain), to: view)
+      }
+      let restored: Matrix<Scalar> = try checkpoint.matrix(of: blocks)
+      return relativeError(of: restored, to: view)
     }
   }
 

@@ -13,7 +13,7 @@ public enum LinearAlgebraError: Error, Sendable, Equatable, CustomStringConverti
       "LAPACK's \(routine) did not converge (info \(status)); keep the matrix dense with --exclude"
     case .notFinite: "a matrix has elements that are NaN, infinite or too large to square; keep it dense with --exclude"
     case .notPositiveDefinite(let size):
-      "a second moment of \(size) × \(size) is not positive definite; raise the --ridge"
+      "a second moment of \(size) × \(size) is not positive definite; add a larger ridge to its diagonal"
     }
   }
 }

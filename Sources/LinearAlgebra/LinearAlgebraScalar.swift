@@ -16,6 +16,8 @@ public protocol LinearAlgebraScalar: BinaryFloatingPoint, Sendable {
     into c: UnsafeMutablePointer<Self>)
   /// The sum of squares, in double precision.
   static func squaredNorm(_ values: UnsafeBufferPointer<Self>) -> Double
+  /// The largest magnitude, 0 of no values.
+  static func largestMagnitude(_ values: UnsafeBufferPointer<Self>) -> Self
   /// The sum of squared differences of two buffers of the same length, in double precision.
   static func squaredDistance(_ a: UnsafeBufferPointer<Self>, _ b: UnsafeBufferPointer<Self>) -> Double
   /// `Σ a b`, in double precision.
@@ -56,6 +58,10 @@ extension Float: LinearAlgebraScalar {
   }
 
   public static func squaredNorm(_ values: UnsafeBufferPointer<Float>) -> Double { sumOfSquares(values) }
+
+  public static func largestMagnitude(_ values: UnsafeBufferPointer<Float>) -> Float {
+    largest(values) { cblas_isamax($0, $1, 1) }
+  }
 
   public static func squaredDistance(_ a: UnsafeBufferPointer<Float>, _ b: UnsafeBufferPointer<Float>) -> Double {
     sumOfSquaredDifferences(a, b)
@@ -118,6 +124,10 @@ extension Double: LinearAlgebraScalar {
 
   public static func squaredNorm(_ values: UnsafeBufferPointer<Double>) -> Double { sumOfSquares(values) }
 
+  public static func largestMagnitude(_ values: UnsafeBufferPointer<Double>) -> Double {
+    largest(values) { cblas_idamax($0, $1, 1) }
+  }
+
   public static func squaredDistance(_ a: UnsafeBufferPointer<Double>, _ b: UnsafeBufferPointer<Double>) -> Double {
     sumOfSquaredDifferences(a, b)
   }
@@ -155,6 +165,29 @@ extension Double: LinearAlgebraScalar {
   ) {
     cblas_domatcopy(
       CblasRowMajor, CblasTrans, blasInt(rows), blasInt(columns), 1, source, blasInt(columns), target, blasInt(rows))
+  }
+}
+
+extension LinearAlgebraScalar {
+  /// The power of two that brings the largest magnitude of the values to about 1; nil when it is between 1e-12 and 1e12 or zero,
+  /// so that squares and their sums are safe as they are.
+  public static func unitScale(of values: UnsafeBufferPointer<Self>) -> Self? {
+    let largest = largestMagnitude(values)
+    guard largest > 0, largest.isFinite, !(1e-12...1e12).contains(largest) else { return nil }
+    // Both the power and its inverse are normal numbers.
+    let limit = Int(Self.greatestFiniteMagnitude.exponent) - 2
+    return Self(sign: .plus, exponent: Exponent(max(-limit, min(limit, -Int(largest.exponent)))), significand: 1)
+  }
+}
+
+/// The largest magnitude, of as many values at a time as BLAS can count.
+private func largest<Scalar: LinearAlgebraScalar>(
+  _ values: UnsafeBufferPointer<Scalar>, index: (Int32, UnsafePointer<Scalar>) -> Int
+) -> Scalar {
+  let step = 1 << 24
+  return stride(from: 0, to: values.count, by: step).reduce(0) { result, first in
+    let part = UnsafeBufferPointer(rebasing: values[first..<min(first + step, values.count)])
+    return max(result, part[index(blasInt(part.count), part.baseAddress!)].magnitude)
   }
 }
 

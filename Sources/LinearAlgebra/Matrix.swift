@@ -72,8 +72,11 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     if let same = self as? Matrix<Other> { return same }
     return Matrix<Other>(rows: rows, columns: columns) { target in
       elements.withUnsafeBufferPointer { source in
+        guard let base = source.baseAddress, let written = target.baseAddress else { return }
         if let source = source as? UnsafeBufferPointer<Double> {
-          Other.narrow(source.baseAddress!, count: source.count, into: target.baseAddress!)
+          Other.narrow(source.baseAddress!, count: source.count, into: written)
+        } else if let target = target as? UnsafeMutableBufferPointer<Double> {
+          Scalar.widen(base, count: source.count, into: target.baseAddress!)
         } else {
           for index in source.indices { target.initializeElement(at: index, to: Other(source[index])) }
         }
@@ -160,6 +163,33 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
       }
     }
   }
+
+  /// Row r multiplied by `values[r]`.
+  @inlinable
+  public func scaled(rowsBy values: [Scalar]) -> Matrix {
+    precondition(values.count == rows)
+    var result = self
+    result.elements.withUnsafeMutableBufferPointer { target in
+      for (row, value) in values.enumerated() {
+        for place in (row * columns)..<((row + 1) * columns) { target[place] *= value }
+      }
+    }
+    return result
+  }
+
+  /// Whether every element is exactly that of the identity.
+  @inlinable
+  public var isIdentity: Bool {
+    guard rows == columns else { return false }
+    return elements.withUnsafeBufferPointer { elements in
+      (0..<rows).allSatisfy { row in
+        (0..<columns).allSatisfy { elements[row * columns + $0] == (row == $0 ? 1 : 0) }
+      }
+    }
+  }
+
+  /// The largest magnitude of an element, 0 for an empty matrix.
+  public var largestMagnitude: Scalar { elements.withUnsafeBufferPointer { Scalar.largestMagnitude($0) } }
 
   /// The Frobenius norm, accumulated in double precision.
   public var norm: Double {

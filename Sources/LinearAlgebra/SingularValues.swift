@@ -6,6 +6,11 @@ extension Matrix {
   public static func singularValues(
     of elements: UnsafeBufferPointer<Scalar>, rows: Int, columns: Int
   ) throws -> [Double] {
+    if let scale = Scalar.unitScale(of: elements) {
+      return try elements.map { $0 * scale }.withUnsafeBufferPointer {
+        try singularValues(of: $0, rows: rows, columns: columns).map { $0 / Double(scale) }
+      }
+    }
     guard let base = elements.baseAddress, rows > 0, columns > 0 else { return [] }
     // The largest rank whose factors have fewer elements.
     let rank = rows * columns / (rows + columns)

@@ -10,7 +10,6 @@ public struct MPOCheckpoint: Sendable {
   public let manifest: Manifest
   private let shards: any DenseCheckpoint
   private let packed: [String: PackedEntry]
-  private let records: [String: Int]
   /// What the folder was when it was opened.
   private let identity: FileStatus
 
@@ -48,15 +47,10 @@ public struct MPOCheckpoint: Sendable {
     self.manifest = manifest
     try Self.checkFiles(of: manifest, in: path)
 
-    let records = try Dictionary(
-      manifest.tensors.enumerated().map { ($1.name, $0) },
-      uniquingKeysWith: { _, index in
-        throw MPOCheckpointError.tensor(
-          path: path, tensor: manifest.tensors[index].name, reason: "has two records in the manifest")
-      })
-    self.records = records
-    try Self.checkTies(of: manifest, records, path)
-    if let part = manifest.part, !part.isConsistent(tensors: manifest.tensors.count) {
+    if let (name, reason) = manifest.contents.problem {
+      throw MPOCheckpointError.tensor(path: path, tensor: name, reason: reason)
+    }
+    if let part = manifest.part, !part.isConsistent(tensors: manifest.contents.tensors.count) {
       throw MPOCheckpointError.manifest(
         path: path + "/" + Manifest.fileName, reason: "has an invalid member 'part'")
     }
@@ -76,11 +70,11 @@ public struct MPOCheckpoint: Sendable {
       throw MPOCheckpointError.manifest(
         path: path + "/" + Manifest.fileName, reason: "lists other shards than \(entryPoint) does")
     }
-    try Self.checkEntries(of: manifest, shards.tensors, path)
+    try Self.checkEntries(of: manifest.contents, shards.tensors, path)
     // Files that were opened by name may be those of another checkpoint that has taken its place.
     guard try FileStatus(at: path)?.isSame(as: status) == true else { throw Self.replaced(path) }
     packed = Dictionary(
-      manifest.tensors.flatMap(\.packed).map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+      manifest.contents.arrays.flatMap(\.packed).map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
   }
 
   private static func replaced(_ path: String) -> MPOCheckpointError {
@@ -135,27 +129,13 @@ public struct MPOCheckpoint: Sendable {
     }
   }
 
-  private static func checkTies(of manifest: Manifest, _ records: [String: Int], _ path: String) throws {
-    for record in manifest.tensors {
-      guard case .tied(let other) = record.storage else { continue }
-      func invalid(_ reason: String) -> MPOCheckpointError { .tensor(path: path, tensor: record.name, reason: reason) }
-      guard let target = records[other].map({ manifest.tensors[$0] }) else {
-        throw invalid("is tied to '\(escaped(other))', which is not there")
-      }
-      if case .tied = target.storage { throw invalid("is tied to '\(escaped(other))', which is tied itself") }
-      guard target.dtype == record.dtype, target.shape == record.shape else {
-        throw invalid("is tied to '\(escaped(other))', which has another dtype or shape")
-      }
-    }
-  }
-
-  /// Exactly the entries the records call for are there.
+  /// Exactly the entries that the dense tensors and cores call for are there.
   private static func checkEntries(
-    of manifest: Manifest, _ found: [TensorInfo], _ path: String
+    of contents: CheckpointContents, _ found: [TensorInfo], _ path: String
   ) throws {
     var rest = Dictionary(found.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
-    for record in manifest.tensors {
-      for expected in record.storedEntries {
+    for array in contents.arrays {
+      for expected in array.storedEntries {
         guard let entry = rest.removeValue(forKey: expected.name) else {
           throw MPOCheckpointError.tensor(path: path, tensor: expected.name, reason: "is missing from the shards")
         }
@@ -172,53 +152,23 @@ public struct MPOCheckpoint: Sendable {
     }
   }
 
+  public var contents: CheckpointContents { manifest.contents }
+
   /// The record of a tensor; nil where there is none.
-  public func record(named name: String) -> TensorRecord? { records[name].map { manifest.tensors[$0] } }
+  public func record(named name: String) -> TensorRecord? { contents.tensor(named: name) }
 
   /// The record that holds the elements of `record`: itself, or the one it is tied to.
   public func holder(of record: TensorRecord) throws -> TensorRecord {
     guard case .tied(let other) = record.storage else { return record }
-    guard let holder = self.record(named: other) else {
-      throw MPOCheckpointError.tensor(path: path, tensor: other, reason: "is not there")
-    }
+    guard let holder = self.record(named: other) else { throw missing(other) }
     return holder
   }
 
-  /// Reads the cores of a tensor, widened exactly.
-  /// - Throws: `CheckpointError` when they can't be read.
-  public func mpo<Scalar: CheckpointScalar>(
-    _ record: TensorRecord, _ mpo: MPORecord, as type: Scalar.Type = Scalar.self
-  ) throws -> MPO<Scalar> {
-    let entries = record.entries
-    let cores = try entries.prefix(mpo.shape.siteCount).enumerated().map { index, entry in
-      try withEntryBytes(of: entry) { bytes in
-        guard index == mpo.shape.centralIndex, mpo.centralScales != nil, let scales = entries.last else {
-          return try Scalar.withElements(bytes, of: entry.dtype) { Core(shape: entry.shape, elements: Array($0)) }
-        }
-        return try quantizedCore(entry, bytes, scales).core()
-      }
-    }
-    return MPO(shape: mpo.shape, cores: cores)
+  private func missing(_ name: String) -> MPOCheckpointError {
+    .tensor(path: path, tensor: name, reason: "is not there")
   }
 
-  private func quantizedCore(
-    _ entry: TensorInfo, _ bytes: UnsafeRawBufferPointer, _ scales: TensorInfo
-  ) throws -> QuantizedCore {
-    QuantizedCore(
-      shape: entry.shape, bytes: Array(bytes.bindMemory(to: Int8.self)), scaleShape: scales.shape,
-      scales: try self.scales(scales))
-  }
-
-  private func scales(_ entry: TensorInfo) throws -> [Float] {
-    let values = try withEntryBytes(of: entry) { try TensorElements.withFloats(of: $0, .f32) { Array($0) } }
-    guard values.allSatisfy({ $0.isFinite && $0 >= 0 }) else {
-      throw MPOCheckpointError.tensor(
-        path: path, tensor: entry.name, reason: "has a scale that is negative or not finite; convert the model again")
-    }
-    return values
-  }
-
-  /// Calls `body` with the bytes of one of a record's entries, unpacked. Memory: those of the entry where it is packed.
+  /// Calls `body` with the bytes of an entry of a core or dense tensor, unpacked. Memory: those of the entry where it is packed.
   /// - Throws: `MPOCheckpointError` for a packed entry that is damaged.
   public func withEntryBytes<Result>(
     of entry: TensorInfo, _ body: (UnsafeRawBufferPointer) throws -> Result
@@ -252,27 +202,29 @@ public struct MPOCheckpoint: Sendable {
     }
   }
 
-  /// Calls `body` with the bytes of a tensor of kind dense.
+  /// Calls `body` with the bytes of a dense tensor as the source had them: rounded to its dtype, where it is kept in another
+  /// encoding.
   public func withDenseBytes<Result>(
     of record: TensorRecord, _ body: (UnsafeRawBufferPointer) throws -> Result
   ) throws -> Result {
-    guard record.storage == .dense, records[record.name] != nil else {
+    guard let array = record.array, let own = self.record(named: record.name), own.isDense else {
       throw MPOCheckpointError.tensor(path: path, tensor: record.name, reason: "is not stored dense")
     }
-    return try withEntryBytes(of: record.info, body)
+    if array.encoding == .plain(record.dtype) { return try withEntryBytes(of: record.info, body) }
+    let elements: [Double] = try elements(of: array)
+    return try elements.withUnsafeBufferPointer { try Double.withRounded($0, to: record.dtype, body) }
   }
 
-  /// What is wrong with packed entries and with scales: unpacks all of them.
+  /// What is wrong inside of arrays: unpacks what is packed, and reads all scales, pivots and permutations.
   public func damagedEntries() throws -> [MPOCheckpointError] {
-    try manifest.tensors.flatMap { record in
-      try record.entries.compactMap { entry in
-        do {
-          if packed[entry.name] != nil { try withEntryBytes(of: entry) { _ in } }
-          if record.mpo?.centralScales != nil, entry == record.entries.last { _ = try scales(entry) }
-          return nil
-        } catch let error as MPOCheckpointError {
-          return error
-        }
+    try contents.arrays.compactMap { array in
+      do {
+        for entry in array.packed { try withEntryBytes(of: entry.unpacked) { _ in } }
+        if let core = array as? CoreRecord, core.role == .permutation { _ = try permutation(core.name) }
+        if array.entries.count > 1 { let _: [Float] = try elements(of: array) }
+        return nil
+      } catch let error as MPOCheckpointError {
+        return error
       }
     }
   }

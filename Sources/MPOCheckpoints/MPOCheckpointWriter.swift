@@ -1,16 +1,18 @@
 import Checkpoints
 import Files
 import FoundationEssentials
+import Recipes
 import TensorNetworks
 
-/// An MPO checkpoint being written into a folder: all records are known when it is created, cores and dense tensors
-/// arrive in any order and from any thread, the manifest comes last.
+/// An MPO checkpoint being written into a folder: its contents are known when it is created, cores and dense tensors
+/// arrive in any order and from any thread, each of them once, the manifest comes last.
 public struct MPOCheckpointWriter: Sendable {
   static let shardStem = "tensors"
   /// The index of the shards, where there are several.
   public static let indexName = shardStem + ".safetensors.index.json"
 
   private let folder: String
+  private let contents: CheckpointContents
   private let maximumShardBytes: Int
   private let output: Output
 
@@ -22,22 +24,21 @@ public struct MPOCheckpointWriter: Sendable {
 
   /// - Parameters:
   ///   - folder: an empty folder.
-  ///   - records: every tensor, in the order of the source.
+  ///   - contents: every tensor, in the order of the source, with its operators and cores.
   ///   - packs: whether entries that become smaller by it are packed.
   ///   - maximumShardBytes: a shard is closed before it would exceed this size.
+  /// - Throws: `MPOCheckpointError` for contents that readers would refuse.
   public init(
-    folder: String, records: [TensorRecord], packs: Bool = false, maximumShardBytes: Int = 5_000_000_000
+    folder: String, contents: CheckpointContents, packs: Bool = false, maximumShardBytes: Int = 5_000_000_000
   ) throws {
     self.folder = folder
-    for record in records {
-      guard let mpo = record.mpo, !MPORecord.isWithinLimit(mpo.shape, bonds: mpo.bonds) else { continue }
+    self.contents = contents
+    if let (name, reason) = contents.problem {
       throw MPOCheckpointError.tensor(
-        path: folder, tensor: record.name,
-        reason: "its cores of \(mpo.parameterCount) elements are too few for a matrix of "
-          + "\(mpo.shape.rows) × \(mpo.shape.columns): readers would refuse it; raise --min-bond, or --exclude it")
+        path: folder, tensor: name, reason: "\(reason); readers would refuse it: raise the bonds, or leave the tensor dense")
     }
     self.maximumShardBytes = maximumShardBytes
-    let entries = records.flatMap(\.entries)
+    let entries = contents.arrays.flatMap(\.entries)
     if packs {
       output = .packed(try PackedShards(folder: folder, entries: entries))
     } else {
@@ -65,68 +66,76 @@ public struct MPOCheckpointWriter: Sendable {
     }
   }
 
-  /// Writes the bytes of a tensor of kind dense.
+  /// Writes the bytes of a dense tensor that is kept as it is.
   public func write(_ bytes: UnsafeRawBufferPointer, of record: TensorRecord) throws {
     try write(bytes, to: record.name)
   }
 
-  /// Writes the entries that another checkpoint has of a tensor with the same record.
-  public func copy(_ record: TensorRecord, from checkpoint: MPOCheckpoint) throws {
-    for entry in record.entries { try checkpoint.withEntryBytes(of: entry) { try write($0, to: entry.name) } }
+  /// Writes the entries that another checkpoint has of a dense tensor with the same encoding.
+  public func copyDense(_ record: TensorRecord, from checkpoint: MPOCheckpoint) throws {
+    for entry in record.array?.entries ?? [] { try copy(entry, from: checkpoint) }
   }
 
-  /// Rounds the cores of a tensor to their dtype, a quantised central one to bytes, and writes them.
-  /// - Returns: the cores as they are stored, to measure the error on.
-  /// - Throws: `MPOCheckpointError` when a value does not fit the dtype.
+  /// Writes the entries that another checkpoint has of a core with the same record.
+  public func copy(_ core: CoreRecord, from checkpoint: MPOCheckpoint) throws {
+    for entry in core.entries { try copy(entry, from: checkpoint) }
+  }
+
+  private func copy(_ entry: TensorInfo, from checkpoint: MPOCheckpoint) throws {
+    try checkpoint.withEntryBytes(of: entry) { try write($0, to: entry.name) }
+  }
+
+  /// Rounds the cores of an operator as their encodings ask, and writes them.
+  ///
+  /// - Parameter gauged: in the gauge of the record.
+  /// - Returns: the chain as it is stored, to measure the error on.
+  /// - Throws: `MPOCheckpointError` when a value does not fit its encoding.
   public func write<Scalar: CheckpointScalar>(
-    _ mpo: MPO<Scalar>, of record: TensorRecord
+    _ gauged: GaugedMPO<Scalar>, of record: OperatorRecord
   ) throws -> MPO<Scalar> {
-    let entries = record.entries
-    let stored = try zip(entries, mpo.cores).map { entry, core in
-      if entry.dtype == .i8, let scales = entries.last { return try writeQuantized(core, to: entry, scales) }
-      return try core.elements.withUnsafeBufferPointer { elements in
-        do {
-          return try Scalar.withRounded(elements, to: entry.dtype) { bytes in
-            try write(bytes, to: entry.name)
-            if entry.dtype == Scalar.dtype { return core }
-            return Core(
-              shape: core.shape, elements: try Scalar.withElements(bytes, of: entry.dtype) { Array($0) })
-          }
-        } catch let error as ElementError {
-          throw MPOCheckpointError.tensor(
-            path: folder, tensor: entry.name, reason: "\(error); use --dtype f32, or --exclude the tensor")
-        }
-      }
+    precondition(gauged.gauge == record.gauge && gauged.mpo.bonds == record.bonds)
+    let cores = try record.cores.indices.map { index in
+      let core = gauged.mpo.cores[index]
+      return Core(
+        shape: core.shape, elements: try write(core.elements, pivots: gauged.pivots[index], of: record.cores[index]))
     }
-    return MPO(shape: mpo.shape, cores: stored)
+    let chain = MPO(shape: record.shape, cores: cores)
+    guard let name = record.singularValues, let values = gauged.singularValues else { return chain }
+    let stored = try write(values, pivots: nil, of: name)
+    return GaugedMPO(gauge: record.gauge, mpo: chain, singularValues: stored).absorbed
   }
 
-  private func writeQuantized<Scalar: CheckpointScalar>(
-    _ core: Core<Scalar>, to entry: TensorInfo, _ scales: TensorInfo
-  ) throws -> Core<Scalar> {
-    guard let quantized = QuantizedCore(core, scaleShape: scales.shape) else {
-      throw MPOCheckpointError.tensor(
-        path: folder, tensor: entry.name,
-        reason:
-          "has an element that is not finite or too large for a scale; leave out --central int8, or --exclude the "
-          + "tensor")
+  /// - Returns: the elements as they are stored.
+  private func write<Scalar: CheckpointScalar>(_ elements: [Scalar], pivots: [Int]?, of name: String) throws -> [Scalar] {
+    guard let core = contents.core(named: name) else {
+      throw MPOCheckpointError.tensor(path: folder, tensor: name, reason: "is written but was not declared")
     }
-    try quantized.bytes.withUnsafeBytes { try write($0, to: entry.name) }
-    try quantized.scales.withUnsafeBytes { try write($0, to: scales.name) }
-    return quantized.core()
+    func doesNotFit(_ reason: String) -> MPOCheckpointError {
+      .tensor(path: folder, tensor: name, reason: reason)
+    }
+    do {
+      return try core.encoding.encode(elements, pivots: pivots, of: name, shape: core.shape) { try write($0, to: $1.name) }
+    } catch let error as ElementError {
+      throw doesNotFit("\(error); use --dtype f32, or --exclude the tensor")
+    } catch let error as EncodingError {
+      throw doesNotFit("\(error); leave out --central int8, or --exclude the tensor")
+    }
   }
 
   /// Flushes the shards, copies the companions and writes the manifest.
   ///
   /// - Parameters:
-  ///   - records: the records of the initialiser with their errors filled in.
+  ///   - records: tensors with their errors filled in.
+  ///   - operators: operators with their entropies filled in.
+  ///   - conversion: the recipe.
   ///   - companions: files of the model folder to carry over, relative to `source`.
   ///   - part: which part of a conversion this is, when it is one.
   /// - Returns: the manifest, whose records say what is packed.
   @discardableResult
   public func finish(
-    records: [TensorRecord], generator: String, source: Manifest.Source?, options: [String: String]?,
-    companions: [String] = [], from sourceFolder: String? = nil, part: Manifest.Part? = nil
+    records: [TensorRecord] = [], operators: [OperatorRecord] = [], generator: String, source: Manifest.Source?, conversion: ConversionRecipe?,
+    squeeze: Manifest.Squeeze? = nil, companions: [String] = [], from sourceFolder: String? = nil,
+    part: Manifest.Part? = nil
   ) throws -> Manifest {
     let shardFiles: [String]
     var packed: [String: PackedEntry] = [:]
@@ -147,14 +156,13 @@ public struct MPOCheckpointWriter: Sendable {
       }
     }
     let files = try shardFiles.map { try FileFingerprint(ofFileAt: folder + "/" + $0, named: $0) }
+    var contents = contents
+    contents.update(records, operators)
+    contents.setPacked(packed)
     let manifest = Manifest(
       generator: generator, source: source, shards: files.filter { $0.file != Self.indexName },
-      companions: files.filter { $0.file == Self.indexName } + carried, options: options,
-      tensors: records.map { record in
-        var record = record
-        record.packed = record.entries.compactMap { packed[$0.name] }
-        return record
-      }, part: part)
+      companions: files.filter { $0.file == Self.indexName } + carried, conversion: conversion, squeeze: squeeze,
+      contents: contents, part: part)
     try ManifestFile.encode(manifest).withUnsafeBytes { try writeFile($0, to: folder + "/" + Manifest.fileName) }
     return manifest
   }

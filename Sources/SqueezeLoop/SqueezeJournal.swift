@@ -3,6 +3,7 @@ import Conversion
 import Files
 import FoundationEssentials
 import Glibc
+import Recipes
 
 /// The record of a squeeze: JSON lines, the first what is squeezed and how, then one for every finished round, each on
 /// the disk before the squeeze goes on. While a squeeze runs it holds a lock on the file.
@@ -63,7 +64,7 @@ public final class SqueezeJournal {
         ("--max-steps", a.maximumRounds == b.maximumRounds), ("--step", a.step == b.step),
         ("--min-step", a.minimumStep == b.minimumStep), ("--criterion", a.criterion == b.criterion),
         ("--tie", a.ties == b.ties), ("--min-bond", a.minimumBonds == b.minimumBonds),
-        ("--dtype", a.coreDType == b.coreDType), ("--pack", a.packs == b.packs),
+        ("--dtype", a.coreDType == b.coreDType), ("--pack", a.packs == b.packs), ("--gauge", a.gauge == b.gauge),
         ("--include", selection.include == other.selection.include),
         ("--exclude", selection.exclude == other.selection.exclude),
         ("--sites", selection.sites == other.selection.sites),

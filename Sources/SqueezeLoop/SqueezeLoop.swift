@@ -5,6 +5,7 @@ import FoundationEssentials
 import Glibc
 import LinearAlgebra
 import MPOCheckpoints
+import Recipes
 import Squeezing
 import TensorNetworks
 
@@ -239,7 +240,7 @@ private final class SqueezeRun {
     if options.finetune != nil { profiles = [:] }
     let all = source.candidates
     let due = all.indices.filter { index in
-      profiles[all[index].name].map { $0.bonds != checkpoint.record(named: all[index].name)?.mpo?.bonds } ?? true
+      profiles[all[index].name].map { $0.bonds != checkpoint.contents.operator(named: all[index].name)?.bonds } ?? true
     }
     let found = ParallelResults<LayerProfile>(count: all.count)
     let largestFirst = due.sorted {
@@ -247,7 +248,7 @@ private final class SqueezeRun {
     }
     try forEachInParallel(largestFirst, jobs: loop.jobs) { found[$0] = try checkpoint.profile(of: all[$0]) }
     for index in due {
-      let bonds = checkpoint.record(named: all[index].name)?.mpo?.bonds
+      let bonds = checkpoint.contents.operator(named: all[index].name)?.bonds
       if let profile = found[index] {
         profiles[all[index].name] = (bonds, profile)
       } else {
@@ -264,7 +265,7 @@ private final class SqueezeRun {
       }
     }
     let ties = options.ties.map { glob in layers.indices.filter { matches(glob, layers[$0].profile.name) } }
-    return try SqueezeRound(layers, ties: ties, criterion: options.criterion)
+    return try SqueezeRound(layers, ties: ties, criterion: options.criterion, gauge: .canonical)
   }
 
   /// The bonds of the matrices that a plan changes.
@@ -305,9 +306,7 @@ private final class SqueezeRun {
       current, bonds: changes, candidates: candidates, coreDType: options.coreDType,
       keepsErrors: options.finetune == nil)
     let output = try AtomicOutput(at: squeezedPath, kind: .folder, replacing: false)
-    try squeezed.write(to: output.temporaryPath, jobs: loop.jobs) { writer, records in
-      try source.finish(writer, records, generator: loop.generator, options: [:])
-    }
+    try squeezed.write(to: output.temporaryPath, jobs: loop.jobs) { try source.finish($0, generator: loop.generator) }
     try output.commit()
     if let command = options.finetune {
       try finetune(with: command, squeezedPath, round: number, to: path)
@@ -392,7 +391,7 @@ private final class SqueezeRun {
     func changed(_ reason: String) -> SqueezeLoopError { .evaluatedChanged(round: round, reason: reason) }
     do {
       let found = try MPOCheckpoint(path: checkpoint.path)
-      guard found.manifest == checkpoint.manifest else { throw changed("its manifest is another") }
+      guard found.manifest == checkpoint.manifest else { throw changed("the checkpoint changed while it was evaluated: its manifest differs") }
       if let damaged = try found.damagedFiles().first { throw damaged }
     } catch let error as MPOCheckpointError {
       throw changed(error.description)
@@ -442,27 +441,26 @@ private final class SqueezeRun {
   }
 
   private func write(_ accepted: MPOCheckpoint, _ result: SqueezeLoop.Result, to folder: String) throws {
-    let records = accepted.manifest.tensors
-    let measured = ParallelResults<TensorRecord>(count: records.count)
     let isTrained = options.finetune != nil && result.accepted.round > 0
+    let squeezed = SqueezedCheckpoint(accepted, gauge: options.gauge, keepsErrors: !isTrained)
     let source = source
-    try forEachInParallel(Array(records.indices), jobs: loop.jobs) { index in
-      var record = records[index]
-      if isTrained, var mpo = record.mpo {
-        (mpo.relativeError, mpo.svdRelativeError) = (nil, nil)
-        record.storage = .mpo(mpo)
+    try squeezed.write(to: folder, packs: source.packs, jobs: loop.jobs) { writer in
+      // The measured errors of the accepted checkpoint hold in any gauge, to the rounding of its cores.
+      let records = squeezed.contents.tensors
+      let measured = ParallelResults<TensorRecord>(count: records.count)
+      let operators = ParallelResults<OperatorRecord>(count: records.count)
+      try forEachInParallel(Array(records.indices), jobs: loop.jobs) { index in
+        let (tensor, chain) = try source.measured(records[index], in: accepted)
+        measured[index] = tensor
+        operators[index] = chain.map { squeezed.contents.operator(named: $0.name)?.with(entropies: $0.entropies) ?? $0 }
       }
-      measured[index] = try source.measured(record, in: accepted)
+      try source.finish(
+        writer, records: records.indices.compactMap { measured[$0] },
+        operators: records.indices.compactMap { operators[$0] }, generator: loop.generator,
+        squeeze: Manifest.Squeeze(
+          limit: "\(options.limit)", baselineScore: result.rounds[0].score, score: result.accepted.score,
+          rounds: result.rounds.count - 1))
     }
-    try SqueezedCheckpoint(accepted, bonds: [:], records: records.indices.map { measured[$0] ?? records[$0] })
-      .write(to: folder, packs: source.packs, jobs: loop.jobs) { writer, records in
-        var about = [
-          "squeeze": "\(options.limit)", "baseline_score": "\(result.rounds[0].score)",
-          "score": "\(result.accepted.score)", "rounds": "\(result.rounds.count - 1)",
-        ]
-        if source.packs { about["pack"] = PackedEntry.codec }
-        try source.finish(writer, records, generator: loop.generator, options: about)
-      }
   }
 }
 
@@ -507,7 +505,7 @@ extension Substring {
 extension MPOCheckpoint {
   /// What makes this something else than `other` after training; nil when nothing does. Bonds may be lower.
   fileprivate func difference(fromTrained other: MPOCheckpoint) -> String? {
-    for record in other.manifest.tensors {
+    for record in other.contents.tensors {
       let name = escaped(record.name)
       guard let found = self.record(named: record.name) else { return "tensor '\(name)' is missing" }
       guard found.dtype == record.dtype, found.shape == record.shape else {
@@ -517,17 +515,19 @@ extension MPOCheckpoint {
       switch (found.storage, record.storage) {
       case (.dense, .dense): continue
       case (.tied(let a), .tied(let b)) where a == b: continue
-      case (.mpo(let a), .mpo(let b)):
-        guard a.shape == b.shape, a.rows == b.rows, a.columns == b.columns else {
-          return "tensor '\(name)' has other factors"
-        }
-        guard zip(a.bonds, b.bonds).allSatisfy({ $0 <= $1 }) else {
-          return "tensor '\(name)' has bonds \(a.bonds), which may not be above \(b.bonds)"
-        }
-      default: return "tensor '\(name)' is kept in another way (dense, tied or as cores) than it was"
+      case (.blocks(let a), .blocks(let b)) where a.blocks == b.blocks: continue
+      default: return "tensor '\(name)' is kept in another way (dense, tied or as blocks of operators) than it was"
       }
     }
-    guard manifest.tensors.count == other.manifest.tensors.count else { return "it has tensors that were not there" }
+    for record in other.contents.operators {
+      let name = escaped(record.name)
+      guard let found = contents.operator(named: record.name) else { return "operator '\(name)' is missing" }
+      guard found.split == record.split else { return "operator '\(name)' has other factors" }
+      guard zip(found.bonds, record.bonds).allSatisfy({ $0 <= $1 }) else {
+        return "operator '\(name)' has bonds \(found.bonds), which may not be above \(record.bonds)"
+      }
+    }
+    guard contents.tensors.count == other.contents.tensors.count else { return "it has tensors that were not there" }
     return nil
   }
 }

@@ -1,6 +1,7 @@
 import Checkpoints
 import Conversion
 import Squeezing
+import TensorNetworks
 
 /// How far and how a network is squeezed with the user's own evaluation: everything that the result depends on, beside
 /// the network.
@@ -48,6 +49,8 @@ public struct SqueezeOptions: Sendable, Equatable, Codable {
   public var minimumBonds: [MinimumBond] = []
   /// Of cores that a dense matrix becomes; nil for that of the matrix.
   public var coreDType: DType?
+  /// Of the operators of the output; nil for those they have, and compact for new ones.
+  public var gauge: Gauge?
   /// Whether the output is packed; it is too when the model to begin with is.
   public var packs = false
 

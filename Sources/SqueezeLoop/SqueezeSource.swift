@@ -3,6 +3,7 @@ import Conversion
 import Files
 import LinearAlgebra
 import MPOCheckpoints
+import Recipes
 import Squeezing
 import TensorNetworks
 
@@ -15,16 +16,18 @@ struct SqueezeSource: Sendable {
   }
   private let content: Content
   let path: String
-  /// Of the checkpoint that is evaluated first: every tensor as it is in the input.
-  let records: [TensorRecord]
-  /// The matrices whose bonds may be lowered.
+  /// Of the checkpoint that is evaluated first: everything as it is in the input.
+  let contents: CheckpointContents
+  /// The operators and dense matrices whose bonds may be lowered.
   let candidates: [SqueezeCandidate]
+  /// What is left as it is, and why.
+  let warnings: [String]
   /// The input's own files.
   let files: [FileFingerprint]
   /// Where the tensors came from in the first place.
   let origin: Manifest.Source?
   /// How an MPO checkpoint was made.
-  let manifestOptions: [String: String]
+  let conversion: ConversionRecipe?
   /// Whether the output is packed.
   let packs: Bool
   private let companions: [String]
@@ -40,10 +43,14 @@ struct SqueezeSource: Sendable {
         throw ConversionError.onePart(path: path, index: part.index, count: part.count)
       }
       content = .cores(checkpoint)
-      records = checkpoint.manifest.tensors
+      contents = checkpoint.contents
       candidates = try selection.candidates(in: checkpoint)
+      let shared = contents.sharedCores
+      warnings = contents.operators.filter { record in record.namedCores.contains { shared.contains($0.name) } }.map {
+        "operator '\(escaped($0.name))' shares cores with others; it stays as it is"
+      }
       origin = checkpoint.manifest.source
-      manifestOptions = checkpoint.manifest.options ?? [:]
+      conversion = checkpoint.manifest.conversion
       companions = checkpoint.manifest.companions.map(\.file).filter { $0 != MPOCheckpointWriter.indexName }
       companionFolder = path
       if let damaged = try checkpoint.damagedFiles().first { throw damaged }
@@ -52,25 +59,28 @@ struct SqueezeSource: Sendable {
       let checkpoint = try openDenseCheckpoint(at: path)
       let network = try SourceNetwork(checkpoint, selection: selection)
       content = .dense(checkpoint)
-      records = checkpoint.tensors.map { tensor in
-        TensorRecord(
-          name: tensor.name, dtype: tensor.dtype, shape: tensor.shape, orientation: tensor.orientation,
-          storage: network.ties[tensor.name].map { .tied(to: $0.name) } ?? .dense)
-      }
+      contents = CheckpointContents(
+        tensors: checkpoint.tensors.map { tensor in
+          var record = TensorRecord(dense: tensor)
+          if let target = network.ties[tensor.name] { record.storage = .tied(to: target.name) }
+          return record
+        })
       candidates = network.matrices.map {
-        SqueezeCandidate(name: $0.tensor.name, rows: $0.rows, columns: $0.columns, shape: $0.shape)
+        SqueezeCandidate(
+          name: $0.tensor.name, split: MatrixSplit(rows: $0.rows, columns: $0.columns, shape: $0.shape), gauge: .compact)
       }
+      warnings = []
       let fingerprints = ParallelResults<FileFingerprint>(count: checkpoint.files.count)
       try forEachInParallel(Array(checkpoint.files.indices), jobs: jobs) {
         fingerprints[$0] = try FileFingerprint(ofFileAt: checkpoint.files[$0])
       }
       files = checkpoint.files.indices.compactMap { fingerprints[$0] }
       origin = Manifest.Source(format: checkpoint.format, files: files, metadata: checkpoint.metadata)
-      manifestOptions = [:]
+      conversion = nil
       companions = checkpoint.companions
       companionFolder = checkpoint.folder
     }
-    packs = options.packs || records.contains { !$0.packed.isEmpty }
+    packs = options.packs || contents.isPacked
     let names = candidates.map(\.name)
     for floor in options.minimumBonds where !names.contains(where: { matches(floor.glob, $0) }) {
       throw ConversionError.globMatchesNothing(option: "--min-bond", glob: floor.glob, path: path)
@@ -97,73 +107,78 @@ struct SqueezeSource: Sendable {
   func write(to folder: String, generator: String, jobs: Int) throws {
     switch content {
     case .cores(let checkpoint):
-      try SqueezedCheckpoint(checkpoint, bonds: [:], records: records)
-        .write(to: folder, jobs: jobs) { writer, records in
-          try finish(writer, records, generator: generator, options: [:])
-        }
+      try SqueezedCheckpoint(checkpoint).write(to: folder, jobs: jobs) { try finish($0, generator: generator) }
     case .dense(let checkpoint):
-      let writer = try MPOCheckpointWriter(folder: folder, records: records)
-      try forEachInParallel(records.filter { $0.storage == .dense }, jobs: jobs) { record in
+      let writer = try MPOCheckpointWriter(folder: folder, contents: contents)
+      try forEachInParallel(contents.tensors.filter(\.isDense), jobs: jobs) { record in
         try checkpoint.withBytes(of: record.info) { try writer.write($0, of: record) }
       }
-      try finish(writer, records, generator: generator, options: [:])
+      try finish(writer, generator: generator)
     }
   }
 
   /// Completes a checkpoint that goes back to this input.
   func finish(
-    _ writer: MPOCheckpointWriter, _ records: [TensorRecord], generator: String, options: [String: String]
+    _ writer: MPOCheckpointWriter, records: [TensorRecord] = [], operators: [OperatorRecord] = [], generator: String,
+    squeeze: Manifest.Squeeze? = nil
   ) throws {
     try writer.finish(
-      records: records, generator: generator, source: origin,
-      options: manifestOptions.merging(options) { $1 }, companions: companions, from: companionFolder)
+      records: records, operators: operators, generator: generator, source: origin, conversion: conversion, squeeze: squeeze,
+      companions: companions, from: companionFolder)
   }
 
   /// Whether the records of a squeezed checkpoint can be measured against the matrices they come from.
   var isDense: Bool { if case .dense = content { true } else { false } }
 
-  /// The record with what can be said of its error: measured against the matrix of a dense input, nothing otherwise.
-  func measured(_ record: TensorRecord, in checkpoint: MPOCheckpoint) throws -> TensorRecord {
-    guard case .dense(let source) = content, var mpo = record.mpo else { return record }
+  /// What can be said of a tensor's error: measured against the matrix of a dense input, as it was otherwise.
+  func measured(
+    _ record: TensorRecord, in checkpoint: MPOCheckpoint
+  ) throws -> (tensor: TensorRecord, operator: OperatorRecord?) {
+    guard case .dense(let source) = content, var chain = checkpoint.contents.ordinaryOperator(of: record) else {
+      return (record, nil)
+    }
+    var result = record
     func measure<Scalar: CheckpointScalar>(_ type: Scalar.Type) throws {
-      let cores: MPO<Scalar> = try checkpoint.mpo(record, mpo)
-      try source.withMatrix(of: record.info, rows: mpo.rows, columns: mpo.columns) { (view: MatrixView<Scalar>) in
-        mpo.relativeError = relativeError(of: cores, to: view)
+      let cores: MPO<Scalar> = try checkpoint.chain(chain)
+      try source.withMatrix(of: record.info, rows: chain.rows, columns: chain.columns) { (view: MatrixView<Scalar>) in
         let profile = LayerProfile(
-          name: record.name, rows: mpo.rows, columns: mpo.columns, norm: view.squaredNorm.squareRoot(),
-          shape: mpo.shape, spectra: try SingularSpectra(of: view, shape: mpo.shape),
+          name: record.name, split: chain.split, norm: view.squaredNorm.squareRoot(),
+          spectra: try SingularSpectra(of: view, shape: chain.shape),
           singularValues: try Matrix.singularValues(of: view.elements, rows: view.rows, columns: view.columns))
-        mpo.norm = profile.norm
-        mpo.svdRelativeError = profile.svdRelativeError(parameters: mpo.parameterCount)
-        mpo.entropies = profile.spectra.entanglementEntropies
+        result.blocks?.relativeError = relativeError(of: cores, to: view)
+        result.blocks?.norm = profile.norm
+        result.blocks?.svdRelativeError = profile.svdRelativeError(
+          parameters: checkpoint.contents.valueCount(of: chain), gauge: chain.gauge)
+        chain.entropies = profile.spectra?.entanglementEntropies
       }
     }
-    if record.dtype == .f64 { try measure(Double.self) } else { try measure(Float.self) }
-    var result = record
-    result.storage = .mpo(mpo)
-    return result
+    if checkpoint.contents.needsDoublePrecision(record) { try measure(Double.self) } else { try measure(Float.self) }
+    return (result, chain)
   }
 }
 
 /// A matrix whose bonds may be lowered.
 struct SqueezeCandidate: Sendable, Equatable {
+  /// Of the operator; of the matrix where it is dense.
   let name: String
-  let rows: Int
-  let columns: Int
-  let shape: MPOShape
+  let split: MatrixSplit
   /// In the input; nil where it is dense.
   var bonds: [Int]?
+  let gauge: Gauge
+
+  var rows: Int { split.rows }
+  var columns: Int { split.columns }
+  var shape: MPOShape { split.shape }
 }
 
 extension TensorSelection {
-  /// The matrices of an MPO checkpoint that may be squeezed: those that are cores already, but for `exclude`.
+  /// The operators of an MPO checkpoint that may be squeezed: those whose cores are their own, but for `exclude`.
   /// - Throws: `ConversionError` for a glob that matches none of them, and where there is none.
   fileprivate func candidates(in checkpoint: MPOCheckpoint) throws -> [SqueezeCandidate] {
-    let all = checkpoint.manifest.tensors.compactMap { record in
-      record.mpo.map {
-        SqueezeCandidate(
-          name: record.name, rows: $0.rows, columns: $0.columns, shape: $0.shape, bonds: $0.bonds)
-      }
+    let shared = checkpoint.contents.sharedCores
+    let all = checkpoint.contents.operators.compactMap { record -> SqueezeCandidate? in
+      if record.namedCores.contains(where: { shared.contains($0.name) }) { return nil }
+      return SqueezeCandidate(name: record.name, split: record.split, bonds: record.bonds, gauge: record.gauge)
     }
     for (option, globs) in [("--include", include), ("--exclude", exclude)] {
       for glob in globs where !all.contains(where: { matches(glob, $0.name) }) {

@@ -1,4 +1,4 @@
-/// What the user asked the converted network to be.
+/// How small, or how exact, the converted network is to be.
 public enum Budget: Sendable, Hashable {
   /// Parameters of the whole converted checkpoint over those of the source, at most.
   case ratio(Double)
@@ -14,13 +14,13 @@ public enum Budget: Sendable, Hashable {
 }
 
 extension Budget: CustomStringConvertible {
-  /// As the command line takes it.
+  /// For messages: `ratio 0.5`, `bond 8`.
   public var description: String {
     switch self {
-    case .ratio(let value): "--ratio \(value)"
-    case .maximumError(let value): "--max-error \(value)"
-    case .bond(let value): "--bond \(value)"
-    case .lossless: "--lossless"
+    case .ratio(let value): "ratio \(value)"
+    case .maximumError(let value): "maximum error \(value)"
+    case .bond(let value): "bond \(value)"
+    case .lossless: "lossless"
     }
   }
 }

@@ -2,7 +2,7 @@ import TensorNetworks
 
 /// Which bond goes where: the bonds of every matrix of a network under one budget.
 public struct SqueezePlan: Sendable, Hashable, Codable {
-  /// The budget and criterion, as the command line takes them.
+  /// In words.
   public let budget: String
   public let criterion: SqueezeCriterion
   /// Elements of the whole source checkpoint.
@@ -10,31 +10,6 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
   /// Elements of the whole converted checkpoint.
   public let parametersAfter: Int
   public let layers: [Layer]
-
-  /// What becomes of one matrix.
-  public struct Layer: Sendable, Hashable, Codable {
-    public let name: String
-    public let rows: Int
-    public let columns: Int
-    public let shape: MPOShape
-    /// nil: the matrix stays dense.
-    public let bonds: [Int]?
-    /// Elements it is stored with.
-    public let parameters: Int
-    /// Upper bound of the relative Frobenius error. In a metric: the relative error in it that is reckoned with, which is
-    /// that of a factorisation with as many parameters.
-    public let relativeErrorBound: Double
-    /// The relative error of plain SVD with as many parameters.
-    public let svdRelativeError: Double
-    public let entropies: [Double]
-    public let norm: Double
-
-    enum CodingKeys: String, CodingKey {
-      case name, rows, columns, shape, bonds, parameters, entropies, norm
-      case relativeErrorBound = "relative_error_bound"
-      case svdRelativeError = "svd_relative_error"
-    }
-  }
 
   public var ratio: Double { Double(parametersAfter) / Double(max(1, parametersBefore)) }
 
@@ -47,16 +22,22 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
   /// Plans the whole network.
   ///
   /// - Parameters:
-  ///   - ties: for each group of tied matrices, the indices of its layers. Tied matrices must have the same shape; they
+  ///   - criterion: `error` takes the published single-bond steps, for chains without a metric. Everything else is planned
+  ///     by the convex hulls of error against stored numbers.
+  ///   - ties: for each group of tied matrices, the indices of its layers. Tied matrices must have the same split; they
   ///     get the same bonds. No index may be in two groups.
-  ///   - structure: what a matrix may become. Anything but `mpo`, and any network with a metric, is planned by the
-  ///     convex hulls of error against parameters, with the criterion error per parameter.
   ///   - minimumBond: no bond is lowered below it (where the shape allows as much).
-  /// - Throws: `SqueezeError` for a ratio that can't be reached, with the smallest that can, for inconsistent profiles
-  ///   and for ties that do not fit together.
+  ///   - structure: what a matrix may become.
+  ///   - gauge: what operators are stored as, and so what they count.
+  ///   - rounding: of the cores' dtype. Where it is not negligible and the gauge is compact, each operator may be stored
+  ///     in the gauge canonical instead, by the error of truncation and rounding together.
+  /// - Throws: `SqueezeError` for a ratio that can't be reached, with the smallest that can, for profiles that are
+  ///   inconsistent or lack what the structure and budget need, for ties that do not fit together, and for a least bond
+  ///   above the bond that is asked for.
   public init(
     _ network: NetworkProfile, budget: Budget, criterion: SqueezeCriterion = .errorPerParameter,
-    ties: [[Int]] = [], minimumBond: Int = 1, structure: Structure = .mpo
+    ties: [[Int]] = [], minimumBond: Int = 1, structure: Structure = .mpo, gauge: Gauge = .compact,
+    rounding: RoundingError = .negligible
   ) throws {
     let layers = network.layers
     for layer in layers where !layer.isConsistent { throw SqueezeError.inconsistentProfile(layer: layer.name) }
@@ -70,23 +51,21 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
     let groups =
       (ties.filter { !$0.isEmpty } + layers.indices.filter { !tied.contains($0) }.map { [$0] })
       .sorted { $0[0] < $1[0] }
-    let forms =
-      try network.isPlannedByHulls(structure, budget)
-      ? Self.formsByHulls(network, groups, budget, structure, minimumBond)
-      : Self.formsBySteps(network, groups, budget, criterion, minimumBond)
+    let request = Request(
+      network: network, groups: groups, minimumBond: minimumBond, structure: structure, gauge: gauge,
+      rounding: rounding)
+    let chosen =
+      switch budget {
+      case .bond(let bond): try request.forms(bond: bond)
+      case .lossless: try request.losslessForms()
+      case .ratio, .maximumError:
+        try network.isPlannedBySteps(structure, criterion)
+          ? request.formsBySteps(budget) : request.formsByHulls(budget)
+      }
+    var forms: [OperatorForm?] = Array(repeating: nil, count: layers.count)
+    for (group, form) in zip(groups, chosen) { for member in group { forms[member] = form } }
 
-    self.layers = zip(layers, forms).map { layer, form in
-      let parameters = form.map { $0.shape.parameterCount(bonds: $0.bonds) } ?? layer.denseParameterCount
-      return Layer(
-        name: layer.name, rows: layer.rows, columns: layer.columns, shape: form?.shape ?? layer.shape,
-        bonds: form?.bonds, parameters: parameters, relativeErrorBound: form.map(layer.plannedError) ?? 0,
-        svdRelativeError: layer.svdRelativeError(parameters: parameters),
-        entropies: form.map { $0.shape == layer.shape } ?? true
-          ? layer.spectra.entanglementEntropies
-          : [
-            SingularSpectra([layer.singularValues]).entanglementEntropies[0]
-          ], norm: layer.norm)
-    }
+    self.layers = zip(layers, forms).map { Layer($0, form: $1, gauge: gauge, rounding: rounding) }
     self.budget = budget.description
     self.criterion = criterion
     parametersBefore = network.parameters
@@ -95,78 +74,107 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
 }
 
 extension SqueezePlan {
-  /// Single-bond steps: the published way, for MPOs in the Frobenius norm.
-  private static func formsBySteps(
-    _ network: NetworkProfile, _ groups: [[Int]], _ budget: Budget, _ criterion: SqueezeCriterion, _ minimumBond: Int
-  ) throws -> [StructureCurve.Form?] {
-    let layers = network.layers
-    var bonds: [[Int]?] = Array(repeating: nil, count: layers.count)
-    var squeezing = DimensionSqueezing(
-      groups: groups.map { SqueezeGroup(members: $0, of: layers) }, criterion: criterion, minimumBond: minimumBond)
-    func takeBonds() {
-      for (index, group) in groups.enumerated() { for member in group { bonds[member] = squeezing.bonds(of: index) } }
-    }
-    switch budget {
-    case .ratio(let ratio):
-      guard squeezing.squeeze(to: network.matrixParameters(forRatio: ratio)) else {
-        throw network.outOfReach(ratio, smallest: squeezing.parameters)
-      }
-      takeBonds()
-    case .maximumError(let error):
-      squeezing.squeezeEach(toRelativeError: error, layers: layers)
-      takeBonds()
-    case .bond(let bond):
-      for (index, layer) in layers.enumerated() {
-        let limited = layer.shape.limitedBonds(layer.shape.fullBonds.map { min($0, bond) })
-        let isSmaller = layer.shape.parameterCount(bonds: limited) < layer.denseParameterCount
-        bonds[index] = isSmaller ? limited : nil
-      }
-    case .lossless:
-      for (index, layer) in layers.enumerated() {
-        let error = Budget.losslessTolerance * layer.norm * Double(layer.shape.siteCount - 1).squareRoot()
-        bonds[index] = layer.shape.limitedBonds(layer.spectra.bonds(forError: error))
-      }
-    }
-    return zip(layers, bonds).map { layer, bonds in bonds.map { StructureCurve.Form(shape: layer.shape, bonds: $0) } }
-  }
+  /// What is asked for, beside the budget. Each of its plans has a form for each group; nil: dense.
+  private struct Request {
+    let network: NetworkProfile
+    let groups: [[Int]]
+    let minimumBond: Int
+    let structure: Structure
+    let gauge: Gauge
+    let rounding: RoundingError
 
-  /// The structure of every matrix chosen together with the budget.
-  private static func formsByHulls(
-    _ network: NetworkProfile, _ groups: [[Int]], _ budget: Budget, _ structure: Structure, _ minimumBond: Int
-  ) throws -> [StructureCurve.Form?] {
-    let layers = network.layers
-    let weights = network.errorWeights
-    let curves = groups.map {
-      StructureCurve(members: $0, of: layers, structure: structure, weights: weights, minimumBond: minimumBond)
-    }
-    var selection = StructureSelection(curves)
-    switch budget {
-    case .ratio(let ratio):
-      guard selection.select(to: network.matrixParameters(forRatio: ratio)) else {
-        throw network.outOfReach(ratio, smallest: selection.parameters)
+    /// Single-bond steps: the published way.
+    func formsBySteps(_ budget: Budget) throws -> [OperatorForm?] {
+      var squeezing = DimensionSqueezing(
+        groups: try groups.map { try SqueezeGroup(members: $0, of: network.layers) }, criterion: .error, gauge: gauge,
+        minimumBond: minimumBond)
+      switch budget {
+      case .ratio(let ratio):
+        guard squeezing.squeeze(to: network.matrixParameters(forRatio: ratio)) else {
+          throw network.outOfReach(ratio, smallest: squeezing.parameters)
+        }
+      case .maximumError(let error): squeezing.squeezeEach(toRelativeError: error, layers: network.layers)
+      case .bond, .lossless: break
       }
-    case .maximumError(let error):
-      // The least of the members' limits, for each member.
-      selection.select(
-        withinErrors: groups.map { group in
-          let limits = group.map { weights[$0] * layers[$0].squaredNorm * error * error }
-          return limits.min() ?? 0
-        })
-    case .bond, .lossless: break
+      return groups.indices.map { index in
+        squeezing.bonds(of: index).map {
+          OperatorForm(shape: squeezing.groups[index].shape, bonds: $0, gauge: gauge)
+        }
+      }
     }
-    var forms: [StructureCurve.Form?] = Array(repeating: nil, count: layers.count)
-    for (index, group) in groups.enumerated() { for member in group { forms[member] = selection.form(of: index) } }
-    return forms
+
+    /// The structure of every matrix chosen together with the budget.
+    func formsByHulls(_ budget: Budget) throws -> [OperatorForm?] {
+      let weights = network.errorWeights
+      let gauges: [Gauge] = gauge == .compact && rounding != .negligible ? [.compact, .canonical] : [gauge]
+      let curves = try groups.map {
+        try StructureCurve(
+          members: $0, of: network.layers, structure: structure, weights: weights, minimumBond: minimumBond,
+          gauges: gauges, rounding: rounding)
+      }
+      var selection = StructureSelection(curves)
+      switch budget {
+      case .ratio(let ratio):
+        guard selection.select(to: network.matrixParameters(forRatio: ratio)) else {
+          throw network.outOfReach(ratio, smallest: selection.parameters)
+        }
+      case .maximumError(let maximum):
+        let errors = groups.map { $0.map { FormErrors(of: network.layers[$0], rounding: rounding) } }
+        selection.select { curve, form in errors[curve].allSatisfy { $0.relativeError(of: form) <= maximum } }
+      case .bond, .lossless: break
+      }
+      return groups.indices.map(selection.form)
+    }
+
+    /// Every bond at most `bond`; dense where that takes fewer numbers.
+    func forms(bond: Int) throws -> [OperatorForm?] {
+      guard minimumBond <= bond else { throw SqueezeError.minimumBondAboveBond(minimum: minimumBond, bond: bond) }
+      return groups.map { group in
+        let layer = network.layers[group[0]]
+        let shape = structure == .svd ? .lowRank(rows: layer.rows, columns: layer.columns) : layer.shape
+        let bonds = shape.limitedBonds(shape.fullBonds.map { min($0, bond) })
+        let form = OperatorForm(shape: shape, bonds: bonds, gauge: gauge)
+        return form.storedCount < layer.denseParameterCount ? form : nil
+      }
+    }
+
+    /// Every bond at the numerical rank, the largest of the group's members; of several structures the one with the
+    /// fewest numbers. In the gauge compact a matrix stays dense where padding makes its cores larger.
+    func losslessForms() throws -> [OperatorForm?] {
+      for layer in network.layers { try layer.require(LayerProfile.parts(for: structure, .lossless)) }
+      return groups.map { group in
+        let members = group.map { network.layers[$0] }
+        var forms: [OperatorForm] = []
+        if structure != .svd {
+          forms.append(losslessForm(members[0].shape, members.map { ($0.norm, $0.spectra) }))
+        }
+        if structure != .mpo {
+          forms.append(
+            losslessForm(
+              .lowRank(rows: members[0].rows, columns: members[0].columns),
+              members.map { ($0.norm, $0.singularValues.map { SingularSpectra([$0]) }) }))
+        }
+        return forms.filter { gauge != .compact || $0.storedCount <= members[0].denseParameterCount }
+          .min { $0.storedCount < $1.storedCount }
+      }
+    }
+
+    private func losslessForm(_ shape: MPOShape, _ members: [(norm: Double, spectra: SingularSpectra?)]) -> OperatorForm
+    {
+      var bonds = shape.fullBonds.map { min($0, minimumBond) }
+      for (norm, spectra) in members {
+        let error = Budget.losslessTolerance * norm * Double(shape.siteCount - 1).squareRoot()
+        let needed = spectra?.bonds(forError: error) ?? shape.fullBonds
+        bonds = zip(bonds, needed).map { max($0, $1) }
+      }
+      return OperatorForm(shape: shape, bonds: shape.limitedBonds(bonds), gauge: gauge)
+    }
   }
 }
 
 extension NetworkProfile {
-  /// Single-bond steps are for MPOs in the Frobenius norm; bonds given outright need no plan.
-  fileprivate func isPlannedByHulls(_ structure: Structure, _ budget: Budget) -> Bool {
-    switch budget {
-    case .bond, .lossless: false
-    case .ratio, .maximumError: structure != .mpo || layers.contains { $0.metricSingularValues != nil }
-    }
+  fileprivate func isPlannedBySteps(_ structure: Structure, _ criterion: SqueezeCriterion) -> Bool {
+    criterion == .error && structure == .mpo && layers.allSatisfy { $0.metricSingularValues == nil }
   }
 
   /// How much of the whole ratio is left for the matrices.
@@ -196,35 +204,5 @@ extension LayerProfile {
   /// Of the whitened matrix, where there is a metric; else `‖W‖²`.
   fileprivate var squaredNorm: Double {
     metricSingularValues?.reduce(0) { $0 + $1 * $1 } ?? norm * norm
-  }
-
-  fileprivate func plannedError(_ form: StructureCurve.Form) -> Double {
-    if form.shape == shape, metricSingularValues == nil { return relativeErrorBound(bonds: form.bonds) }
-    let rank = form.shape.parameterCount(bonds: form.bonds) / (rows + columns)
-    let tail = (metricSingularValues ?? singularValues).dropFirst(rank).reversed().reduce(0) { $0 + $1 * $1 }
-    return squaredNorm > 0 ? (tail / squaredNorm).squareRoot() : 0
-  }
-}
-
-/// Why a network can't be planned as asked.
-public enum SqueezeError: Error, Sendable, Equatable, CustomStringConvertible {
-  case ratioOutOfReach(asked: Double, smallest: Double)
-  case inconsistentProfile(layer: String)
-  /// The parameters of the network do not add up.
-  case inconsistentTotals
-  case tiedShapesDiffer(String, String)
-
-  public var description: String {
-    switch self {
-    case .ratioOutOfReach(let asked, let smallest):
-      "ratio \(asked) can't be reached: with every bond as low as it goes the checkpoint still has "
-        + "\((smallest * 1e4).rounded(.up) / 1e4) of its parameters; ask for more, or let more matrices be decomposed"
-    case .inconsistentProfile(let layer):
-      "the profile of '\(layer)' contradicts itself; make it anew with 'mpo profile'"
-    case .inconsistentTotals:
-      "the profile's parameters do not add up to those of its matrices; make it anew with 'mpo profile'"
-    case .tiedShapesDiffer(let a, let b):
-      "'\(a)' and '\(b)' are tied but have different shapes; tie matrices of one shape"
-    }
   }
 }

@@ -30,4 +30,19 @@ public struct Core<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   public var rightUnfolding: Matrix<Scalar> {
     Matrix(rows: leftBond, columns: rowFactor * columnFactor * rightBond, elements: elements)
   }
+
+  /// The core with its elements rounded to another precision.
+  func converted<Other: LinearAlgebraScalar>(to type: Other.Type) -> Core<Other> {
+    Core<Other>(shape: shape, elements: leftUnfolding.converted(to: type).elements)
+  }
+
+  /// The core multiplied by a matrix `[d, leftBond]` at its left bond.
+  func multipliedFromLeft(by matrix: Matrix<Scalar>) -> Core {
+    Core(shape: [matrix.rows, rowFactor, columnFactor, rightBond], elements: (matrix * rightUnfolding).elements)
+  }
+
+  /// The core multiplied by a matrix `[rightBond, d]` at its right bond.
+  func multipliedFromRight(by matrix: Matrix<Scalar>) -> Core {
+    Core(shape: [leftBond, rowFactor, columnFactor, matrix.columns], elements: (leftUnfolding * matrix).elements)
+  }
 }

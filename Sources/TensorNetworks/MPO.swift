@@ -20,6 +20,12 @@ public struct MPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
 
   public var parameterCount: Int { shape.parameterCount(bonds: bonds) }
 
+  /// The operator with its cores in another precision.
+  public func converted<Other: LinearAlgebraScalar>(to type: Other.Type) -> MPO<Other> {
+    if let same = self as? MPO<Other> { return same }
+    return MPO<Other>(shape: shape, cores: cores.map { $0.converted(to: type) })
+  }
+
   /// The product of the cores: the first `rows` rows and `columns` columns of the padded matrix.
   public func matrix(rows: Int, columns: Int) -> Matrix<Scalar> {
     let order = SiteOrder(shape, rows: rows, columns: columns)
@@ -47,38 +53,68 @@ public struct MPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     return sum
   }
 
+  /// `‖W − MPO‖_F / ‖W‖_F`, also where the squares vanish or overflow; 0 when both are zero.
+  public func relativeError(to matrix: MatrixView<Scalar>) -> Double {
+    let squaredNorm = matrix.squaredNorm
+    if MatrixView<Scalar>.holds(squaredNorm) { return (squaredDistance(to: matrix) / squaredNorm).squareRoot() }
+    return matrix.withUnitScale { view, scale in
+      var cores = cores
+      let centre = shape.centralIndex
+      cores[centre].elements = cores[centre].elements.map { $0 / scale }
+      let squaredDistance = MPO(shape: shape, cores: cores).squaredDistance(to: view)
+      return squaredDistance == 0 ? 0 : (squaredDistance / view.squaredNorm).squareRoot()
+    }
+  }
+
   /// Calls `body` with consecutive rows of the unfolding left of the centre, `[range.count, order.restSize]`.
   private func forEachBlock(_ order: SiteOrder, _ body: (Range<Int>, UnsafeMutablePointer<Scalar>) -> Void) {
     let (first, second) = halves()
-    // Rows of the first half for one of the unfolding.
-    let step = first.rows / order.leftSize
     let block = UnsafeMutablePointer<Scalar>.allocate(capacity: order.blockElements)
     defer { block.deallocate() }
     for range in order.blocks {
-      first.multiplyRows(range.lowerBound * step..<range.upperBound * step, by: second, into: block)
+      if let first, let second {
+        // Rows of the first half for one of the unfolding.
+        let step = first.rows / order.leftSize
+        first.multiplyRows(range.lowerBound * step..<range.upperBound * step, by: second, into: block)
+      } else if let only = first ?? second {
+        only.elements.withUnsafeBufferPointer {
+          block.update(from: $0.baseAddress! + range.lowerBound * order.restSize, count: range.count * order.restSize)
+        }
+      }
       body(range, block)
     }
   }
 
   /// Two matrices whose product is the tensor in site order: the contracted cores left and right of the centre, the central
-  /// one with the half with which all of it takes fewer operations.
-  private func halves() -> (Matrix<Scalar>, Matrix<Scalar>) {
+  /// one with the half with which all of it takes fewer operations. nil is an identity: no product touches the elements of a
+  /// central core between identities.
+  private func halves() -> (Matrix<Scalar>?, Matrix<Scalar>?) {
     let centre = shape.centralIndex
     let central = cores[centre]
-    let site = central.rowFactor * central.columnFactor
-    var left = Matrix<Scalar>.identity(1)
+    var left: Matrix<Scalar>?
     for core in cores[..<centre] {
-      left = (left * core.rightUnfolding).reshaped(
-        rows: left.rows * core.rowFactor * core.columnFactor, columns: core.rightBond)
+      if let contracted = left {
+        left = (contracted * core.rightUnfolding).reshaped(
+          rows: contracted.rows * core.rowFactor * core.columnFactor, columns: core.rightBond)
+      } else if !core.leftUnfolding.isIdentity {
+        left = core.leftUnfolding
+      }
     }
-    var right = Matrix<Scalar>.identity(1)
+    var right: Matrix<Scalar>?
     for core in cores[(centre + 1)...].reversed() {
-      right = (core.leftUnfolding * right).reshaped(
-        rows: core.leftBond, columns: core.rowFactor * core.columnFactor * right.columns)
+      if let contracted = right {
+        right = (core.leftUnfolding * contracted).reshaped(
+          rows: core.leftBond, columns: core.rowFactor * core.columnFactor * contracted.columns)
+      } else if !core.rightUnfolding.isIdentity {
+        right = core.rightUnfolding
+      }
     }
+    guard let left else { return (nil, right.map { central.leftUnfolding * $0 } ?? central.leftUnfolding) }
+    guard let right else { return (left, central.rightUnfolding) }
     // Products with the central core, and of the halves.
     let withRight = central.leftBond * right.columns * (central.rightBond + left.rows)
     let withLeft = left.rows * central.rightBond * (central.leftBond + right.columns)
+    let site = central.rowFactor * central.columnFactor
     return withRight <= withLeft
       ? (left, (central.leftUnfolding * right).reshaped(rows: central.leftBond, columns: site * right.columns))
       : ((left * central.rightUnfolding).reshaped(rows: left.rows * site, columns: central.rightBond), right)

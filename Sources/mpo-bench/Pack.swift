@@ -57,7 +57,7 @@ struct Pack: ParsableCommand {
 
   func run() throws {
     let source = try MPOCheckpoint(path: checkpoint)
-    let items = try source.manifest.tensors.filter { $0.mpo != nil }.flatMap(\.entries).map { entry in
+    let items = try source.contents.cores.flatMap(\.entries).map { entry in
       Item(entry, try source.withEntryBytes(of: entry) { Array($0) })
     }.sorted { $0.elements.count > $1.elements.count }
     let total = items.reduce(0) { $0 + $1.elements.count }

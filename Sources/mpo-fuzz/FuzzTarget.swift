@@ -86,12 +86,11 @@ enum FuzzTarget: String, CaseIterable {
   private func readCheckpoint(_ folder: String) throws {
     let checkpoint = try MPOCheckpoint(path: folder)
     _ = try Verifier(jobs: 1).verify(checkpoint)
-    let small = checkpoint.manifest.tensors.allSatisfy { record in
-      guard let mpo = record.mpo else { return true }
-      return mpo.shape.rows.multipliedReportingOverflow(by: mpo.shape.columns).partialValue <= 1 << 20
+    let small = checkpoint.contents.operators.allSatisfy { record in
+      record.shape.rows.multipliedReportingOverflow(by: record.shape.columns).partialValue <= 1 << 20
     }
     guard small else { return }
-    for record in checkpoint.manifest.tensors where record.mpo != nil {
+    for record in checkpoint.contents.tensors where checkpoint.contents.ordinaryOperator(of: record) != nil {
       _ = try storedSpectra(of: record, in: checkpoint)
     }
     try Restorer(jobs: 1).restoreFile(checkpoint, to: folder + "/out.safetensors")

@@ -1,6 +1,7 @@
 import Checkpoints
 import Conversion
 import Files
+import Recipes
 import TensorNetworks
 
 /// What `mpo inspect` prints of a dense checkpoint.

@@ -24,12 +24,20 @@ struct Inspect: ParsableCommand {
   @Flag(help: "Print a JSON object instead of text; its members are those of the format's specification.")
   var json = false
 
+  @Flag(help: "Print the recipe that made an MPO checkpoint, as YAML that 'mpo convert --recipe' reads.")
+  var recipe = false
+
   func validate() throws {
+    if recipe, tensor != nil || spectrum || json {
+      throw ValidationError("--recipe prints the whole recipe as YAML; leave out --tensor, --spectrum and --json.")
+    }
     if spectrum, tensor == nil { throw ValidationError("--spectrum needs --tensor NAME.") }
   }
 
   func run() throws {
-    if MPOCheckpoint.isPresent(at: path) {
+    if recipe {
+      try StandardOutput.write(Conversion.recipe(of: MPOCheckpoint(path: path)).yaml())
+    } else if MPOCheckpoint.isPresent(at: path) {
       try MPOInspection(MPOCheckpoint(path: path)).print(tensor: tensor, spectrum: spectrum, json: json)
     } else {
       let checkpoint = try openDenseCheckpoint(at: path)

@@ -20,18 +20,35 @@ struct MPOInspection {
     }
     let spectra = spectrum ? try storedSpectra(of: record, in: checkpoint) : nil
     if json {
-      try StandardOutput.writeJSON(TensorWithSpectra(record: record, spectra: spectra))
+      try StandardOutput.writeJSON(TensorReport(record, in: checkpoint.contents, spectra: spectra))
     } else {
       try StandardOutput.write(text(of: record) + (spectra.map(SpectraText.text) ?? ""))
     }
   }
 
-  private struct TensorWithSpectra: Encodable {
-    let record: TensorRecord
+  /// A tensor with the operators and cores that it is made of, and its spectra.
+  private struct TensorReport: Encodable {
+    let tensor: TensorRecord
+    let operators: [OperatorRecord]
+    let cores: [CoreRecord]
     let spectra: SingularSpectra?
 
+    enum CodingKeys: String, CodingKey { case operators, cores }
+
+    init(_ record: TensorRecord, in contents: CheckpointContents, spectra: SingularSpectra?) {
+      tensor = record
+      operators = record.blocks?.operators.compactMap { contents.operator(named: $0) } ?? []
+      cores = contents.namedCores(of: record)
+      self.spectra = spectra
+    }
+
     func encode(to encoder: any Encoder) throws {
-      try record.encode(to: encoder)
+      try tensor.encode(to: encoder)
+      var container = encoder.container(keyedBy: CodingKeys.self)
+      if !operators.isEmpty {
+        try container.encode(operators, forKey: .operators)
+        try container.encode(cores, forKey: .cores)
+      }
       try spectra?.encode(to: encoder)
     }
   }
@@ -44,28 +61,23 @@ struct MPOInspection {
       text += " from \(source.files.map { escaped($0.file) }.joined(separator: ", ")) (\(source.format.rawValue))"
     }
     text += "\n"
-    var options = manifest.options ?? [:]
-    let calibration = options.removeValue(forKey: "calibration")
-    let calibrationHash = options.removeValue(forKey: "calibration_sha256")
-    if !options.isEmpty {
+    if let recipe = manifest.conversion { text += RecipeText.text(of: recipe) }
+    if let squeeze = manifest.squeeze {
       text +=
-        options.sorted { $0.key < $1.key }.map { "\(escaped($0.key)): \(escaped($0.value))" }
-        .joined(separator: ", ") + "\n"
+        "squeezed in \(squeeze.rounds) rounds, \(escaped(squeeze.limit)): score \(squeeze.baselineScore) -> "
+        + "\(squeeze.score)\n"
     }
-    if let calibration {
-      text += "metric: \(escaped(calibration, limit: 4096))"
-      text += calibrationHash.map { " (SHA-256 \(escaped(String($0.prefix(12))))…)\n" } ?? "\n"
-    }
-    let matrices = manifest.tensors.filter { $0.mpo != nil }
-    let dense = manifest.tensors.filter { $0.storage == .dense }
-    if !matrices.isEmpty { text += "\n" + Self.table(of: matrices).text }
-    for record in manifest.tensors {
+    let contents = manifest.contents
+    let matrices = contents.tensors.filter { $0.blocks != nil }
+    let dense = contents.tensors.filter(\.isDense)
+    if !matrices.isEmpty { text += "\n" + table(of: matrices).text }
+    for record in contents.tensors {
       if case .tied(let other) = record.storage {
         text += "\(escaped(record.name)): the same as \(escaped(other))\n"
       }
     }
     let totals = manifest.totals
-    let tied = manifest.tensors.count - matrices.count - dense.count
+    let tied = contents.tensors.count - matrices.count - dense.count
     let kept = dense.reduce(0) { $0 + $1.info.elementCount }
     text += """
 
@@ -80,25 +92,48 @@ struct MPOInspection {
     return text
   }
 
-  private static func table(of records: [TensorRecord]) -> Table {
-    let inMetric = records.contains { $0.mpo?.metricRelativeError != nil }
+  private func table(of records: [TensorRecord]) -> Table {
+    let inMetric = records.contains { $0.blocks?.metricRelativeError != nil }
     var table = Table(
       [
-        ("matrix", .left), ("shape", .right), ("side", .left), ("factors", .left), ("bonds", .left), ("dtype", .left),
-        ("ratio", .right), ("error", .right),
-      ] + (inMetric ? [("in metric", .right)] : []) + [("SVD", .right), ("entropies", .left)])
+        ("matrix", .left), ("shape", .right), ("side", .left), ("factors", .left), ("bonds", .left), ("cores", .left),
+        ("ratio", .right),
+      ] + (inMetric ? [("in metric", .right)] : []) + [("error", .right), ("SVD", .right), ("entropies", .left)])
     for record in records {
-      guard let mpo = record.mpo else { continue }
+      guard let matrix = record.blocks else { continue }
       table.add(
-        [
-          escaped(record.name), sizes(record.shape), record.orientation?.rawValue ?? "", mpo.shape.description,
-          list(mpo.bonds), mpo.coreDType.rawValue + (mpo.centralScales == nil ? "" : "/I8"), fixed(mpo.ratio, 4),
-          small(mpo.relativeError),
-        ] + (inMetric ? [small(mpo.metricRelativeError)] : []) + [
-          small(mpo.svdRelativeError), mpo.entropies.map { $0.map { fixed($0, 2) }.joined(separator: " ") } ?? "–",
-        ])
+        [escaped(record.name), sizes(record.shape), record.orientation?.rawValue ?? ""] + chainCells(of: record)
+          + [ratio(of: record)]
+          + (inMetric ? [small(matrix.metricRelativeError)] : [])
+          + [small(matrix.relativeError), small(matrix.svdRelativeError), entropies(of: record, decimals: 2)])
     }
     return table
+  }
+
+  /// Factors, bonds and encoding of an ordinary matrix; what else a tensor is made of.
+  private func chainCells(of record: TensorRecord) -> [String] {
+    guard let chain = checkpoint.contents.ordinaryOperator(of: record) else {
+      let operators = record.blocks?.operators ?? []
+      return ["\(record.blocks?.blocks.count ?? 0) blocks of \(operators.count) operators", "", ""]
+    }
+    return [chain.shape.description, list(chain.bonds), encodings(of: checkpoint.contents.namedCores(of: record))]
+  }
+
+  /// The numbers of a tensor over its elements; cores that it shares are counted for it as a whole.
+  private func ratio(of record: TensorRecord) -> String {
+    fixed(Double(checkpoint.contents.valueCount(of: record)) / Double(max(1, record.info.elementCount)), 4)
+  }
+
+  private func entropies(of record: TensorRecord, decimals: Int) -> String {
+    checkpoint.contents.ordinaryOperator(of: record)?.entropies.map {
+      $0.map { fixed($0, decimals) }.joined(separator: " ")
+    } ?? "–"
+  }
+
+  /// The encodings of cores, each once.
+  private func encodings(of cores: [CoreRecord]) -> String {
+    var seen: Set<String> = []
+    return cores.map(\.encoding.description).filter { seen.insert($0).inserted }.joined(separator: "/")
   }
 
   private func text(of record: TensorRecord) -> String {
@@ -106,42 +141,64 @@ struct MPOInspection {
       ("tensor", escaped(record.name)), ("dtype", record.dtype.rawValue), ("shape", sizes(record.shape)),
     ]
     if let orientation = record.orientation { lines.append(("sides", orientation.rawValue)) }
+    let contents = checkpoint.contents
     switch record.storage {
-    case .dense: lines.append(("kind", "dense"))
+    case .dense(let encoding): lines.append(("kind", "dense, \(encoding.description)"))
     case .tied(let other): lines.append(("kind", "tied to \(escaped(other))"))
-    case .mpo(let mpo):
+    case .blocks(let matrix):
+      let count = contents.valueCount(of: record)
       lines += [
-        ("kind", "mpo"), ("matrix", sizes([mpo.rows, mpo.columns])),
-        ("padded", sizes([mpo.shape.rows, mpo.shape.columns])), ("factors", mpo.shape.description),
-        ("bonds", "\(list(mpo.bonds)) of \(list(mpo.shape.fullBonds))"),
-        (
-          "parameters",
-          "\(grouped(mpo.parameterCount)) of \(grouped(mpo.rows * mpo.columns)) "
-            + "(ratio \(fixed(mpo.ratio, 4)))"
-        ),
-        ("error", "\(small(mpo.relativeError)) relative"),
-        ("in metric", mpo.metricRelativeError.map { "\(small($0)) relative" } ?? "–"),
-        ("SVD error", "\(small(mpo.svdRelativeError)) relative, at the same size"),
-        ("norm", mpo.norm.map { fixed($0, 4) } ?? "–"),
-        ("entropies", mpo.entropies.map { $0.map { fixed($0, 4) }.joined(separator: " ") } ?? "–"),
+        ("kind", "mpo"), ("matrix", sizes([matrix.rows, matrix.columns])),
+        ("parameters", "\(grouped(count)) of \(grouped(matrix.rows * matrix.columns)) (ratio \(ratio(of: record)))"),
+        ("in metric", matrix.metricRelativeError.map { "\(small($0)) relative" } ?? "–"),
+        ("error", "\(small(matrix.relativeError)) relative"),
+        ("SVD error", matrix.svdRelativeError.map { "\(small($0)) relative, at the same size" } ?? "–"),
+        ("norm", matrix.norm.map { fixed($0, 4) } ?? "–"),
       ]
-      for (index, entry) in record.entries.enumerated() {
-        guard index < mpo.shape.siteCount else {
-          lines.append(("scales", "\(sizes(entry.shape)) \(entry.dtype.rawValue), of core \(mpo.shape.centralIndex)"))
-          continue
-        }
-        let role = index == mpo.shape.centralIndex ? "central" : "auxiliary"
-        lines.append(("core \(index)", "\(sizes(entry.shape)) \(entry.dtype.rawValue), \(role)"))
+      for (index, block) in matrix.blocks.enumerated() where matrix.wholeOperator == nil {
+        lines.append(("block \(index)", block.map(Self.text).joined(separator: " + ")))
       }
+      for chain in matrix.operators.compactMap({ contents.operator(named: $0) }) { lines += self.lines(of: chain) }
     }
-    if !record.entries.isEmpty {
-      let unpacked = record.entries.reduce(0) { $0 + $1.byteCount }
-      let stored = bytes(record.storedBytes) + (record.packed.isEmpty ? "" : ", packed from \(bytes(unpacked))")
-      lines.append(("bytes", "\(bytes(record.info.byteCount)) -> \(stored)"))
+    let arrays = contents.namedCores(of: record)
+    let stored = record.array?.storedBytes ?? arrays.reduce(0) { $0 + $1.storedBytes }
+    if stored > 0 {
+      let entries = record.array?.entries ?? arrays.flatMap(\.entries)
+      let unpacked = entries.reduce(0) { $0 + $1.byteCount }
+      lines.append(
+        (
+          "bytes",
+          "\(bytes(record.info.byteCount)) -> \(bytes(stored))"
+            + (stored == unpacked ? "" : ", packed from \(bytes(unpacked))")
+        ))
     }
     return lines.map { name, value in
       name + String(repeating: " ", count: max(1, 12 - name.count)) + value + "\n"
     }.joined()
+  }
+
+  private func lines(of chain: OperatorRecord) -> [(String, String)] {
+    var lines = [
+      ("operator", escaped(chain.name)), ("gauge", chain.gauge.rawValue),
+      ("padded", sizes([chain.shape.rows, chain.shape.columns])), ("factors", chain.shape.description),
+      ("bonds", "\(list(chain.bonds)) of \(list(chain.shape.fullBonds))"),
+      ("entropies", chain.entropies.map { $0.map { fixed($0, 4) }.joined(separator: " ") } ?? "–"),
+    ]
+    for (index, named) in chain.namedCores.enumerated() {
+      guard let core = checkpoint.contents.core(named: named.name) else { continue }
+      let role = core.role.rawValue.replacing("_", with: " ")
+      let stored = core.valueCount == core.shape.reduce(1, *) ? "" : ", \(grouped(core.valueCount)) numbers stored"
+      lines.append(
+        (
+          index < chain.cores.count ? "core \(index)" : role,
+          "\(sizes(core.shape)) \(core.encoding.description), \(role)\(stored)"
+        ))
+    }
+    return lines
+  }
+
+  private static func text(of term: BlockMatrix.Term) -> String {
+    escaped(term.operator) + (term.rows.map { " rows \($0)" } ?? "") + (term.columns.map { " columns \($0)" } ?? "")
   }
 }
 

@@ -24,9 +24,9 @@ struct Merge: ParsableCommand {
     let checkpoints = try parts.map(MPOCheckpoint.init(path:))
     let output = try outputOptions.begin(output, kind: .folder, inputs: parts)
     let display = ProgressDisplay(work.progress)
-    let records = try Merger(jobs: work.jobs).merge(checkpoints, to: output.temporaryPath, progress: display.handler)
+    let manifest = try Merger(jobs: work.jobs).merge(checkpoints, to: output.temporaryPath, progress: display.handler)
     display.clear()
     try output.commit()
-    try StandardOutput.write(Summary(records).text(of: self.output))
+    try StandardOutput.write(Summary(manifest).text(of: self.output))
   }
 }

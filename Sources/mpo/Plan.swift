@@ -1,9 +1,16 @@
 import ArgumentParser
+import Checkpoints
 import Conversion
+import Files
+import Recipes
 
 struct Plan: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Squeeze bonds over the whole network: which bond goes where. Needs profiles only, no weights.")
+    abstract: "Squeeze bonds over the whole network: which bond goes where. Needs profiles only, no weights.",
+    discussion: """
+      The plan holds the whole recipe: what the profile was made with, and what is said here. 'mpo convert --plan' \
+      follows it.
+      """)
 
   @Argument(help: "What 'mpo profile' wrote, all parts of it; - for stdin.")
   var profiles: [String]
@@ -12,9 +19,13 @@ struct Plan: ParsableCommand {
   var output: String
 
   @OptionGroup(title: "Budget") var budget: BudgetOptions
+  @OptionGroup(title: "Matrices") var structure: StructureOptions
+  @OptionGroup(title: "Storage") var storage: StorageOptions
   @OptionGroup var outputOptions: OutputOptions
 
-  func validate() throws { _ = try budget.requiredBudget() }
+  private var recipeOptions: [any RecipeOptions] { [budget, structure, storage] }
+
+  func validate() throws { try recipeOptions.check() }
 
   func run() throws {
     let parts = try profiles.map { path in
@@ -24,12 +35,41 @@ struct Plan: ParsableCommand {
           readFile(path), as: StageFile.Profile.self, format: StageFile.Profile.formatName, path: path)
       )
     }
-    let plan = try budget.plan(StageFile.merge(parts), path: profiles[0])
-    try StageOutput(output, outputOptions, inputs: profiles).write(StageFile.encode(StageFile.Plan(plan)))
+    let profile: StageFile.Profile
+    do {
+      profile = try StageFile.merge(parts)
+    } catch let difference as RecipeDifference {
+      throw ConversionError.notMergeable(
+        path: difference.path,
+        reason: difference.text(naming: RecipeOption.name) + "; make all parts with the same options")
+    }
+    let recipe = try recipe(for: profile)
+    let plan = try recipe.plan(profile.network, path: profiles[0], sourceDType: profile.sourceDType)
+    try StageOutput(output, outputOptions, inputs: profiles)
+      .write(StageFile.encode(StageFile.Plan(plan, recipe: recipe)))
     let decomposed = plan.layers.count { $0.bonds != nil }
     StandardError.write(
       "\(plan.layers.count) matrices: \(decomposed) as cores, \(plan.layers.count - decomposed) dense; "
         + "\(grouped(plan.parametersBefore)) -> \(grouped(plan.parametersAfter)) parameters "
         + "(ratio \(fixed(plan.ratio, 4)))\n")
+  }
+
+  /// The recipe of the profile and what the options add to it.
+  private func recipe(for profile: StageFile.Profile) throws -> ConversionRecipe {
+    var recipe = profile.recipe
+    try recipeOptions.write(to: &recipe)
+    // The structure decided which spectra there are; what else is no default was in the recipe of the profile.
+    let (before, after, defaults) = (profile.recipe.values, recipe.values, ConversionRecipe().values)
+    let decided = before.filter { $0.key == "structure" || $0.value != defaults[$0.key] }
+    if let changed = decided.keys.sorted().first(where: { after[$0] != before[$0] }) {
+      let name = RecipeOption.name(of: changed)
+      let found = after[changed].map { "\(name) \($0)" } ?? "another one"
+      throw ValidationError(
+        "\(escaped(profiles[0], limit: 4096)) was made with \(name) \(before[changed] ?? ""), not \(found); "
+          + "leave it out, or make the profile again.")
+    }
+    guard recipe.budget != nil else { throw BudgetOptions.missing }
+    if let conflict = recipe.conflict(given: Set(recipeOptions.given)) { throw conflict.validationError }
+    return recipe
   }
 }

@@ -1,10 +1,15 @@
 import ArgumentParser
 import Checkpoints
 import Conversion
+import Recipes
 
 struct Profile: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Compute the singular spectra of every matrix: the only stage before 'plan' that needs the weights.")
+    abstract: "Compute the singular spectra of every matrix: the only stage before 'plan' that needs the weights.",
+    discussion: """
+      Only the spectra that --structure and the metric need are computed. The file says what it was made with, and 'mpo \
+      plan' adds what else decides the conversion.
+      """)
 
   @Argument(help: "The dense checkpoint.")
   var model: String
@@ -12,7 +17,11 @@ struct Profile: ParsableCommand {
   @Option(name: .shortAndLong, help: ArgumentHelp("The file to write; - for stdout.", valueName: "profile.json"))
   var output: String
 
+  @Option(help: ArgumentHelp("Take the recipe from this file, instead of options.", valueName: "recipe.yaml"))
+  var recipe: String?
+
   @OptionGroup(title: "Metric") var calibration: CalibrationOptions
+  @OptionGroup(title: "Matrices") var structure: StructureOptions
   @OptionGroup(title: "Matrices") var selection: SelectionOptions
 
   @Option(
@@ -22,19 +31,31 @@ struct Profile: ParsableCommand {
   @OptionGroup var work: WorkOptions
   @OptionGroup var outputOptions: OutputOptions
 
+  private var recipeOptions: [any RecipeOptions] { [structure, selection] }
+
+  func validate() throws {
+    if let source = try RecipeSource(recipe: recipe) {
+      try source.refuse(recipeOptions.given + calibration.givenRidges)
+    } else {
+      try recipeOptions.check(metric: calibration.calibration != nil)
+    }
+  }
+
   func run() throws {
     Relaunch.withBetterKernels()
     let checkpoint = try openDenseCheckpoint(at: model)
-    let network = try SourceNetwork(checkpoint, selection: selection.selection())
+    let statistics = try calibration.statistics()
+    let source = try RecipeSource(recipe: recipe)
+    let recipe = try source?.recipe() ?? recipeOptions.recipe(calibration, statistics)
     let output = try StageOutput(output, outputOptions, inputs: [model] + checkpoint.files)
     let display = ProgressDisplay(work.progress)
-    let statistics = try calibration.statistics()
-    if let warning = try statistics?.warning(for: network) { warn(warning) }
-    let (profile, warnings) = try network.profile(
-      part: part, statistics: statistics, jobs: work.jobs, progress: display.handler)
+    let pipeline = try ConversionPipeline(
+      checkpoint, recipe: recipe, statistics: statistics, options: work.options(display), from: source)
+    let profile = StageFile.Profile(
+      source: model, part: part, recipe: recipe, sourceDType: try pipeline.sourceDType,
+      network: try pipeline.profile(part: part))
     display.clear()
-    warnings.forEach(warn)
-    try output.write(StageFile.encode(StageFile.Profile(source: model, part: part, network: profile)))
+    try output.write(StageFile.encode(profile))
   }
 }
 

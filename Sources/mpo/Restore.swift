@@ -38,7 +38,7 @@ struct Restore: ParsableCommand {
     try output.commit()
     let totals = source.manifest.totals
     try StandardOutput.write(
-      "\(escaped(self.output, limit: 4096)): \(source.manifest.tensors.count) tensors, "
+      "\(escaped(self.output, limit: 4096)): \(source.contents.tensors.count) tensors, "
         + "\(grouped(totals.parametersBefore)) parameters, \(bytes(totals.bytesBefore))\n")
   }
 }

@@ -81,10 +81,8 @@ struct Squeeze: ParsableCommand {
   var timeout: Seconds?
 
   @Option(
-    help: ArgumentHelp(
-      "Type of the cores that dense matrices become: f64, f32, f16 or bf16. Default: that of the matrix.",
-      valueName: "type"))
-  var dtype: DType?
+    help: ArgumentHelp("Type of the cores that dense matrices become. Default: that of the matrix.", valueName: "type"))
+  var dtype: CoreDType?
 
   @Flag(help: "Pack OUT, losslessly, as 'mpo convert --pack' does; it is packed without this when IN is.")
   var pack = false
@@ -117,9 +115,6 @@ struct Squeeze: ParsableCommand {
       throw ValidationError("\(option) must be a command.")
     }
     if let maxSteps, maxSteps < 1 { throw ValidationError("--max-steps must be at least 1, not \(maxSteps).") }
-    if let dtype, !dtype.isDecomposable {
-      throw ValidationError("--dtype must be f64, f32, f16 or bf16, not \(dtype.rawValue.lowercased()).")
-    }
   }
 
   private var options: SqueezeOptions {
@@ -133,7 +128,7 @@ struct Squeeze: ParsableCommand {
     options.criterion = criterion
     options.ties = tie
     options.minimumBonds = minBond
-    options.coreDType = dtype
+    options.coreDType = dtype?.dtype
     options.packs = pack
     return options
   }

@@ -5,17 +5,21 @@ import Files
 /// What `mpo inspect` prints of a statistics file: a line a matrix.
 enum StatisticsText {
   static func text(of statistics: CalibrationStatistics) -> String {
-    var table = Table([("matrix", .left), ("outputs (rows)", .left), ("inputs (columns)", .left)])
+    var table = Table([("matrix", .left), ("rows", .left), ("columns", .left)])
     let entries = statistics.entries
-    var places: [String: [CalibrationStatistics.Entry]] = [:]
-    for entry in entries { places[entry.matrix, default: []].append(entry) }
+    let places = Dictionary(grouping: entries, by: \.matrix)
     var shown: Set<String> = []
     for entry in entries where shown.insert(entry.matrix).inserted {
       let ofMatrix = places[entry.matrix] ?? []
-      if let weights = ofMatrix.first(where: { $0.kind == "element_weights" }) {
+      if let weights = ofMatrix.first(where: { $0.kind == .elementWeights }) {
         table.add([escaped(entry.matrix), "element weights \(sizes(weights.shape))", ""])
       } else {
-        table.add([escaped(entry.matrix), side("output", ofMatrix), side("input", ofMatrix)])
+        let inputs = statistics.inputs(of: entry.matrix)
+        table.add(
+          [escaped(entry.matrix)]
+            + CalibrationStatistics.Axis.allCases.map { axis in
+              "\(axis == inputs ? "inputs" : "outputs"): \(side(axis, ofMatrix))"
+            })
       }
     }
     var text = "\(escaped(statistics.path, limit: 4096)): statistics for --calibration"
@@ -27,9 +31,9 @@ enum StatisticsText {
     return text + "bytes       \(bytes(statistics.byteCount))\n"
   }
 
-  private static func side(_ side: String, _ entries: [CalibrationStatistics.Entry]) -> String {
-    if let gram = entries.first(where: { $0.kind == side + "_gram" }) { return "gram \(sizes(gram.shape))" }
-    if let scale = entries.first(where: { $0.kind == side + "_scale" }) { return "scale \(sizes(scale.shape))" }
+  private static func side(_ axis: CalibrationStatistics.Axis, _ entries: [CalibrationStatistics.Entry]) -> String {
+    if let gram = entries.first(where: { $0.kind == .gram(axis) }) { return "gram \(sizes(gram.shape))" }
+    if let scale = entries.first(where: { $0.kind == .scale(axis) }) { return "scale \(sizes(scale.shape))" }
     return "identity"
   }
 }

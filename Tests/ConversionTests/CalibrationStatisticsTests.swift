@@ -1,6 +1,8 @@
 import Checkpoints
+import Files
 import LinearAlgebra
 import MPOCheckpoints
+import Recipes
 import Squeezing
 import TensorNetworks
 import TestSupport
@@ -37,28 +39,165 @@ import Testing
     return ModelTensor(name, .f64, [size, size], values)
   }
 
+  private let w = TensorInfo(name: "w", dtype: .f32, shape: [6, 4])
+
   private func reason(_ tensor: ModelTensor) throws -> String? {
     do {
-      _ = try statistics([tensor]).metric(of: "w", rows: 6, columns: 4)
+      let stats = try statistics([tensor])
+      #expect(stats.matrices == ["w"])
+      _ = try stats.preparedMetric(of: w, rows: 6, columns: 4)
       return nil
     } catch let error as ConversionError {
       return error.description
     }
   }
 
-  @Test func `both sides are read, scales as their squares`() throws {
+  @Test(arguments: [("row", "column"), ("output", "input")])
+  func `both sides are read by both names, scales as their squares`(rows: String, columns: String) throws {
     let stats = try statistics([
-      gram("w.input_gram", 4, samples: 9, seed: 1), ModelTensor("w.output_scale", .f32, [6], [1, 2, 3, 0, 1, 1]),
+      gram("w.\(columns)_gram", 4, samples: 9, seed: 1), ModelTensor("w.\(rows)_scale", .f32, [6], [1, 2, 3, 0, 1, 1]),
     ])
-    let metric = try #require(try stats.metric(of: "w", rows: 6, columns: 4))
-    #expect(metric.rows == .diagonal([1, 4, 9, 0, 1, 1]))
-    guard case .full(let side) = metric.columns else {
+    guard case .sides(let rowSide, .full(let columnSide)) = try #require(try stats.metric(of: w, rows: 6, columns: 4))
+    else {
       Issue.record("no Gram matrix")
       return
     }
-    #expect(side.rows == 4)
-    #expect(try stats.metric(of: "other", rows: 6, columns: 4) == nil)
+    #expect(rowSide == .diagonal([1, 4, 9, 0, 1, 1]))
+    #expect(columnSide.rows == 4)
+    let other = TensorInfo(name: "other", dtype: .f32, shape: [6, 4])
+    #expect(try stats.metric(of: other, rows: 6, columns: 4) == nil)
+    #expect(try stats.preparedMetric(of: other, rows: 6, columns: 4) == nil)
     #expect(stats.matrices == ["w"])
+    #expect(stats.entries.map(\.kind) == [.gram(.columns), .scale(.rows)])
+  }
+
+  /// The ridges on a 6 × 4 matrix whose sides are both the identity as a Gram matrix.
+  private func ridges(
+    _ prefixes: (rows: String, columns: String), _ orientation: TensorInfo.Orientation, metadata: [String: String]
+  ) throws -> [Double] {
+    func identity(_ name: String, _ size: Int) -> ModelTensor {
+      ModelTensor(name, .f32, [size, size], (0..<(size * size)).map { $0 % (size + 1) == 0 ? 1 : 0 })
+    }
+    let stats = try statistics(
+      [identity("w.\(prefixes.rows)_gram", 6), identity("w.\(prefixes.columns)_gram", 4)],
+      metadata: ["format": "mpo-statistics"].merging(metadata) { $1 })
+    let tensor = TensorInfo(name: "w", dtype: .f32, shape: [6, 4], orientation: orientation)
+    guard case .sides(let rows, let columns)? = try stats.preparedMetric(of: tensor, rows: 6, columns: 4) else {
+      return []
+    }
+    let sites = stats.ridges(of: tensor, for: .sites)
+    return [rows.ridge, columns.ridge, sites.rows, sites.columns]
+  }
+
+  @Test func `ridges go by what is an input, not by what is a column`() throws {
+    let (columnsRead, rowsRead) = ([1e-3, 1e-4, 1, 1e-4], [1e-4, 1e-3, 1e-4, 1])
+    let (old, new) = (("output", "input"), ("row", "column"))
+    #expect(try ridges(old, .outputInput, metadata: ["version": "1"]) == columnsRead)
+    #expect(try ridges(old, .inputOutput, metadata: ["version": "1"]) == rowsRead)
+    #expect(try ridges(new, .outputInput, metadata: ["version": "2"]) == columnsRead)
+    #expect(try ridges(new, .inputOutput, metadata: ["version": "2"]) == rowsRead)
+    // What the file says stands above what the format of the model says.
+    #expect(try ridges(new, .outputInput, metadata: ["version": "2", "input_rows": #"["v", "w"]"#]) == rowsRead)
+    #expect(try ridges(new, .inputOutput, metadata: ["version": "2", "input_rows": "[]"]) == columnsRead)
+  }
+
+  @Test func `a file that says one thing twice, or something unreadable, is refused`() throws {
+    let ones = Array(repeating: 1.0, count: 4)
+    let twice = try statistics([
+      ModelTensor("w.column_scale", .f32, [4], ones), ModelTensor("w.input_scale", .f32, [4], ones),
+    ])
+    #expect(throws: ConversionError.self) { try twice.metric(of: w, rows: 6, columns: 4) }
+    #expect(throws: ConversionError.self) { try twice.preparedMetric(of: w, rows: 6, columns: 4) }
+    for list in ["w", "{}", "[1]", "[\"w\""] {
+      #expect(throws: ConversionError.self) {
+        try statistics([], metadata: ["format": "mpo-statistics", "version": "2", "input_rows": list])
+      }
+    }
+  }
+
+  @Test func `a singular second moment needs a ridge and the message says so`() throws {
+    var stats = try statistics([
+      ModelTensor("w.column_gram", .f32, [4, 4], (0..<16).map { $0 % 5 == 0 && $0 < 10 ? 1 : 0 })
+    ])
+    #expect(try stats.preparedMetric(of: w, rows: 6, columns: 4) != nil)
+    stats.inputRidge = 0
+    do {
+      _ = try stats.preparedMetric(of: w, rows: 6, columns: 4)
+      Issue.record("a factor of a singular matrix")
+    } catch let error as ConversionError {
+      #expect(error.description.contains("larger ridge") && error.description.contains("w.column_gram"))
+    }
+  }
+
+  @Test func `a large ridge does not hide that a matrix is no second moment`() throws {
+    var stats = try statistics([
+      ModelTensor("w.column_gram", .f32, [4, 4], (0..<16).map { $0 % 5 == 0 ? ($0 == 0 ? -1 : 9) : 0 })
+    ])
+    stats.inputRidge = 10
+    #expect(throws: ConversionError.self) { try stats.preparedMetric(of: w, rows: 6, columns: 4) }
+  }
+
+  @Test func `the identity is that of the file`() throws {
+    let stats = try statistics([ModelTensor("w.column_scale", .f32, [1], [1])])
+    let expected = try FileFingerprint(ofFileAt: stats.path)
+    #expect(try stats.identity == expected)
+    #expect(try stats.options["calibration_sha256"] == expected.sha256)
+  }
+
+  @Test func `kept metrics are those that would be prepared again`() throws {
+    let shared = gram("q.column_gram", 70, samples: 40, seed: 4)
+    var stats = try statistics([
+      shared, gram("q.row_gram", 64, samples: 90, seed: 5), shared.named("k.column_gram"),
+      gram("v.column_gram", 70, samples: 90, seed: 6), gram("v.row_gram", 64, samples: 90, seed: 7),
+    ])
+    let fresh = stats
+    try stats.keepPreparedMetrics(passes: 2, in: folder.path)
+    let values = ModelTensor.random("x", [64, 70], seed: 8).values
+    let matrix = Matrix(rows: 64, columns: 70, elements: values.map { Float($0) })
+    for name in ["q", "k", "v"] {
+      let tensor = TensorInfo(name: name, dtype: .f32, shape: [64, 70])
+      func metric(_ statistics: CalibrationStatistics) throws -> LayerMetric {
+        try #require(try LayerMetric(of: tensor, rows: 64, columns: 70, statistics))
+      }
+      let expected = try metric(fresh)
+      let first = try metric(stats)
+      #expect(try matrix.withView { try first.singularValues(of: $0) == expected.singularValues(of: $0) })
+      let second = try metric(stats)
+      let mpo = try #require(try matrix.withView { try second.lowRank(of: $0, rank: 9) })
+      #expect(try matrix.withView { try expected.lowRank(of: $0, rank: 9) } == mpo)
+      let errors = matrix.withView { view in [second, expected].map { $0.relativeError(of: mpo, to: view) } }
+      #expect(errors[0] == errors[1] && errors[0] > 0)
+    }
+    #expect(try folder.names == ["stats.safetensors"])
+  }
+
+  @Test func `second moments of the same bytes are prepared once`() throws {
+    let shared = gram("q.column_gram", 4, samples: 40, seed: 4)
+    let stats = try statistics([shared, shared.named("k.column_gram"), gram("v.column_gram", 4, samples: 9, seed: 6)])
+    for (passes, expected) in [(1, ["q", "v", "v"]), (2, ["q", "v"])] {
+      let kept = try PreparedMetrics(of: stats, passes: passes, folder: folder.path)
+      var prepared: [String] = []
+      for name in ["q", "k", "v", "v"] {
+        _ = try kept.root(of: name + ".column_gram", ridge: 1e-4) {
+          prepared.append(name)
+          return try MetricRoot(of: .full(.identity(4)), ridge: 1e-4)
+        }
+      }
+      #expect(prepared == expected)
+    }
+  }
+
+  @Test func `without room for a temporary file metrics are prepared again`() throws {
+    let stats = try statistics([gram("w.column_gram", 4, samples: 9, seed: 1)])
+    let kept = try PreparedMetrics(of: stats, passes: 2, folder: folder.path + "/not there")
+    var count = 0
+    for _ in 0..<2 {
+      _ = try kept.root(of: "w.column_gram", ridge: 0) {
+        count += 1
+        return try MetricRoot(of: .full(.identity(4)), ridge: 0)
+      }
+    }
+    #expect(count == 2)
   }
 
   @Test func `what is no second moment of the matrix is refused by name`() throws {
@@ -68,13 +207,17 @@ import Testing
     #expect(try reason(nan)?.contains("NaN") == true)
     let skew = ModelTensor("w.input_gram", .f32, [4, 4], (0..<16).map { $0 % 5 == 0 ? 9 : Double($0) })
     #expect(try reason(skew)?.contains("symmetric") == true)
+    for name in ["w.row_gram", "w.output_gram"] {
+      let negative = ModelTensor(name, .f32, [6, 6], (0..<36).map { $0 % 7 == 0 ? ($0 == 0 ? -1 : 9) : 0 })
+      #expect(try reason(negative)?.contains("semi-definite") == true)
+    }
     let negative = ModelTensor("w.input_gram", .f32, [4, 4], (0..<16).map { $0 % 5 == 0 ? ($0 == 0 ? -1 : 9) : 0 })
     #expect(try reason(negative)?.contains("semi-definite") == true)
     let weights = ModelTensor("w.element_weights", .f32, [6, 4], Array(repeating: -1, count: 24))
     #expect(try reason(weights)?.contains("negative") == true)
     #expect(throws: ConversionError.self) { try statistics([], metadata: ["format": "pt"]) }
     #expect(throws: ConversionError.self) {
-      try statistics([], metadata: ["format": "mpo-statistics", "version": "2"])
+      try statistics([], metadata: ["format": "mpo-statistics", "version": "3"])
     }
   }
 
@@ -102,7 +245,7 @@ import Testing
       let mpo = try #require(record.mpo)
       #expect((mpo.metricRelativeError != nil) == (metric != nil))
       let cores: MPO<Float> = try MPOCheckpoint(path: output).mpo(record, mpo)
-      let measured = try #require(try stats.metric(of: "w", rows: 64, columns: 72))
+      let measured = try #require(try stats.preparedMetric(of: tensor.info, rows: 64, columns: 72))
       errors.append(
         try checkpoint.withBytes(of: tensor.info) { bytes in
           try Float.withElements(bytes, of: .f32) {

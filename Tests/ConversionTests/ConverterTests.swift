@@ -2,6 +2,7 @@ import Checkpoints
 import Files
 import Foundation
 import MPOCheckpoints
+import Recipes
 import Squeezing
 import TensorNetworks
 import TestSupport
@@ -118,7 +119,7 @@ import Testing
       let records = try converter.convert(source, plan: plan, to: temporary.folder("\(error)"))
       for (record, layer) in zip(records, plan.layers) {
         guard let mpo = record.mpo else { continue }
-        #expect(try #require(mpo.relativeError) <= layer.relativeErrorBound * (1 + 1e-5) + 1e-6)
+        #expect(try #require(mpo.relativeError) <= #require(layer.relativeErrorBound) * (1 + 1e-5) + 1e-6)
       }
     }
   }

@@ -1,5 +1,6 @@
 import Checkpoints
 import MPOCheckpoints
+import Recipes
 import Squeezing
 import TensorNetworks
 import TestSupport
@@ -23,8 +24,8 @@ import Testing
       let values = try checkpoint.values(of: layer.name)
       let norm = values.reduce(0) { $0 + $1 * $1 }.squareRoot()
       #expect(abs(layer.norm - norm) < 1e-6 * norm)
-      #expect(layer.spectra.spectra.map(\.count) == layer.shape.fullBonds)
-      for spectrum in layer.spectra.spectra + [layer.singularValues] {
+      #expect(layer.spectra?.spectra.map(\.count) == layer.shape.fullBonds)
+      for spectrum in (layer.spectra?.spectra ?? []) + [layer.singularValues ?? []] {
         #expect(spectrum == spectrum.sorted(by: >))
         #expect(abs(spectrum.reduce(0) { $0 + $1 * $1 }.squareRoot() - norm) < 1e-5 * norm)
       }

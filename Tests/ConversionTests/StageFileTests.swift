@@ -1,5 +1,6 @@
 import Checkpoints
 import Foundation
+import Recipes
 import Squeezing
 import TensorNetworks
 import TestSupport
@@ -116,8 +117,8 @@ import Testing
     var renamed = network
     renamed.layers = network.layers.map {
       LayerProfile(
-        name: $0.name == "embeddings.word_embeddings.weight" ? "other" : $0.name, rows: $0.rows, columns: $0.columns,
-        norm: $0.norm, shape: $0.shape, spectra: $0.spectra, singularValues: $0.singularValues)
+        name: $0.name == "embeddings.word_embeddings.weight" ? "other" : $0.name, split: $0.split, norm: $0.norm,
+        spectra: $0.spectra, singularValues: $0.singularValues)
     }
     expectFailure("'other'", "in the plan but not in the model") {
       try convert(SqueezePlan(renamed, budget: .ratio(0.7)))
@@ -168,7 +169,12 @@ import Testing
     let text = try text(StageFile.Plan(SqueezePlan(network, budget: .ratio(0.5)))) { object in
       var plan = object["plan"] as? [String: Any] ?? [:]
       var layers = plan["layers"] as? [[String: Any]] ?? []
-      for index in layers.indices where layers[index]["name"] as? String == name { change(&layers[index]) }
+      for index in layers.indices where layers[index]["name"] as? String == name {
+        // The members of the split are changed as if they were the layer's own.
+        layers[index].merge(layers[index]["split"] as? [String: Any] ?? [:]) { $1 }
+        change(&layers[index])
+        layers[index]["split"] = layers[index].filter { ["rows", "columns", "shape"].contains($0.key) }
+      }
       plan["layers"] = layers
       object["plan"] = plan
     }

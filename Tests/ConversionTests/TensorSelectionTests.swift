@@ -1,4 +1,5 @@
 import Checkpoints
+import Recipes
 import TensorNetworks
 import TestSupport
 import Testing
@@ -54,7 +55,9 @@ import Testing
     expectFailure("--include '\(glob)'", "mpo inspect", model.path) { _ = try names { $0.include = [glob] } }
     expectFailure("--exclude '\(glob)'") { _ = try names { $0.exclude = [glob] } }
     let shape = try MPOShape(rowFactors: [8, 8], columnFactors: [8, 8])
-    expectFailure("--shape '\(glob)'") { _ = try names { $0.shapes = [(glob, shape)] } }
+    expectFailure("--shape '\(glob)'") {
+      _ = try names { $0.shapes = [TensorSelection.ShapeRule(glob: glob, shape: shape)] }
+    }
   }
 
   @Test func `a model with nothing left to decompose is refused`() throws {
@@ -65,7 +68,9 @@ import Testing
     let first = try MPOShape(rowFactors: [8, 8], columnFactors: [8, 8])
     let last = try MPOShape(rowFactors: [4, 4, 4], columnFactors: [4, 4, 4])
     var selection = TensorSelection()
-    selection.shapes = [("*", first), ("h*", last)]
+    selection.shapes = [
+      TensorSelection.ShapeRule(glob: "*", shape: first), TensorSelection.ShapeRule(glob: "h*", shape: last),
+    ]
     selection.include = ["double", "half"]
     #expect(try selection.matrices(of: model).map(\.shape) == [first, last])
   }
@@ -75,7 +80,7 @@ import Testing
       let shape = try MPOShape(rowFactors: rows, columnFactors: columns)
       expectFailure("'half' is 64 × 64", shape.description, "multiply") {
         _ = try names {
-          $0.shapes = [("half", shape)]
+          $0.shapes = [TensorSelection.ShapeRule(glob: "half", shape: shape)]
           $0.include = ["half"]
         }
       }
@@ -84,7 +89,7 @@ import Testing
     let padded = try MPOShape(rowFactors: [4, 17], columnFactors: [8, 8])
     #expect(
       try names {
-        $0.shapes = [("half", padded)]
+        $0.shapes = [TensorSelection.ShapeRule(glob: "half", shape: padded)]
         $0.include = ["half"]
       } == ["half"])
   }
@@ -98,10 +103,10 @@ import Testing
   }
 
   @Test func `a shape is parsed as the command line writes it`() throws {
-    let (glob, shape) = try TensorSelection.parseShape("*.a=b.weight=3,4,4x4,8,6")
-    #expect(glob == "*.a=b.weight")
-    #expect(shape == (try MPOShape(rowFactors: [3, 4, 4], columnFactors: [4, 8, 6])))
-    #expect(shape.description == "3,4,4x4,8,6")
+    let rule = try TensorSelection.parseShape("*.a=b.weight=3,4,4x4,8,6")
+    #expect(rule.glob == "*.a=b.weight")
+    #expect(rule.shape == (try MPOShape(rowFactors: [3, 4, 4], columnFactors: [4, 8, 6])))
+    #expect(rule.shape.description == "3,4,4x4,8,6")
   }
 
   @Test(arguments: [

@@ -8,29 +8,30 @@ import Testing
 @testable import MPOCheckpoints
 
 @Suite struct MPOCheckpointWriterTests {
-  @Test(arguments: [5_000_000_000, 256, 1])
-  func `everything that is written is read again`(maximumShardBytes: Int) throws {
+  @Test(arguments: [5_000_000_000, 256, 1], Gauge.allCases)
+  func `everything that is written is read again`(maximumShardBytes: Int, gauge: Gauge) throws {
     let temporary = try TemporaryFolder()
     let folder = try temporary.folder("a.mpo")
-    let sample = try SampleCheckpoint(in: folder, maximumShardBytes: maximumShardBytes)
+    let sample = try SampleCheckpoint(in: folder, gauge: gauge, maximumShardBytes: maximumShardBytes)
     #expect(MPOCheckpoint.isPresent(at: folder))
     let checkpoint = try MPOCheckpoint(path: folder)
-    #expect(checkpoint.manifest.tensors == sample.records)
+    #expect(checkpoint.contents == sample.contents)
     #expect(try checkpoint.damagedFiles() == [])
     let shardCount = checkpoint.manifest.shards.count
     #expect(maximumShardBytes == 5_000_000_000 ? shardCount == 1 : shardCount > 4)
 
-    for record in sample.records {
+    for record in sample.contents.tensors {
       #expect(checkpoint.record(named: record.name) == record)
       let holder = try checkpoint.holder(of: record)
       switch record.storage {
       case .dense: #expect(try checkpoint.withDenseBytes(of: record) { Array($0) } == sample.dense[record.name])
       case .tied(let other): #expect(holder.name == other)
-      case .mpo(let mpo):
+      case .blocks:
+        let chain = try #require(checkpoint.contents.ordinaryOperator(of: record))
         if record.dtype == .f64 {
-          #expect(try checkpoint.mpo(record, mpo, as: Double.self) == sample.doubles[record.name])
+          #expect(try checkpoint.chain(chain, as: Double.self) == sample.doubles[record.name])
         } else {
-          #expect(try checkpoint.mpo(record, mpo, as: Float.self) == sample.floats[record.name])
+          #expect(try checkpoint.chain(chain, as: Float.self) == sample.floats[record.name])
         }
       }
     }
@@ -78,13 +79,13 @@ import Testing
     let object = text.object
     #expect(
       Set(object.keys) == [
-        "format", "version", "generator", "manifest_sha256", "source", "shards", "companions", "options", "totals",
-        "tensors",
+        "format", "version", "generator", "manifest_sha256", "source", "shards", "companions", "conversion", "totals",
+        "tensors", "operators", "cores",
       ])
     #expect(object["format"] as? String == "mpo-checkpoint")
-    #expect(object["version"] as? String == "1.0")
+    #expect(object["version"] as? String == "2.0")
     #expect(object["generator"] as? String == "tests 1.2.3")
-    #expect(object["options"] as? [String: String] == ["budget": "--ratio 0.5"])
+    #expect((object["conversion"] as? [String: Any])?["budget"] as? [String: Double] == ["ratio": 0.5])
 
     let source = try #require(object["source"] as? [String: Any])
     #expect(Set(source.keys) == ["format", "files", "metadata"])
@@ -102,7 +103,7 @@ import Testing
       #expect(file["bytes"] as? Int == found.bytes && file["sha256"] as? String == found.sha256)
     }
 
-    #expect(text.records.compactMap { $0["name"] as? String } == sample.records.map(\.name))
+    #expect(text.records.compactMap { $0["name"] as? String } == sample.contents.tensors.map(\.name))
     let common: Set<String> = ["name", "kind", "dtype", "shape"]
     for record in text.records {
       switch record["kind"] as? String {
@@ -112,22 +113,36 @@ import Testing
         #expect(
           Set(record.keys)
             == common.union([
-              "orientation", "matrix_shape", "padded_shape", "row_factors", "column_factors", "bonds", "full_bonds",
-              "central", "core_dtype", "relative_error", "svd_relative_error", "norm", "entropies",
+              "orientation", "matrix_shape", "blocks", "relative_error", "svd_relative_error", "norm",
             ]))
       default: Issue.record("\(record)")
       }
     }
+    for record in text.operators {
+      #expect(
+        Set(record.keys) == [
+          "name", "matrix_shape", "padded_shape", "row_factors", "column_factors", "bonds", "full_bonds", "central",
+          "gauge", "cores", "entropies",
+        ])
+    }
+    let cores = try #require(object["cores"] as? [[String: Any]])
+    for core in cores { #expect(Set(core.keys) == ["name", "role", "shape", "encoding"]) }
     let padded = try text.record("padded")
-    #expect(padded["dtype"] as? String == "F32" && padded["core_dtype"] as? String == "F32")
-    #expect(padded["orientation"] as? String == "in_out")
+    #expect(padded["dtype"] as? String == "F32" && padded["orientation"] as? String == "in_out")
     #expect(padded["shape"] as? [Int] == [5, 11] && padded["matrix_shape"] as? [Int] == [5, 11])
-    #expect(padded["padded_shape"] as? [Int] == [6, 12])
-    #expect(padded["row_factors"] as? [Int] == [2, 1, 3] && padded["column_factors"] as? [Int] == [3, 2, 2])
-    #expect(padded["bonds"] as? [Int] == [4, 3] && padded["full_bonds"] as? [Int] == [6, 6])
-    #expect(padded["central"] as? Int == 1)
+    #expect(padded["blocks"] as? [[[String: String]]] == [[["operator": "padded"]]])
     #expect(padded["relative_error"] as? Double == 0.25 && padded["svd_relative_error"] as? Double == 0.5)
-    #expect(padded["norm"] as? Double == 2 && padded["entropies"] as? [Double] == [0.5, 0.375])
+    #expect(padded["norm"] as? Double == 2)
+    let chain = try #require(text.operators.first { $0["name"] as? String == "padded" })
+    #expect(chain["padded_shape"] as? [Int] == [6, 12])
+    #expect(chain["row_factors"] as? [Int] == [2, 1, 3] && chain["column_factors"] as? [Int] == [3, 2, 2])
+    #expect(chain["bonds"] as? [Int] == [4, 3] && chain["full_bonds"] as? [Int] == [6, 6])
+    #expect(chain["central"] as? Int == 1 && chain["gauge"] as? String == "canonical")
+    #expect(chain["cores"] as? [String] == ["padded.cores.0", "padded.cores.1", "padded.cores.2"])
+    #expect(chain["entropies"] as? [Double] == [0.5, 0.375])
+    let core = try #require(cores.first { $0["name"] as? String == "padded.cores.1" })
+    #expect(core["role"] as? String == "central" && core["shape"] as? [Int] == [4, 1, 2, 3])
+    #expect(core["encoding"] as? [String: String] == ["kind": "plain", "dtype": "F32"])
     let kernel = try text.record("kernel")
     #expect(kernel["shape"] as? [Int] == [4, 2, 3, 3] && kernel["matrix_shape"] as? [Int] == [4, 18])
     #expect(try text.record("tied ids")["tied_to"] as? String == "ids")
@@ -176,25 +191,19 @@ import Testing
   @Test func `unmeasured errors are left out`() throws {
     let temporary = try TemporaryFolder()
     let folder = try temporary.folder("a.mpo")
-    let record = TensorRecord(
-      name: "w", dtype: .f32, shape: [4, 4], orientation: nil,
-      storage: .mpo(
-        MPORecord(rows: 4, columns: 4, shape: .lowRank(rows: 4, columns: 4), bonds: [1], coreDType: .f32)))
-    let writer = try MPOCheckpointWriter(folder: folder, records: [record])
-    let mpo = try MPO<Float>.random(rows: 4, columns: 4, shape: .lowRank(rows: 4, columns: 4), bonds: [1], seed: 1)
-    _ = try writer.write(mpo, of: record)
-    try writer.finish(records: [record], generator: "tests", source: nil, options: nil)
+    let contents = CheckpointContents.matrix(.f32, .lowRank(rows: 4, columns: 4), bonds: [1], core: .f32)
+    let writer = try MPOCheckpointWriter(folder: folder, contents: contents)
+    _ = try writer.write(MPO<Float>.random(contents.operators[0], seed: 1), of: contents.operators[0])
+    try writer.finish(generator: "tests", source: nil, conversion: nil)
     let text = try ManifestText(in: folder)
     #expect(
-      Set(text.object.keys)
-        == ["format", "version", "generator", "manifest_sha256", "shards", "companions", "totals", "tensors"])
-    #expect((text.object["totals"] as? [String: Any])?["relative_error"] == nil)
-    #expect(
-      Set(try text.record("w").keys) == [
-        "name", "kind", "dtype", "shape", "matrix_shape", "padded_shape", "row_factors", "column_factors", "bonds",
-        "full_bonds", "central", "core_dtype",
+      Set(text.object.keys) == [
+        "format", "version", "generator", "manifest_sha256", "shards", "companions", "totals", "tensors", "operators",
+        "cores",
       ])
-    #expect(try MPOCheckpoint(path: folder).manifest.tensors == [record])
+    #expect((text.object["totals"] as? [String: Any])?["relative_error"] == nil)
+    #expect(Set(try text.record("w").keys) == ["name", "kind", "dtype", "shape", "matrix_shape", "blocks"])
+    #expect(try MPOCheckpoint(path: folder).contents == contents)
   }
 
   @Test(arguments: [DType.f16, .bf16])
@@ -202,15 +211,14 @@ import Testing
     let temporary = try TemporaryFolder()
     let folder = try temporary.folder("a.mpo")
     let shape = try MPOShape(rowFactors: [2, 3], columnFactors: [4, 2])
-    let record = TensorRecord(
-      name: "w", dtype: .f32, shape: [6, 8], orientation: nil,
-      storage: .mpo(MPORecord(rows: 6, columns: 8, shape: shape, bonds: [6], coreDType: dtype)))
-    let writer = try MPOCheckpointWriter(folder: folder, records: [record])
-    let mpo = try MPO<Float>.random(rows: 6, columns: 8, shape: shape, bonds: [6], seed: 2)
-    let stored = try writer.write(mpo, of: record)
-    #expect(stored != mpo)
+    let contents = CheckpointContents.matrix(
+      .f32, MatrixSplit(rows: 6, columns: 8, shape: shape), bonds: [6], core: dtype)
+    let writer = try MPOCheckpointWriter(folder: folder, contents: contents)
+    let mpo = try MPO<Float>.random(contents.operators[0], seed: 2)
+    let stored = try writer.write(mpo, of: contents.operators[0])
+    #expect(stored != mpo.mpo)
     let precision: Float = dtype == .f16 ? 1 / 2048 : 1 / 256
-    for (a, b) in zip(mpo.cores, stored.cores) {
+    for (a, b) in zip(mpo.mpo.cores, stored.cores) {
       for (x, y) in zip(a.elements, b.elements) { #expect(abs(x - y) <= max(abs(x) * precision, 1e-7)) }
     }
   }
@@ -219,39 +227,31 @@ import Testing
     let temporary = try TemporaryFolder()
     let folder = try temporary.folder("a.mpo")
     let shape = MPOShape.lowRank(rows: 2, columns: 2)
-    let record = TensorRecord(
-      name: "w", dtype: .f32, shape: [2, 2], orientation: nil,
-      storage: .mpo(MPORecord(rows: 2, columns: 2, shape: shape, bonds: [1], coreDType: .f16)))
-    let writer = try MPOCheckpointWriter(folder: folder, records: [record])
+    let contents = CheckpointContents.matrix(.f32, .lowRank(rows: 2, columns: 2), bonds: [1], core: .f16)
+    let writer = try MPOCheckpointWriter(folder: folder, contents: contents)
     let mpo = MPO<Float>(
       shape: shape,
       cores: [Core(shape: [1, 2, 1, 1], elements: [1, 2]), Core(shape: [1, 1, 2, 1], elements: [1, 70000])])
-    let error = #expect(throws: MPOCheckpointError.self) { try writer.write(mpo, of: record) }
+    let gauged = GaugedMPO(gauge: .canonical, mpo: mpo)
+    let error = #expect(throws: MPOCheckpointError.self) { try writer.write(gauged, of: contents.operators[0]) }
     for part in ["'w.cores.1'", "F16", "--dtype f32", "--exclude"] { #expect("\(try #require(error))".contains(part)) }
   }
 
   @Test func `a checkpoint with a tensor left out is not finished`() throws {
     let temporary = try TemporaryFolder()
     let folder = try temporary.folder("a.mpo")
-    let record = TensorRecord(name: "w", dtype: .f32, shape: [2], orientation: nil, storage: .dense)
-    let writer = try MPOCheckpointWriter(folder: folder, records: [record])
-    #expect(throws: CheckpointError.self) {
-      try writer.finish(records: [record], generator: "tests", source: nil, options: nil)
-    }
+    let record = TensorRecord(dense: TensorInfo(name: "w", dtype: .f32, shape: [2]))
+    let writer = try MPOCheckpointWriter(folder: folder, contents: CheckpointContents(tensors: [record]))
+    #expect(throws: CheckpointError.self) { try writer.finish(generator: "tests", source: nil, conversion: nil) }
     #expect(!FileManager.default.fileExists(atPath: folder + "/manifest.json"))
   }
 
   @Test func `two tensors that need the same entry are refused`() throws {
     let temporary = try TemporaryFolder()
     let folder = try temporary.folder("a.mpo")
-    let records = [
-      TensorRecord(
-        name: "w", dtype: .f32, shape: [4, 4], orientation: nil,
-        storage: .mpo(
-          MPORecord(rows: 4, columns: 4, shape: .lowRank(rows: 4, columns: 4), bonds: [1], coreDType: .f32))),
-      TensorRecord(name: "w.cores.0", dtype: .f32, shape: [4], orientation: nil, storage: .dense),
-    ]
-    let error = #expect(throws: CheckpointError.self) { try MPOCheckpointWriter(folder: folder, records: records) }
+    var contents = CheckpointContents.matrix(.f32, .lowRank(rows: 4, columns: 4), bonds: [1], core: .f32)
+    contents.append(TensorRecord(dense: TensorInfo(name: "w.cores.0", dtype: .f32, shape: [4])))
+    let error = #expect(throws: MPOCheckpointError.self) { try MPOCheckpointWriter(folder: folder, contents: contents) }
     #expect("\(try #require(error))".contains("w.cores.0"))
   }
 }

@@ -9,38 +9,31 @@ import Testing
 
 /// A checkpoint with a quantised central core and entries that shrink when packed, and some that do not.
 private struct CompactCheckpoint {
-  let records: [TensorRecord]
+  let contents: CheckpointContents
   private(set) var stored: MPO<Float>
 
   static let shape = try? MPOShape(rowFactors: [4, 8, 2], columnFactors: [4, 8, 3])
 
   init(in folder: String, packs: Bool = true, backwards: Bool = false, maximumShardBytes: Int = 5_000_000_000) throws {
-    let shape = try #require(Self.shape)
-    let bonds = [16, 6]
-    records = [
-      TensorRecord(
-        name: "w", dtype: .f32, shape: [64, 96], orientation: nil,
-        storage: .mpo(
-          MPORecord(
-            rows: 64, columns: 96, shape: shape, bonds: bonds, coreDType: .bf16,
-            centralScales: MPORecord.centralScales(shape, bonds: bonds), norm: 1))),
-      TensorRecord(name: "zeros", dtype: .f32, shape: [20, 30], orientation: nil, storage: .dense),
-      TensorRecord(name: "noise", dtype: .u8, shape: [100], orientation: nil, storage: .dense),
-      TensorRecord(name: "empty", dtype: .f32, shape: [0], orientation: nil, storage: .dense),
-      TensorRecord(name: "tied", dtype: .f32, shape: [64, 96], orientation: nil, storage: .tied(to: "w")),
-    ]
+    let split = MatrixSplit(rows: 64, columns: 96, shape: try #require(Self.shape))
+    var contents = CheckpointContents.matrix(.f32, split, bonds: [16, 6], core: .bf16, scalesCentralCore: true)
+    contents.append(TensorRecord(dense: TensorInfo(name: "zeros", dtype: .f32, shape: [20, 30])))
+    contents.append(TensorRecord(dense: TensorInfo(name: "noise", dtype: .u8, shape: [100])))
+    contents.append(TensorRecord(dense: TensorInfo(name: "empty", dtype: .f32, shape: [0])))
+    contents.append(TensorRecord(name: "tied", dtype: .f32, shape: [64, 96], orientation: nil, storage: .tied(to: "w")))
+    self.contents = contents
     let writer = try MPOCheckpointWriter(
-      folder: folder, records: records, packs: packs, maximumShardBytes: maximumShardBytes)
-    let mpo = try MPO<Float>.random(rows: 64, columns: 96, shape: shape, bonds: bonds, seed: 1)
-    stored = mpo
+      folder: folder, contents: contents, packs: packs, maximumShardBytes: maximumShardBytes)
+    let mpo = try MPO<Float>.random(contents.operators[0], seed: 1)
+    stored = mpo.mpo
     for index in backwards ? [2, 1, 0] : [0, 1, 2] {
       if index == 0 {
-        stored = try writer.write(mpo, of: records[0])
+        stored = try writer.write(mpo, of: contents.operators[0])
       } else {
-        try Self.dense[index - 1].withUnsafeBytes { try writer.write($0, of: records[index]) }
+        try Self.dense[index - 1].withUnsafeBytes { try writer.write($0, of: contents.tensors[index]) }
       }
     }
-    try writer.finish(records: records, generator: "tests", source: nil, options: nil)
+    try writer.finish(generator: "tests", source: nil, conversion: nil)
   }
 
   static let dense: [[UInt8]] = {
@@ -63,10 +56,10 @@ private struct CompactCheckpoint {
   private func expectRefused(_ parts: String..., at location: SourceLocation = #_sourceLocation) {
     do {
       let checkpoint = try MPOCheckpoint(path: folder)
-      for record in checkpoint.manifest.tensors {
-        if let mpo = record.mpo {
-          _ = try checkpoint.mpo(record, mpo, as: Float.self)
-        } else if record.storage == .dense {
+      for record in checkpoint.contents.tensors {
+        if let matrix = record.blocks {
+          _ = try checkpoint.matrix(of: matrix, as: Float.self)
+        } else if record.isDense {
           try checkpoint.withDenseBytes(of: record) { _ in }
         }
       }
@@ -87,13 +80,12 @@ private struct CompactCheckpoint {
     let checkpoint = try MPOCheckpoint(path: folder)
     #expect(checkpoint.manifest.shards.count > 1 || maximumShardBytes > 500)
     #expect(try checkpoint.damagedFiles() == [])
-    let record = try #require(checkpoint.record(named: "w"))
-    #expect(try checkpoint.mpo(record, try #require(record.mpo), as: Float.self) == sample.stored)
+    #expect(try checkpoint.chain(checkpoint.operator("w"), as: Float.self) == sample.stored)
     for (name, bytes) in zip(["zeros", "noise", "empty"], CompactCheckpoint.dense + [[]]) {
       let record = try #require(checkpoint.record(named: name))
       #expect(try checkpoint.withDenseBytes(of: record) { Array($0) } == bytes)
     }
-    let names = checkpoint.manifest.tensors.flatMap(\.packed).map(\.name)
+    let names = checkpoint.contents.arrays.flatMap(\.packed).map(\.name)
     #expect(names.contains("zeros") == packs && !names.contains("noise"))
     #expect(try FileManager.default.contentsOfDirectory(atPath: folder).filter { $0.hasPrefix(".") }.isEmpty)
   }
@@ -105,9 +97,8 @@ private struct CompactCheckpoint {
     #expect(entries["w.cores.0"]?.dtype == .bf16 && entries["w.cores.2"]?.dtype == .bf16)
     #expect(entries["w.cores.1"]?.dtype == .i8 && entries["w.cores.1"]?.shape == [16, 8, 8, 6])
     #expect(entries["w.cores.1.scales"]?.dtype == .f32 && entries["w.cores.1.scales"]?.shape == [1, 8, 1, 6])
-    let record = try ManifestText(in: folder).record("w")
-    #expect(record["central_scales"] as? [Int] == [1, 8, 1, 6] && record["core_dtype"] as? String == "BF16")
-    #expect(record["packed"] == nil)
+    let core = try #require(MPOCheckpoint(path: folder).contents.core(named: "w.cores.1"))
+    #expect(core.encoding == Encoding(.scaled(scaleShape: [1, 8, 1, 6])) && core.packed.isEmpty)
   }
 
   @Test func `a packed entry is bytes that the manifest describes`() throws {
@@ -150,51 +141,46 @@ private struct CompactCheckpoint {
     let source = try MPOCheckpoint(path: folder)
     for packs in [true, false] {
       let other = try temporary.folder("copy-\(packs).mpo")
-      let writer = try MPOCheckpointWriter(folder: other, records: source.manifest.tensors, packs: packs)
-      for record in source.manifest.tensors { try writer.copy(record, from: source) }
-      try writer.finish(records: source.manifest.tensors, generator: "tests", source: nil, options: nil)
+      let writer = try MPOCheckpointWriter(folder: other, contents: source.contents, packs: packs)
+      for record in source.contents.tensors { try writer.copyDense(record, from: source) }
+      for core in source.contents.cores { try writer.copy(core, from: source) }
+      try writer.finish(generator: "tests", source: nil, conversion: nil)
       let copy = try MPOCheckpoint(path: other)
-      #expect(copy.manifest.tensors.contains { !$0.packed.isEmpty } == packs)
-      for record in copy.manifest.tensors {
-        for entry in record.entries {
-          #expect(try copy.withEntryBytes(of: entry) { Array($0) } == source.withEntryBytes(of: entry) { Array($0) })
-        }
+      #expect(copy.contents.isPacked == packs)
+      for entry in copy.contents.arrays.flatMap(\.entries) {
+        #expect(try copy.withEntryBytes(of: entry) { Array($0) } == source.withEntryBytes(of: entry) { Array($0) })
       }
     }
   }
 
   @Test func `what was not written, or twice, or in another size, is an error`() throws {
-    let record = TensorRecord(name: "b", dtype: .f32, shape: [4], orientation: nil, storage: .dense)
-    let writer = try MPOCheckpointWriter(folder: folder, records: [record], packs: true)
-    #expect(throws: CheckpointError.self) {
-      try writer.finish(records: [record], generator: "t", source: nil, options: nil)
-    }
+    let record = TensorRecord(dense: TensorInfo(name: "b", dtype: .f32, shape: [4]))
+    let contents = CheckpointContents(tensors: [record])
+    let writer = try MPOCheckpointWriter(folder: folder, contents: contents, packs: true)
+    #expect(throws: CheckpointError.self) { try writer.finish(generator: "t", source: nil, conversion: nil) }
     try [UInt8](repeating: 0, count: 16).withUnsafeBytes { try writer.write($0, of: record) }
     #expect(throws: CheckpointError.self) {
       try [UInt8](repeating: 0, count: 16).withUnsafeBytes { try writer.write($0, of: record) }
     }
-    let other = try MPOCheckpointWriter(folder: folder, records: [record], packs: true)
+    let other = try MPOCheckpointWriter(folder: folder, contents: contents, packs: true)
     #expect(throws: CheckpointError.self) {
       try [UInt8](repeating: 0, count: 15).withUnsafeBytes { try other.write($0, of: record) }
     }
-    #expect(throws: CheckpointError.self) {
-      try MPOCheckpointWriter(folder: folder, records: [record, record], packs: true)
+    #expect(throws: MPOCheckpointError.self) {
+      try MPOCheckpointWriter(folder: folder, contents: CheckpointContents(tensors: [record, record]), packs: true)
     }
   }
 
   @Test func `a central core that can't be quantised is named`() throws {
     let shape = MPOShape.lowRank(rows: 2, columns: 2)
-    let record = TensorRecord(
-      name: "w", dtype: .f64, shape: [2, 2], orientation: nil,
-      storage: .mpo(
-        MPORecord(
-          rows: 2, columns: 2, shape: shape, bonds: [1], coreDType: .f64,
-          centralScales: MPORecord.centralScales(shape, bonds: [1]))))
-    let writer = try MPOCheckpointWriter(folder: folder, records: [record])
+    let contents = CheckpointContents.matrix(
+      .f64, .lowRank(rows: 2, columns: 2), bonds: [1], core: .f64, scalesCentralCore: true)
+    let writer = try MPOCheckpointWriter(folder: folder, contents: contents)
     let mpo = MPO<Double>(
       shape: shape,
       cores: [Core(shape: [1, 2, 1, 1], elements: [1e60, 2]), Core(shape: [1, 1, 2, 1], elements: [1e60, 7])])
-    let error = #expect(throws: MPOCheckpointError.self) { try writer.write(mpo, of: record) }
+    let gauged = GaugedMPO(gauge: .canonical, mpo: mpo)
+    let error = #expect(throws: MPOCheckpointError.self) { try writer.write(gauged, of: contents.operators[0]) }
     for part in ["'w.cores.", "--central int8", "--exclude"] { #expect("\(try #require(error))".contains(part)) }
   }
 
@@ -249,7 +235,7 @@ private struct CompactCheckpoint {
     expectRefused("'zeros'", "U8", "F32 [20, 30]")
     try text.write()
     try ManifestText.edit(in: folder) { try $0.change("tied", ["packed": packed]) }
-    expectRefused("manifest.json", "tensors[4].packed")
+    expectRefused("manifest.json", "tensors[4].packed", "only dense tensors")
   }
 
   @Test func `a packed entry with a damaged table or block is named`() throws {
@@ -295,24 +281,28 @@ private struct CompactCheckpoint {
     #expect(try checkpoint.damagedFiles() == [])
     let damages = try checkpoint.damagedEntries().map(\.description)
     #expect(damages.count == 2)
-    #expect(damages.contains { $0.contains("'w.cores.1.scales'") && $0.contains("scale") })
+    #expect(damages.contains { $0.contains("'w.cores.1'") && $0.contains("scale") })
     #expect(damages.contains { $0.contains("'zeros'") && $0.contains("CRC-32") })
   }
 
   @Test(arguments: [[1, 8, 1], [1, 8, 1, 6, 1], [1, 4, 1, 6], [0, 8, 1, 6], [-1, 8, 1, -6], [16, 8, 8, 7]])
   func `scales that do not broadcast to the central core are refused`(scales: [Int]) throws {
     _ = try CompactCheckpoint(in: folder, packs: false)
-    try ManifestText.edit(in: folder) { try $0.change("w", ["central_scales": scales]) }
-    expectRefused("manifest.json", "tensors[0].central_scales", "broadcast")
+    try ManifestText.edit(in: folder) {
+      $0.cores[1]["encoding"] = ["kind": "scaled", "bits": 8, "scale_shape": scales] as [String: Any]
+    }
+    expectRefused("manifest.json", "cores[1].encoding", "broadcast")
   }
 
   @Test func `scales of another shape than in the shards, or none, are refused`() throws {
     _ = try CompactCheckpoint(in: folder, packs: false)
     let text = try ManifestText(in: folder)
-    try ManifestText.edit(in: folder) { try $0.change("w", ["central_scales": [1, 8, 8, 1]]) }
+    try ManifestText.edit(in: folder) {
+      $0.cores[1]["encoding"] = ["kind": "scaled", "bits": 8, "scale_shape": [1, 8, 8, 1]] as [String: Any]
+    }
     expectRefused("'w.cores.1.scales'", "F32 [1, 8, 1, 6]", "F32 [1, 8, 8, 1]")
     try text.write()
-    try ManifestText.edit(in: folder) { try $0.change("w", ["central_scales": nil]) }
+    try ManifestText.edit(in: folder) { $0.cores[1]["encoding"] = ["kind": "plain", "dtype": "BF16"] }
     expectRefused("'w.cores.1'", "I8", "BF16")
   }
 
@@ -326,6 +316,6 @@ private struct CompactCheckpoint {
     let place = try #require(content.range(of: try file.withBytes(of: scales) { Data($0) })).lowerBound
     content.replaceSubrange(place..<place + 4, with: withUnsafeBytes(of: value.bitPattern.littleEndian) { Data($0) })
     try content.write(to: URL(filePath: path))
-    expectRefused("'w.cores.1.scales'", "negative or not finite")
+    expectRefused("'w.cores.1'", "negative or not finite")
   }
 }

@@ -2,20 +2,60 @@ import Checkpoints
 import Files
 import Foundation
 import LinearAlgebra
+import Recipes
+import Squeezing
 import TensorNetworks
 import TestSupport
 import Testing
 
 @testable import MPOCheckpoints
 
+extension ConversionRecipe {
+  static func ratio(_ ratio: Double) -> ConversionRecipe {
+    var recipe = ConversionRecipe()
+    recipe.budget = .ratio(ratio)
+    return recipe
+  }
+}
+
 extension MPO {
-  /// A random matrix, decomposed.
-  static func random(rows: Int, columns: Int, shape: MPOShape, bonds: [Int], seed: UInt64) throws -> MPO {
+  /// A random matrix, decomposed, in the gauge of the operator.
+  static func random(_ chain: OperatorRecord, seed: UInt64) throws -> GaugedMPO<Scalar> {
     var generator = SeededGenerator(seed: seed)
-    let elements = (0..<rows * columns).map { _ in Scalar(Double.random(in: -1...1, using: &generator)) }
-    return try Matrix(rows: rows, columns: columns, elements: elements).withView {
-      try MPO(decomposing: $0, shape: shape, bonds: bonds)
+    let elements = (0..<chain.rows * chain.columns).map { _ in Scalar(Double.random(in: -1...1, using: &generator)) }
+    return try Matrix(rows: chain.rows, columns: chain.columns, elements: elements).withView {
+      try MPO(decomposing: $0, shape: chain.shape, bonds: chain.bonds).gauged(chain.gauge)
     }
+  }
+}
+
+extension CheckpointContents {
+  /// Adds a matrix that is the whole of an operator of its own.
+  mutating func appendMatrix(
+    _ name: String, _ dtype: DType, shape: [Int]? = nil, orientation: TensorInfo.Orientation? = nil,
+    _ split: MatrixSplit, bonds: [Int], gauge: Gauge = .canonical, core: DType, scalesCentralCore: Bool = false,
+    entropies: [Double]? = nil, _ change: (inout BlockMatrix) -> Void = { _ in }
+  ) {
+    let (chain, cores) = OperatorRecord.ordinary(
+      name: name, split, bonds: bonds, gauge: gauge, dtype: core, scalesCentralCore: scalesCentralCore,
+      entropies: entropies)
+    var matrix = BlockMatrix(whole: chain)
+    change(&matrix)
+    append(
+      TensorRecord(
+        name: name, dtype: dtype, shape: shape ?? [split.rows, split.columns], orientation: orientation,
+        storage: .blocks(matrix)), operators: [chain], cores: cores)
+  }
+
+  /// Contents of one matrix.
+  static func matrix(
+    _ dtype: DType, _ split: MatrixSplit, bonds: [Int], gauge: Gauge = .canonical, core: DType,
+    scalesCentralCore: Bool = false
+  ) -> CheckpointContents {
+    var contents = CheckpointContents()
+    contents.appendMatrix(
+      "w", dtype, split, bonds: bonds, gauge: gauge, core: core, scalesCentralCore: scalesCentralCore)
+    return contents
   }
 }
 
@@ -26,44 +66,49 @@ struct SampleCheckpoint {
   private(set) var doubles: [String: MPO<Double>] = [:]
   /// Bytes of the dense tensors.
   private(set) var dense: [String: [UInt8]] = [:]
-  let records: [TensorRecord]
+  let contents: CheckpointContents
 
   static let companions = ["1_Pooling/config.json", "config.json"]
 
-  private static func matrix(
-    _ name: String, _ dtype: DType, _ core: DType, rows: Int, columns: Int, _ i: [Int], _ j: [Int], _ bonds: [Int],
-    shape: [Int]? = nil, orientation: TensorInfo.Orientation = .outputInput
-  ) throws -> TensorRecord {
-    TensorRecord(
-      name: name, dtype: dtype, shape: shape ?? [rows, columns], orientation: orientation,
-      storage: .mpo(
-        MPORecord(
-          rows: rows, columns: columns, shape: try MPOShape(rowFactors: i, columnFactors: j), bonds: bonds,
-          coreDType: core, relativeError: 0.25, svdRelativeError: 0.5, norm: 2,
-          entropies: bonds.map { Double($0) / 8 })))
-  }
-
   /// Writes it into an empty folder; the companions come from a folder beside it.
-  init(in folder: String, maximumShardBytes: Int = 5_000_000_000) throws {
-    records = [
-      try Self.matrix("f32.weight", .f32, .f32, rows: 6, columns: 8, [2, 3], [4, 2], [5]),
-      TensorRecord(name: "f32.bias", dtype: .f32, shape: [5], orientation: nil, storage: .dense),
-      try Self.matrix(
-        "padded", .f32, .f32, rows: 5, columns: 11, [2, 1, 3], [3, 2, 2], [4, 3], orientation: .inputOutput),
-      try Self.matrix("f64", .f64, .f64, rows: 4, columns: 4, [4, 1], [1, 4], [2]),
-      try Self.matrix("f16", .f16, .f16, rows: 6, columns: 4, [2, 3], [2, 2], [3]),
-      try Self.matrix("bf16", .bf16, .bf16, rows: 6, columns: 4, [3, 2], [2, 2], [4]),
-      try Self.matrix("mixed", .bf16, .f32, rows: 6, columns: 4, [3, 2], [2, 2], [4]),
-      try Self.matrix("kernel", .f32, .bf16, rows: 4, columns: 18, [2, 2], [3, 6], [6], shape: [4, 2, 3, 3]),
-      TensorRecord(
-        name: "tied weight", dtype: .f32, shape: [6, 8], orientation: nil, storage: .tied(to: "f32.weight")),
-      TensorRecord(name: "ids", dtype: .i64, shape: [1, 3], orientation: nil, storage: .dense),
-      TensorRecord(name: "flags", dtype: .bool, shape: [3], orientation: nil, storage: .dense),
-      TensorRecord(name: "scalar", dtype: .f16, shape: [], orientation: nil, storage: .dense),
-      TensorRecord(name: "empty", dtype: .f32, shape: [0, 4], orientation: nil, storage: .dense),
-      TensorRecord(name: "tied ids", dtype: .i64, shape: [1, 3], orientation: nil, storage: .tied(to: "ids")),
-      TensorRecord(name: "\"ünïcode\\\n", dtype: .u8, shape: [2], orientation: nil, storage: .dense),
-    ]
+  init(in folder: String, gauge: Gauge = .canonical, maximumShardBytes: Int = 5_000_000_000) throws {
+    var contents = CheckpointContents()
+    func matrix(
+      _ name: String, _ dtype: DType, _ core: DType, rows: Int, columns: Int, _ i: [Int], _ j: [Int], _ bonds: [Int],
+      shape: [Int]? = nil, orientation: TensorInfo.Orientation = .outputInput
+    ) throws {
+      contents.appendMatrix(
+        name, dtype, shape: shape ?? [rows, columns], orientation: orientation,
+        MatrixSplit(rows: rows, columns: columns, shape: try MPOShape(rowFactors: i, columnFactors: j)), bonds: bonds,
+        gauge: gauge, core: core, entropies: bonds.map { Double($0) / 8 }
+      ) {
+        ($0.relativeError, $0.svdRelativeError, $0.norm) = (0.25, 0.5, 2)
+      }
+    }
+    func dense(_ name: String, _ dtype: DType, _ shape: [Int]) {
+      contents.append(
+        TensorRecord(name: name, dtype: dtype, shape: shape, orientation: nil, storage: .dense(.plain(dtype))))
+    }
+    func tied(_ name: String, _ dtype: DType, _ shape: [Int], to other: String) {
+      contents.append(
+        TensorRecord(name: name, dtype: dtype, shape: shape, orientation: nil, storage: .tied(to: other)))
+    }
+    try matrix("f32.weight", .f32, .f32, rows: 6, columns: 8, [2, 3], [4, 2], [5])
+    dense("f32.bias", .f32, [5])
+    try matrix("padded", .f32, .f32, rows: 5, columns: 11, [2, 1, 3], [3, 2, 2], [4, 3], orientation: .inputOutput)
+    try matrix("f64", .f64, .f64, rows: 4, columns: 4, [4, 1], [1, 4], [2])
+    try matrix("f16", .f16, .f16, rows: 6, columns: 4, [2, 3], [2, 2], [3])
+    try matrix("bf16", .bf16, .bf16, rows: 6, columns: 4, [3, 2], [2, 2], [4])
+    try matrix("mixed", .bf16, .f32, rows: 6, columns: 4, [3, 2], [2, 2], [4])
+    try matrix("kernel", .f32, .bf16, rows: 4, columns: 18, [2, 2], [3, 6], [6], shape: [4, 2, 3, 3])
+    tied("tied weight", .f32, [6, 8], to: "f32.weight")
+    dense("ids", .i64, [1, 3])
+    dense("flags", .bool, [3])
+    dense("scalar", .f16, [])
+    dense("empty", .f32, [0, 4])
+    tied("tied ids", .i64, [1, 3], to: "ids")
+    dense("\"ünïcode\\\n", .u8, [2])
+    self.contents = contents
     let source = folder + ".source"
     try FileManager.default.createDirectory(atPath: source + "/1_Pooling", withIntermediateDirectories: true)
     for name in Self.companions {
@@ -71,9 +116,9 @@ struct SampleCheckpoint {
     }
     defer { try? FileManager.default.removeItem(atPath: source) }
 
-    let writer = try MPOCheckpointWriter(folder: folder, records: records, maximumShardBytes: maximumShardBytes)
+    let writer = try MPOCheckpointWriter(folder: folder, contents: contents, maximumShardBytes: maximumShardBytes)
     var generator = SeededGenerator(seed: 1)
-    for (index, record) in records.enumerated().reversed() {
+    for (index, record) in contents.tensors.enumerated().reversed() {
       switch record.storage {
       case .tied: continue
       case .dense:
@@ -82,27 +127,22 @@ struct SampleCheckpoint {
         }
         dense[record.name] = bytes
         try bytes.withUnsafeBytes { try writer.write($0, of: record) }
-      case .mpo(let mpo):
+      case .blocks:
+        let chain = try #require(contents.ordinaryOperator(of: record))
         if record.dtype == .f64 {
-          doubles[record.name] = try writer.write(
-            MPO<Double>.random(
-              rows: mpo.rows, columns: mpo.columns, shape: mpo.shape, bonds: mpo.bonds, seed: UInt64(index)),
-            of: record)
+          doubles[record.name] = try writer.write(MPO<Double>.random(chain, seed: UInt64(index)), of: chain)
         } else {
-          floats[record.name] = try writer.write(
-            MPO<Float>.random(
-              rows: mpo.rows, columns: mpo.columns, shape: mpo.shape, bonds: mpo.bonds, seed: UInt64(index)),
-            of: record)
+          floats[record.name] = try writer.write(MPO<Float>.random(chain, seed: UInt64(index)), of: chain)
         }
       }
     }
     try writer.finish(
-      records: records, generator: "tests 1.2.3",
+      generator: "tests 1.2.3",
       source: Manifest.Source(
         format: .safetensors,
         files: [FileFingerprint(file: "model.safetensors", bytes: 12, sha256: String(repeating: "a", count: 64))],
         metadata: ["format": "pt"]),
-      options: ["budget": "--ratio 0.5"], companions: Self.companions, from: source)
+      conversion: .ratio(0.5), companions: Self.companions, from: source)
   }
 }
 
@@ -120,6 +160,16 @@ struct ManifestText {
   var records: [[String: Any]] {
     get { object["tensors"] as? [[String: Any]] ?? [] }
     set { object["tensors"] = newValue }
+  }
+
+  var operators: [[String: Any]] {
+    get { object["operators"] as? [[String: Any]] ?? [] }
+    set { object["operators"] = newValue }
+  }
+
+  var cores: [[String: Any]] {
+    get { object["cores"] as? [[String: Any]] ?? [] }
+    set { object["cores"] = newValue }
   }
 
   func record(_ name: String) throws -> [String: Any] {

@@ -98,18 +98,18 @@ import Testing
   @Test func `a statistics file, and the metric it gave a checkpoint`() throws {
     let name = "encoder.layer.0.output.dense.weight"
     let statistics = temporary.path + "/stats.safetensors"
-    let scale = TensorInfo(name: name + ".input_scale", dtype: .f32, shape: [256])
+    let scale = TensorInfo(name: name + ".column_scale", dtype: .f32, shape: [256])
     let writer = try SafetensorsWriter(
       path: statistics, tensors: [scale],
       metadata: [
-        "format": "mpo-statistics", "version": "1", "samples": "7", "tokens": "1234",
+        "format": "mpo-statistics", "version": "2", "samples": "7", "tokens": "1234",
         "description": "of my\u{1b} texts",
       ])
     try (0..<256).map { Float(1 + $0 % 5) }.withUnsafeBytes { try writer.write($0, to: scale.name) }
     try writer.finish()
 
     let text = try Tool.run("inspect", statistics).output
-    #expect(text.contains("\(name)  identity        scale 256\n"))
+    #expect(text.contains("\(name)  outputs: identity  inputs: scale 256\n"))
     for part in ["of my\\u{1b} texts", "matrices    1\n", "samples     7\n", "tokens      1,234\n"] {
       #expect(text.contains(part), "'\(part)' is not in: \(text)")
     }

@@ -1,6 +1,7 @@
 import Checkpoints
 import Foundation
 import MPOCheckpoints
+import Recipes
 import Squeezing
 import TensorNetworks
 import TestSupport
@@ -122,7 +123,7 @@ import Testing
           lowered[index] -= 1
           guard lowered[index] > 0, candidate.shape.limitedBonds(lowered) == lowered else { continue }
           let saved = candidate.shape.parameterCount(bonds: bonds) - candidate.shape.parameterCount(bonds: lowered)
-          let error = profile.relativeErrorBound(bonds: lowered)
+          let error = try #require(profile.relativeErrorBound(bonds: lowered))
           let cost = error * error * Double(candidate.rows * candidate.columns) / Double(saved)
           if cost < best?.cost ?? .infinity { best = (cost, candidate.name, lowered) }
         }

@@ -1,6 +1,7 @@
 import Checkpoints
 import Foundation
 import MPOCheckpoints
+import Recipes
 import Squeezing
 import Testing
 

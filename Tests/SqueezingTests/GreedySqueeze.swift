@@ -7,14 +7,19 @@ struct GreedySqueeze {
   let layers: [LayerProfile]
   let groups: [[Int]]
   let criterion: SqueezeCriterion
+  let gauge: Gauge
   var minimumBond = 1
   /// Of each group; nil while it is dense.
   private(set) var bonds: [[Int]?]
 
-  init(_ layers: [LayerProfile], groups: [[Int]], criterion: SqueezeCriterion, minimumBond: Int = 1) {
+  init(
+    _ layers: [LayerProfile], groups: [[Int]], criterion: SqueezeCriterion, gauge: Gauge = .compact,
+    minimumBond: Int = 1
+  ) {
     self.layers = layers
     self.groups = groups
     self.criterion = criterion
+    self.gauge = gauge
     self.minimumBond = minimumBond
     bonds = groups.map { criterion == .error ? layers[$0[0]].shape.fullBonds : nil }
   }
@@ -55,12 +60,18 @@ struct GreedySqueeze {
 
   private func dense(_ group: Int) -> Int { layers[groups[group][0]].rows * layers[groups[group][0]].columns }
 
-  /// `Σ d_{k-1} i_k j_k d_k` of one member.
+  /// `Σ d_{k-1} i_k j_k d_k` of one member, without `Σ d_k²` in the gauge compact, with the singular values in the
+  /// gauge spectral.
   private func count(_ bonds: [Int], _ group: Int) -> Int {
     let shape = layers[groups[group][0]].shape
     let ends = [1] + bonds + [1]
-    return (0..<shape.siteCount).reduce(0) {
+    let elements = (0..<shape.siteCount).reduce(0) {
       $0 + ends[$1] * shape.rowFactors[$1] * shape.columnFactors[$1] * ends[$1 + 1]
+    }
+    return switch gauge {
+    case .compact: elements - bonds.map { $0 * $0 }.reduce(0, +)
+    case .canonical: elements
+    case .spectral: elements + bonds[max(1, shape.centralIndex) - 1]
     }
   }
 
@@ -72,8 +83,8 @@ struct GreedySqueeze {
   private func squaredError(_ bonds: [Int], _ group: Int) -> Double {
     groups[group].reduce(0) { sum, member in
       let layer = layers[member]
-      guard layer.norm > 0 else { return sum }
-      let discarded = zip(layer.spectra.spectra, bonds).flatMap { $0.dropFirst($1) }
+      guard layer.norm > 0, let spectra = layer.spectra?.spectra else { return sum }
+      let discarded = zip(spectra, bonds).flatMap { $0.dropFirst($1) }
       return sum + discarded.map { ($0 / layer.norm) * ($0 / layer.norm) }.sorted().reduce(0, +)
     }
   }

@@ -7,7 +7,7 @@ extension LayerProfile {
   /// The profile of a given matrix.
   init(_ name: String, of matrix: Matrix<Double>, shape: MPOShape) throws {
     self.init(
-      name: name, rows: matrix.rows, columns: matrix.columns, norm: matrix.norm, shape: shape,
+      name: name, split: MatrixSplit(rows: matrix.rows, columns: matrix.columns, shape: shape), norm: matrix.norm,
       spectra: try matrix.withView { try SingularSpectra(of: $0, shape: shape) },
       singularValues: try matrix.elements.withUnsafeBufferPointer {
         try Matrix.singularValues(of: $0, rows: matrix.rows, columns: matrix.columns)
@@ -29,8 +29,8 @@ extension LayerProfile {
     singularValues: [Double]? = nil
   ) -> LayerProfile {
     LayerProfile(
-      name: name, rows: rows ?? self.rows, columns: columns ?? self.columns, norm: norm ?? self.norm, shape: shape,
-      spectra: spectra.map { SingularSpectra($0) } ?? self.spectra,
+      name: name, split: MatrixSplit(rows: rows ?? self.rows, columns: columns ?? self.columns, shape: shape),
+      norm: norm ?? self.norm, spectra: spectra.map { SingularSpectra($0) } ?? self.spectra,
       singularValues: singularValues ?? self.singularValues)
   }
 }

@@ -139,6 +139,55 @@ import Testing
     #expect(w.withView { cut.squaredDistance(to: $0) }.squareRoot() <= 3e-6 * w.norm)
   }
 
+  @Test(arguments: [0x1p-1060, 1e-300, 1e-160, 1e-30, 1e30, 1e160, 1e300])
+  func `matrices whose squares vanish or overflow are decomposed like any other`(magnitude: Double) throws {
+    let shape = try MPOShape(rowFactors: [2, 4, 2, 2], columnFactors: [3, 2, 4, 2])
+    var generator = SeededGenerator(seed: 7)
+    let w = Matrix<Double>.random(rows: 32, columns: 48, using: &generator)
+    try checkScaled(w, shape, by: magnitude, tolerance: magnitude == 0x1p-1060 ? 1e-3 : 1e-12)
+    if magnitude > 1e-40, magnitude < 1e40 {
+      try checkScaled(w.converted(to: Float.self), shape, by: Float(magnitude), tolerance: 1e-5)
+    }
+  }
+
+  private func checkScaled<Scalar>(_ w: Matrix<Scalar>, _ shape: MPOShape, by scale: Scalar, tolerance: Double) throws {
+    let scaled = Matrix(rows: w.rows, columns: w.columns, elements: w.elements.map { $0 * scale })
+    let norm = scaled.withView { $0.norm }
+    #expect(abs(norm / Double(scale) / w.norm - 1) < tolerance)
+    for bonds in [[2, 7, 3], [6, 7, 4], [3, 20, 4], shape.fullBonds] {
+      let error = try w.withView { try MPO(decomposing: $0, shape: shape, bonds: bonds).relativeError(to: $0) }
+      let mpo = try scaled.withView { try MPO(decomposing: $0, shape: shape, bonds: bonds) }
+      let compact = try mpo.compacted()
+      #expect(abs(scaled.withView { mpo.relativeError(to: $0) } - error) < tolerance)
+      #expect(abs(scaled.withView { compact.mpo.relativeError(to: $0) } - error) < tolerance)
+    }
+    let expected = try w.withView { try SingularSpectra(of: $0, shape: shape) }
+    let spectra = try scaled.withView { try SingularSpectra(of: $0, shape: shape) }
+    for (found, reference) in zip(spectra.spectra, expected.spectra) {
+      for (a, b) in zip(found, reference) { #expect(abs(a / Double(scale) - b) < tolerance * w.norm) }
+    }
+    let values = try scaled.elements.withUnsafeBufferPointer {
+      try Matrix.singularValues(of: $0, rows: w.rows, columns: w.columns)
+    }
+    let known = try SingularValueDecomposition(of: w.converted(to: Double.self)).values
+    for (a, b) in zip(values, known) { #expect(abs(a / Double(scale) - b) < max(1e-7, tolerance) * w.norm) }
+  }
+
+  @Test func `sides that are not truncated keep the matrix's own order, bit by bit`() throws {
+    let shape = try MPOShape(rowFactors: [2, 3, 4, 2], columnFactors: [3, 2, 4, 3])
+    var generator = SeededGenerator(seed: 8)
+    let w = Matrix<Float>.random(rows: shape.rows, columns: shape.columns, using: &generator)
+    for bonds in [[6, 36, 3], [6, 20, 6], [4, 20, 6], [4, 20, 3]] {
+      let limited = shape.limitedBonds(bonds)
+      let mpo = try w.withView { try MPO(decomposing: $0, shape: shape, bonds: limited) }
+      for (bond, core) in zip(limited, mpo.cores) where core.leftBond * core.rowFactor * core.columnFactor == bond {
+        #expect(core.leftUnfolding == .identity(bond))
+      }
+      let last = mpo.cores[3]
+      #expect((last.rightUnfolding == .identity(6)) == (limited[2] == 6))
+    }
+  }
+
   @Test func `bonds for an error keep the measured error below it`() throws {
     let shape = try MPOShape(rowFactors: [4, 4, 4], columnFactors: [4, 4, 4])
     var generator = SeededGenerator(seed: 5)

@@ -15,7 +15,7 @@ import Testing
   }
 
   static let metrics: [(name: String, metric: Metric)] = [
-    ("identity", Metric()),
+    ("identity", .frobenius),
     ("inputs", Metric(columns: .full(spread(20, seed: 1)))),
     ("outputs", Metric(rows: .full(spread(12, seed: 2)))),
     ("both", Metric(rows: .full(spread(12, seed: 3)), columns: .full(spread(20, seed: 4)))),
@@ -42,11 +42,12 @@ import Testing
     name: String, metric: Metric
   ) throws {
     let wide = matrix(12, 20)
-    for (w, metric) in [(wide, metric), (wide.transposed(), Metric(rows: metric.columns, columns: metric.rows))] {
-      let values = try w.withView { try metric.singularValues(of: $0) }
+    for (w, metric) in [(wide, metric), (wide.transposed(), metric.transposed)] {
+      let prepared = try PreparedMetric(metric)
+      let values = try w.withView { try prepared.whitened($0)?.singularValues() ?? [] }
       #expect(values.count == 12)
       for rank in [1, 5, 12] {
-        let mpo = try w.withView { try MPO(lowRank: $0, rank: rank, metric: metric) }
+        let mpo = try lowRank(w, rank, prepared)
         let expected = values.dropFirst(rank).reduce(0) { $0 + $1 * $1 }
         #expect(abs(squaredError(mpo, w, metric) - expected) <= 1e-9 * values.reduce(0) { $0 + $1 * $1 })
         // The core that is not central is an isometry.
@@ -60,8 +61,8 @@ import Testing
   @Test func `no other factorisation of the rank is nearer in the metric`() throws {
     let metric = Self.metrics[3].metric
     let w = matrix(12, 20)
-    let best = try w.withView { try MPO(lowRank: $0, rank: 4, metric: metric) }
-    let plain = try w.withView { try MPO(lowRank: $0, rank: 4, metric: Metric()) }
+    let best = try lowRank(w, 4, PreparedMetric(metric))
+    let plain = try lowRank(w, 4, PreparedMetric(.frobenius))
     #expect(squaredError(best, w, metric) < squaredError(plain, w, metric))
     var options = RefinementOptions()
     options.maximumSteps = 2000
@@ -88,7 +89,7 @@ import Testing
       #expect(refined.bonds == start.bonds)
       last = error
     }
-    #expect(last < (metric.isIdentity ? 1.0 : 0.9) * squaredError(start, w, metric))
+    #expect(last < (metric == .frobenius ? 1.0 : 0.9) * squaredError(start, w, metric))
   }
 
   @Test func `padding is left out of the refined error`() throws {
@@ -103,7 +104,7 @@ import Testing
   @Test func `element weights: kept entries of a mask are fitted better`() throws {
     let w = matrix(12, 20)
     let mask = Matrix<Float>(rows: 12, columns: 20, elements: (0..<240).map { $0 % 3 == 0 ? 1 : 0 })
-    let metric = Metric(elements: mask)
+    let metric = Metric.elements(mask)
     let shape = MPOShape.lowRank(rows: 12, columns: 20)
     let start = try w.withView { try MPO(decomposing: $0, shape: shape, bonds: [4]) }
     let refined = w.withView { start.refined(toward: $0, metric: metric) }
@@ -115,14 +116,60 @@ import Testing
     var generator = SeededGenerator(seed: 8)
     let few = Matrix<Double>.random(rows: 20, columns: 5, using: &generator)
     let metric = Metric(columns: .full(few * few.transposed()))
-    #expect(throws: LinearAlgebraError.self) {
-      try w.withView { try metric.regularized(rowRidge: 0, columnRidge: -1e-3).singularValues(of: $0) }
-    }
-    let regular = metric.regularized(rowRidge: 1e-3, columnRidge: 1e-4)
-    let mpo = try w.withView { try MPO(lowRank: $0, rank: 6, metric: regular) }
+    #expect(throws: LinearAlgebraError.self) { try PreparedMetric(metric, rowRidge: 0, columnRidge: -1e-3) }
+    let prepared = try PreparedMetric(metric, rowRidge: 1e-3, columnRidge: 1e-4)
+    let mpo = try lowRank(w, 6, prepared)
     #expect(mpo.cores.allSatisfy { $0.elements.allSatisfy(\.isFinite) })
-    #expect(
-      squaredError(mpo, w, metric) < 1e-3
-        * squaredError(try w.withView { try MPO(lowRank: $0, rank: 1, metric: regular) }, w, metric))
+    #expect(squaredError(mpo, w, metric) < 1e-3 * squaredError(try lowRank(w, 1, prepared), w, metric))
+  }
+
+  @Test(arguments: metrics)
+  func `a prepared metric measures without its ridges`(name: String, metric: Metric) throws {
+    let wide = matrix(12, 20)
+    for (w, metric) in [(wide, metric), (wide.transposed(), metric.transposed)] {
+      let prepared = try PreparedMetric(metric, rowRidge: 0.7, columnRidge: 1e-2)
+      let mpo = try lowRank(w, 5, prepared)
+      let (error, total) = (squaredError(mpo, w, metric), metric.squaredNorm(of: w))
+      #expect(abs(prepared.squaredNorm(of: w) - total) <= 1e-12 * total)
+      let relative = w.withView { prepared.relativeError(of: mpo, to: $0) }
+      #expect(abs(relative * relative - error / total) <= 1e-12)
+      // What was kept of the whitened matrix gives the same factorisation.
+      let gram = try #require(w.withView { prepared.whitened($0) }).gram
+      #expect(abs(gram.squaredNorm - total) <= 1e-12 * total)
+      #expect(try #require(w.withView { prepared.whitened($0, gram: gram) }).lowRank(5) == mpo)
+    }
+  }
+
+  @Test func `a side that is zero is whitened as the identity and measures nothing`() throws {
+    let w = matrix(12, 20)
+    let zero = Matrix<Double>(rows: 20, columns: 20, elements: Array(repeating: 0, count: 400))
+    for side in [Metric.Side.full(zero), .diagonal(Array(repeating: 0, count: 20))] {
+      let prepared = try PreparedMetric(Metric(columns: side), columnRidge: 1e-4)
+      #expect(prepared.squaredNorm(of: w) <= 1e-12 * w.norm * w.norm)
+      let mpo = try lowRank(w, 3, prepared)
+      #expect(w.withView { prepared.relativeError(of: mpo, to: $0) } < 1)
+      let plain = try lowRank(w, 3, PreparedMetric(.frobenius))
+      #expect(difference(mpo.matrix(rows: 12, columns: 20), plain.matrix(rows: 12, columns: 20)) < 1e-12)
+    }
+  }
+
+  @Test func `weights of elements are not whitened and measured as they are`() throws {
+    let w = matrix(12, 20)
+    let weights = Matrix<Float>(rows: 12, columns: 20, elements: (0..<240).map { Float($0 % 7) })
+    let prepared = try PreparedMetric(.elements(weights))
+    #expect(w.withView { prepared.whitened($0) == nil })
+    let expected = zip(w.elements, weights.elements).reduce(0) { $0 + $1.0 * $1.0 * Double($1.1) }
+    #expect(abs(prepared.squaredNorm(of: w) - expected) <= 1e-12 * expected)
+  }
+
+  private func lowRank(_ w: Matrix<Double>, _ rank: Int, _ metric: PreparedMetric) throws -> MPO<Double> {
+    try #require(w.withView { metric.whitened($0) }).lowRank(rank)
+  }
+}
+
+extension Metric {
+  fileprivate var transposed: Metric {
+    guard case .sides(let rows, let columns) = self else { return self }
+    return Metric(rows: columns, columns: rows)
   }
 }

@@ -127,7 +127,8 @@ def _calibrate(options: argparse.Namespace) -> None:
     statistics.save(options.output, dtype={"f32": "float32", "f64": "float64"}[options.dtype])
     print(
         f"{options.output}: {len(statistics.matrices)} matrices, {statistics.samples} samples, "
-        f"{statistics.tokens} tokens"
+        f"{statistics.tokens} tokens; the rows of {len(statistics.input_rows or [])} matrices are inputs, "
+        "the columns of the others"
     )
 
 

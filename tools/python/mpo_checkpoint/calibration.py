@@ -113,12 +113,14 @@ def collect_statistics(
         for module, mode in training.items():
             module.training = mode
 
-    statistics = Statistics({}, samples, tokens, description)
+    statistics = Statistics({}, samples, tokens, description, input_rows=[])
     for weight in weights:
         tensors = weight.tensors(samples * passes)
         statistics.tensors.update(tensors)
         if not tensors:
             statistics.skipped.append(weight.name)
+        elif weight.reads_rows:
+            statistics.input_rows.append(weight.name)
     return statistics
 
 
@@ -263,12 +265,17 @@ class _Weight:
     def __init__(self, name: str, uses: list[_Use]):
         self.name, self.uses = name, uses
 
+    @property
+    def reads_rows(self) -> bool:
+        """Whether the rows are the inputs, as the first use has it."""
+        return self.uses[0].kind is not Kind.LINEAR
+
     def tensors(self, gradients: int) -> dict[str, np.ndarray]:
         parts = [factors for use in self.uses if (factors := use.factors(gradients)) is not None]
         if not parts:
             return {}
         rows, columns = parts[0] if len(parts) == 1 else _one_product(parts)
-        return {**_entries(f"{self.name}.output", rows), **_entries(f"{self.name}.input", columns)}
+        return {**_entries(f"{self.name}.row", rows), **_entries(f"{self.name}.column", columns)}
 
 
 def _one_product(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

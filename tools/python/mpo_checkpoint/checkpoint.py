@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from .errors import CheckpointError
-from .manifest import Manifest, TensorRecord
-from .packing import dequantized, unpacked
+from .manifest import Manifest
+from .packing import unpacked
+from .records import Basis, CoreRecord, OperatorRecord, TensorRecord
 from .safetensors_file import Entry, read_entries
 
 
 class MPOCheckpoint:
     """An MPO checkpoint open for reading; its files are mapped.
 
-    Opening it checks everything FORMAT.md asks a reader to, but the checksums of the shards.
+    Opening it checks everything FORMAT.md asks a reader to, but the checksums of the shards and what is found when an
+    array is read; `verify` checks those.
+
+    Attributes:
+        tensors, operators, cores: the records of the manifest, by name.
     """
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
         self.manifest = Manifest.read(self.path)
-        self.records = {record.name: record for record in self.manifest.tensors}
+        self.tensors, self.operators, self.cores = self.manifest.tensors, self.manifest.operators, self.manifest.cores
         self._entries: dict[str, Entry] = {}
         for shard in self.manifest.shards:
             for name, entry in read_entries(self.path / shard).items():
@@ -32,59 +39,130 @@ class MPOCheckpoint:
         self._check_entries()
 
     def __iter__(self) -> Iterator[TensorRecord]:
-        return iter(self.manifest.tensors)
+        return iter(self.tensors.values())
 
     def _check_entries(self) -> None:
-        rest = set(self._entries)
-        for record in self:
-            for name, (dtype, shape) in record.entries.items():
-                if name not in rest:
-                    raise CheckpointError(self.path, f"{name} is missing from the shards")
-                rest.remove(name)
-                packed, entry = record.packed.get(name), self._entries[name]
-                expected = (dtype, shape) if packed is None else ("U8", (packed["bytes"],))
-                if (entry.dtype, entry.shape) != expected:
-                    found = f"{entry.dtype} {list(entry.shape)}"
-                    raise CheckpointError(
-                        f"{self.path}: {name}", f"is {found}, the manifest calls for {expected[0]} {list(expected[1])}"
-                    )
-        if rest:
+        expected = self.manifest.entries()
+        for name, (dtype, shape) in expected.items():
+            if name not in self._entries:
+                raise CheckpointError(self.path, f"{name} is missing from the shards")
+            entry = self._entries[name]
+            if (entry.dtype, entry.shape) != (dtype, shape):
+                raise CheckpointError(
+                    f"{self.path}: {name}",
+                    f"is {entry.dtype} {list(entry.shape)}, the manifest calls for {dtype} {list(shape)}",
+                )
+        if rest := self._entries.keys() - expected.keys():
             raise CheckpointError(self.path, f"{min(rest)} is in the shards but not in the manifest")
 
-    def holder(self, record: TensorRecord) -> TensorRecord:
-        """The record that holds the elements: itself, or the one it is tied to."""
-        return record if record.tied_to is None else self.records[record.tied_to]
+    def verify(self) -> None:
+        """Compares the checksum of every file, reads every core and restores every tensor.
 
-    def entries(self, record: TensorRecord) -> list[Entry]:
-        """The cores of a tensor kept as cores, a quantised one as F32; the tensor itself of one kept dense."""
-        entries = self.stored_entries(record)
-        if record.scales_shape is not None:
-            *entries, scales = entries
-            where = f"{self.path}: {list(record.entries)[-1]}"
-            entries[record.central] = dequantized(entries[record.central], scales, where)
-        return entries
+        Raises:
+            CheckpointError: for what is damaged.
+        """
+        self.manifest.check_checksums()
+        for name in self.cores:
+            self.core(name)
+        for tensor in self:
+            if tensor.kind == "dense":
+                self.dense(tensor)
 
-    def stored_entries(self, record: TensorRecord) -> list[Entry]:
-        """The entries that the record calls for, unpacked."""
-        return [
-            unpacked(self._entries[name], record.packed[name], f"{self.path}: {name}")
+    def holder(self, tensor: TensorRecord) -> TensorRecord:
+        """The tensor that holds the elements: itself, or the one it is tied to."""
+        return tensor if tensor.tied_to is None else self.tensors[tensor.tied_to]
+
+    def entries(self, record: TensorRecord | CoreRecord) -> dict[str, Entry]:
+        """The entries of a core or a dense tensor, unpacked, by name."""
+        return {
+            name: unpacked(self._entries[name], record.packed[name], f"{self.path}: {name}")
             if name in record.packed
             else self._entries[name]
             for name in record.entries
-        ]
+        }
+
+    def core(self, name: str) -> np.ndarray:
+        """A core, whole: F64 as float64, permutations as integers, all else as float32.
+
+        Raises:
+            CheckpointError: for one that is damaged.
+        """
+        core, where = self.cores[name], f"{self.path}: {name}"
+        array = core.encoding.decode(self.entries(core), name, core.shape, where)
+        if core.role == "permutation":
+            indices = array.astype(np.int64)
+            if not np.array_equal(np.sort(indices), np.arange(len(indices))):
+                raise CheckpointError(where, "is a permutation that does not have every index once; convert the model again")
+            return indices
+        return array
+
+    def chain(self, operator: OperatorRecord) -> list[np.ndarray]:
+        """The cores ``[d, i, j, d']`` of an operator, singular values multiplied into the central one."""
+        cores = [self.core(name) for name in operator.cores]
+        if operator.singular_values is not None:
+            sigma = self.core(operator.singular_values)
+            central = cores[operator.central]
+            cores[operator.central] = central * (sigma if operator.central == 0 else sigma[:, None, None, None])
+        return cores
+
+    def matrix(self, operator: OperatorRecord, dtype: type = np.float32) -> np.ndarray:
+        """``[I, J]``, multiplied out in a dtype, or in float64 where a core is F64."""
+        cores = [core.astype(np.result_type(core, dtype), copy=False) for core in self.chain(operator)]
+        matrix = matrix_of(cores, operator.matrix_shape)
+        matrix = self._with_basis(matrix, operator.row_basis)
+        return self._with_basis(matrix.T, operator.column_basis).T
+
+    def _with_basis(self, matrix: np.ndarray, basis: Basis) -> np.ndarray:
+        if basis.basis is not None:
+            matrix = self.core(basis.basis) @ matrix
+        if basis.permutation is not None:
+            matrix = matrix[self.core(basis.permutation)]
+        return matrix if basis.scale is None else self.core(basis.scale)[:, None] * matrix
+
+    def dense(self, tensor: TensorRecord) -> Entry:
+        """The elements of a dense tensor in its dtype."""
+        assert tensor.encoding is not None
+        entries = self.entries(tensor)
+        if (tensor.encoding.kind, tensor.encoding.dtype) == ("plain", tensor.dtype):
+            return entries[tensor.name]
+        values = tensor.encoding.decode(entries, tensor.name, tensor.shape, f"{self.path}: {tensor.name}")
+        return Entry.of(values, tensor.dtype)
 
     def tensor(self, name: str) -> np.ndarray:
-        """A tensor, restored: of its source's dtype, but float32 for BF16, which NumPy does not have."""
-        if name not in self.records:
+        """A tensor, restored: of its source's dtype, but float32 for BF16, which NumPy does not have.
+
+        Raises:
+            CheckpointError: for a name that is not there, and for what is damaged.
+        """
+        if name not in self.tensors:
             raise CheckpointError(self.path, f"has no tensor {name}")
-        record = self.records[name]
-        holder = self.holder(record)
-        entries = self.entries(holder)
+        return self._restored(self.tensors[name], {})
+
+    def _restored(self, tensor: TensorRecord, matrices: dict[str, np.ndarray]) -> np.ndarray:
+        holder = self.holder(tensor)
         if holder.kind == "dense":
-            return entries[0].numpy()
-        dtype = {"F64": np.float64, "F16": np.float16}.get(record.dtype, np.float32)
-        cores = [entry.numpy().astype(np.result_type(entry.numpy(), np.float32, dtype)) for entry in entries]
-        return matrix_of(cores, holder.matrix_shape).reshape(record.shape).astype(dtype)
+            return self.dense(holder).numpy()
+        dtype = {"F64": np.float64, "F16": np.float16}.get(holder.dtype, np.float32)
+
+        own = {}
+        for name in holder.operators:
+            own[name] = matrices.get(name)
+            if own[name] is None:
+                own[name] = self.matrix(self.operators[name], np.result_type(dtype, np.float32).type)
+            if name in self._shared_operators:
+                matrices[name] = own[name]
+        blocks = []
+        for block in holder.blocks:
+            terms = [own[term.operator][slice(*term.rows), slice(*term.columns)] for term in block]
+            blocks.append(sum(terms[1:], start=terms[0]))
+        result = np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+        return np.ascontiguousarray(result).reshape(tensor.shape).astype(dtype)
+
+    @cached_property
+    def _shared_operators(self) -> set[str]:
+        """Operators that several tensors are made of."""
+        counts = Counter(name for tensor in self for name in tensor.operators)
+        return {name for name, count in counts.items() if count > 1}
 
 
 def load_dense(path: Path | str) -> dict[str, np.ndarray]:
@@ -97,11 +175,12 @@ def load_dense(path: Path | str) -> dict[str, np.ndarray]:
         CheckpointError: for what is no valid MPO checkpoint.
     """
     checkpoint = MPOCheckpoint(path)
-    return {record.name: checkpoint.tensor(record.name) for record in checkpoint}
+    matrices: dict[str, np.ndarray] = {}
+    return {tensor.name: checkpoint._restored(tensor, matrices) for tensor in checkpoint}
 
 
 def matrix_of(cores: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    """``[I, J]`` from cores ``[d_k, i_k, j_k, d_{k+1}]``, the padding clipped."""
+    """``[I, J]`` from cores ``[d, i, j, d']``, the padding clipped."""
     result = np.ones((1, 1, 1, 1), cores[0].dtype)
     for core in cores:
         left, rows, columns, bond = result.shape

@@ -10,3 +10,7 @@ class CheckpointError(ValueError):
 
     def __init__(self, where: Path | str, reason: str):
         super().__init__(f"{where}: {reason}")
+
+
+class Contradiction(ValueError):
+    """What a manifest says against the format; `Manifest.read` makes a `CheckpointError` of it."""

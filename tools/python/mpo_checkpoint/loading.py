@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from .checkpoint import MPOCheckpoint
 from .errors import CheckpointError
 from .layers import Kind, kind_of
-from .manifest import TensorRecord
-from .modules import MPOConv1D, MPOEmbedding, MPOLinear, MPOWeight
+from .modules import Constant, MPOConv1D, MPOEmbedding, MPOLinear, MPOMatrix
 from .names import checkpoint_name
+from .records import TensorRecord
+from .safetensors_file import FLOATING
 from .torch_entries import tensor_of
+from .weights import WeightBuilder, stored_count
 
 Trainable = Literal["auxiliary", "all", "central", "none"]
 
@@ -29,7 +31,7 @@ class LoadedCheckpoint:
     Attributes:
         path: the checkpoint's folder.
         digest: of its manifest.
-        names: tensors of the model, and paths of its `MPOWeight`s, to names in the checkpoint.
+        names: tensors of the model, and paths of its `MPOMatrix`es, to names of tensors in the checkpoint.
         report: what was loaded, and what of it is trained.
     """
 
@@ -43,28 +45,35 @@ class LoadedCheckpoint:
 class LoadReport:
     """Parameters by role, those that are trained among them, and names that found no counterpart.
 
-    Roles: ``central`` and ``auxiliary`` cores, ``vectors`` (biases, norms), ``matrices`` (stored dense) and ``new``
-    (of the model, not in the checkpoint).
+    Roles: ``central`` and ``auxiliary`` cores, ``bases`` (with permutations and scales; never trained), ``vectors`` (biases,
+    norms), ``matrices`` (stored dense) and ``new`` (of the model, not in the checkpoint).
+
+    Attributes:
+        parameters: numbers the model holds. Whole cores have more numbers than the gauge compact stores.
+        trainable: those of them that require gradients: what an optimizer moves.
+        parameters_stored: numbers the checkpoint stores of what was loaded, and new ones.
+        parameters_before: numbers of the dense model.
     """
 
     parameters: Counter[str] = field(default_factory=Counter)
     trainable: Counter[str] = field(default_factory=Counter)
+    parameters_stored: int = 0
     parameters_before: int = 0
     new: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     restored: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        lines = [f"{'parameters':10} {'stored':>12} {'trained':>12}"]
-        for role in ("central", "auxiliary", "vectors", "matrices", "new"):
+        lines = [f"{'parameters':10} {'held':>12} {'trained':>12}"]
+        for role in ("central", "auxiliary", "bases", "vectors", "matrices", "new"):
             if self.parameters[role]:
                 lines.append(f"{role:10} {self.parameters[role]:12,} {self.trainable[role]:12,}")
-        stored, trained = self.parameters.total(), self.trainable.total()
-        lines.append(f"{'all':10} {stored:12,} {trained:12,}")
+        held, trained = self.parameters.total(), self.trainable.total()
+        lines.append(f"{'all':10} {held:12,} {trained:12,}")
         if self.parameters_before:
             lines.append(
-                f"The dense model has {self.parameters_before:,}: {stored / self.parameters_before:.1%} are stored, "
-                f"{trained / self.parameters_before:.1%} trained."
+                f"The dense model has {self.parameters_before:,}: {self.parameters_stored / self.parameters_before:.1%} are "
+                f"stored ({self.parameters_stored:,}), {trained / self.parameters_before:.1%} trained."
             )
         for what, names in (
             ("Not in the checkpoint, left as they were", self.new),
@@ -87,29 +96,33 @@ def load_into(
 ) -> LoadReport:
     """Loads an MPO checkpoint into a model of the dense architecture, in place.
 
-    Layers whose weight is kept as cores are replaced by layers made of cores; layers that share a weight share its
-    cores. Cores and tensors take the dtype and the device of what they replace: a half-precision checkpoint is trained in
-    float32 in a float32 model, and `save` rounds once. A weight used by a layer that has no such counterpart is restored
-    to dense.
+    Layers whose weight is made of operators are replaced by layers made of cores; operators that share a core share one
+    parameter. Cores and tensors take the dtype and the device of what they replace: a half-precision checkpoint is trained
+    in float32 in a float32 model, and `save` rounds once. A weight used by a layer that has no such counterpart is
+    restored to dense.
+
+    Where cores are trained, an operator in the gauge compact is made canonical first (by QR, in float64): isometries beside
+    a centre that carries the weight. One that shares a core with another keeps its cores, whole. For inference a low-rank
+    operator stays compact, see `CompactMPOWeight`.
 
     Args:
         model: a model as it is built from its configuration; its values do not matter.
         path: the checkpoint's folder.
-        trainable: which cores are trained. Parameters the checkpoint doesn't have (a new head) always are. Of a low-rank
+        trainable: which cores are trained; bases never are. Parameters the checkpoint doesn't have always are. Of a low-rank
             matrix (two sites) one factor counts as central, the other as auxiliary: train ``"all"`` of such checkpoints.
         vectors: whether biases, norms and other vectors are trained; by default unless ``trainable`` is ``"none"``.
         matrices: whether matrices stored dense are trained; by default only if ``trainable`` is ``"all"``.
-        keeps_matrix: whether layers may keep the matrix of their cores in memory, see `MPOWeight`.
+        keeps_matrix: whether layers may keep the matrix of their cores in memory, see `MPOMatrix`.
 
     Raises:
         CheckpointError: for what is no valid checkpoint, or one of another architecture.
     """
     if trainable not in ("auxiliary", "all", "central", "none"):
         raise ValueError(f"trainable is '{trainable}', not auxiliary, all, central or none")
-    if hasattr(model, "mpo_source") or any(isinstance(module, MPOWeight) for module in model.modules()):
+    if hasattr(model, "mpo_source") or any(isinstance(module, MPOMatrix) for module in model.modules()):
         raise ValueError("the model is made of cores already; build a new one, or use load_state_dict")
     checkpoint = MPOCheckpoint(path)
-    loader = _Loader(model, checkpoint, keeps_matrix)
+    loader = _Loader(model, checkpoint, WeightBuilder(checkpoint, trainable != "none", keeps_matrix))
     loader.replace_layers()
     loader.copy_tensors()
     report = loader.report(
@@ -159,20 +172,19 @@ def from_pretrained(
 class _Loader:
     """One load of a checkpoint into a model."""
 
-    def __init__(self, model: nn.Module, checkpoint: MPOCheckpoint, keeps_matrix: bool):
-        self.model, self.checkpoint, self.keeps_matrix = model, checkpoint, keeps_matrix
+    def __init__(self, model: nn.Module, checkpoint: MPOCheckpoint, builder: WeightBuilder):
+        self.model, self.checkpoint, self.builder = model, checkpoint, builder
         self.prefix = getattr(model, "base_model_prefix", "")
         self.names: dict[str, str] = {}
         self.restored: list[str] = []
         self.new: list[str] = []
 
     def _record(self, model_name: str) -> TensorRecord | None:
-        name = checkpoint_name(model_name, self.checkpoint.records, self.prefix)
-        return None if name is None else self.checkpoint.records[name]
+        name = checkpoint_name(model_name, self.checkpoint.tensors, self.prefix)
+        return None if name is None else self.checkpoint.tensors[name]
 
     def replace_layers(self) -> None:
         """Puts layers made of cores in the place of those whose weight is kept as cores."""
-        weights: dict[str, MPOWeight] = {}
         for members in _weights_of_layers(self.model).values():
             records = [record for path, _, _ in members if (record := self._record(_join(path, "weight")))]
             if not records:
@@ -183,16 +195,14 @@ class _Loader:
                 continue
             if not all(_has_counterpart(self.model, path, module) for path, module, _ in members):
                 continue
-            if record.name not in weights:
-                cores = [tensor_of(entry).to(dense) for entry in self.checkpoint.entries(record)]
-                weights[record.name] = MPOWeight(cores, record.shape, record.central, self.keeps_matrix)
+            weight = self.builder.weight(record, dense)
             for path, module, kind in members:
                 own = self._record(_join(path, "weight")) or record
                 self.names[_join(path, "weight")] = own.name
                 if path == "":
                     raise CheckpointError(self.checkpoint.path, "the model is a single layer; put it into a module")
                 parent, _, child = path.rpartition(".")
-                self.model.get_submodule(parent)._modules[child] = _counterpart(module, kind, weights[record.name])
+                self.model.get_submodule(parent)._modules[child] = _counterpart(module, kind, weight)
 
     def copy_tensors(self) -> None:
         """Copies what is not in layers made of cores."""
@@ -212,7 +222,7 @@ class _Loader:
                 self.restored.append(record.name)
                 value = torch.from_numpy(self.checkpoint.tensor(record.name))
             else:
-                value = tensor_of(self.checkpoint.entries(holder)[0])
+                value = tensor_of(self.checkpoint.dense(holder))
             with torch.no_grad():
                 tensor.copy_(value)
         if problems:
@@ -224,9 +234,8 @@ class _Loader:
         """Decides what is trained, and counts it."""
         roles: dict[nn.Parameter, str] = {}
         for module in self.model.modules():
-            if isinstance(module, MPOWeight):
-                roles.update({core: "auxiliary" for core in module.auxiliary_cores})
-                roles[module.central_core] = "central"
+            if isinstance(module, MPOMatrix):
+                roles |= dict.fromkeys(module.auxiliary_cores, "auxiliary") | dict.fromkeys(module.central_cores, "central")
         new = set(self.new)
         learning = {
             "central": trainable in ("central", "all"),
@@ -241,14 +250,15 @@ class _Loader:
             parameter.requires_grad_(learning[role] and parameter.is_floating_point())
             report.parameters[role] += parameter.numel()
             report.trainable[role] += parameter.numel() if parameter.requires_grad else 0
+        constants = (module for module in self.model.modules() if isinstance(module, Constant))
+        report.parameters["bases"] = sum(constant.value.numel() for constant in constants)
+        tensors = self.checkpoint.tensors
         used = set(self.names.values())
-        used |= {self.checkpoint.holder(self.checkpoint.records[name]).name for name in used}
-        report.unused = [record.name for record in self.checkpoint if record.name not in used]
-        holders = {self.checkpoint.holder(self.checkpoint.records[name]).name for name in used}
+        holders = {self.checkpoint.holder(tensors[name]).name for name in used}
+        report.unused = [tensor.name for tensor in self.checkpoint if tensor.name not in used | holders]
+        report.parameters_stored = report.parameters["new"] + stored_count(self.checkpoint, holders)
         report.parameters_before = report.parameters["new"] + sum(
-            prod(self.checkpoint.records[name].shape)
-            for name in holders
-            if self.checkpoint.records[name].dtype in ("F64", "F32", "F16", "BF16")
+            prod(tensors[name].shape) for name in holders if tensors[name].dtype in FLOATING
         )
         return report
 
@@ -273,7 +283,7 @@ def _has_counterpart(model: nn.Module, path: str, module: nn.Module) -> bool:
     return type(module) is nn.Linear or type(module).__name__ == "Conv1D"
 
 
-def _counterpart(module: nn.Module, kind: Kind, weight: MPOWeight) -> nn.Module:
+def _counterpart(module: nn.Module, kind: Kind, weight: MPOMatrix) -> nn.Module:
     if kind is Kind.LINEAR:
         layer: nn.Module = MPOLinear(weight, module.bias)
     elif kind is Kind.CONV1D:
@@ -285,7 +295,7 @@ def _counterpart(module: nn.Module, kind: Kind, weight: MPOWeight) -> nn.Module:
 
 def dense_tensors(model: nn.Module) -> dict[Tensor, list[str]]:
     """Parameters and persistent buffers that are not cores, with their names: several where they are tied."""
-    cores = {core for module in model.modules() if isinstance(module, MPOWeight) for core in module.cores}
+    cores = {core for module in model.modules() if isinstance(module, MPOMatrix) for core in module.parameters()}
     names: dict[Tensor, list[str]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if isinstance(tensor, Tensor) and tensor not in cores:

@@ -4,154 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .errors import CheckpointError
-from .packing import packing_problem
-from .safetensors_file import BITS, FLOATING, element_bytes
+from .errors import CheckpointError, Contradiction
+from .records import CoreRecord, OperatorRecord, TensorRecord
+from .safetensors_file import FLOATING, element_bytes
 
 NAME = "manifest.json"
 FORMAT = "mpo-checkpoint"
-VERSION = "1.0"
+VERSION = "2.0"
 _BLANK_DIGEST = "0" * 64
-
-
-@dataclass
-class TensorRecord:
-    """One tensor of the source: a view of its JSON object, whose members were checked.
-
-    Attributes:
-        raw: the object itself, with members this reader does not know.
-    """
-
-    raw: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        return self.raw["name"]
-
-    @property
-    def kind(self) -> str:
-        """``mpo``, ``dense`` or ``tied``."""
-        return self.raw["kind"]
-
-    @property
-    def dtype(self) -> str:
-        return self.raw["dtype"]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.raw["shape"])
-
-    @property
-    def tied_to(self) -> str | None:
-        return self.raw.get("tied_to") if self.kind == "tied" else None
-
-    @property
-    def matrix_shape(self) -> tuple[int, int]:
-        return tuple(self.raw["matrix_shape"])
-
-    @property
-    def row_factors(self) -> tuple[int, ...]:
-        return tuple(self.raw["row_factors"])
-
-    @property
-    def column_factors(self) -> tuple[int, ...]:
-        return tuple(self.raw["column_factors"])
-
-    @property
-    def bonds(self) -> tuple[int, ...]:
-        return tuple(self.raw["bonds"])
-
-    @property
-    def central(self) -> int:
-        return self.raw["central"]
-
-    @property
-    def core_shapes(self) -> list[tuple[int, int, int, int]]:
-        """``[d_k, i_k, j_k, d_{k+1}]`` of every core."""
-        bonds = (1, *self.bonds, 1)
-        return list(zip(bonds, self.row_factors, self.column_factors, bonds[1:]))
-
-    @property
-    def scales_shape(self) -> tuple[int, ...] | None:
-        """The shape of the scales of a central core of I8."""
-        shape = self.raw.get("central_scales") if self.kind == "mpo" else None
-        return None if shape is None else tuple(shape)
-
-    @property
-    def packed(self) -> dict[str, dict[str, Any]]:
-        """What is said of the entries that are stored packed, by name."""
-        return {member["name"]: member for member in self.raw.get("packed") or []}
-
-    @property
-    def entries(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Dtype and shape of the entries that belong to the tensor, unpacked, by name: cores, then scales."""
-        if self.kind == "dense":
-            return {self.name: (self.dtype, self.shape)}
-        if self.kind == "tied":
-            return {}
-        names = [f"{self.name}.cores.{k}" for k in range(len(self.core_shapes))]
-        entries = {name: (self.raw["core_dtype"], shape) for name, shape in zip(names, self.core_shapes)}
-        if self.scales_shape is not None:
-            central = names[self.central]
-            entries[central] = ("I8", entries[central][1])
-            entries[f"{central}.scales"] = ("F32", self.scales_shape)
-        return entries
-
-    def problem(self) -> str | None:
-        """What contradicts the format; None if nothing does."""
-        if self.kind not in ("mpo", "dense", "tied"):
-            return f"is of an unknown kind '{self.kind}'; update mpo_checkpoint"
-        if self.dtype not in BITS:
-            return f"has an unknown dtype '{self.dtype}'"
-        if not _are_sizes(self.raw["shape"], least=0) or prod(self.shape) >= 2**57:
-            return f"has the shape {self.raw['shape']}, which no tensor has"
-        if self.kind == "tied":
-            return None if isinstance(self.raw.get("tied_to"), str) else "is tied to nothing"
-        if self.kind == "mpo" and (problem := self._mpo_problem()):
-            return problem
-        return packing_problem(self.raw.get("packed") or [], self.entries)
-
-    def _mpo_problem(self) -> str | None:
-        lists = ("matrix_shape", "padded_shape", "row_factors", "column_factors", "bonds")
-        if bad := [name for name in lists if not _are_sizes(self.raw.get(name), least=1)]:
-            return f"has no valid '{bad[0]}'"
-        rows, columns = self.row_factors, self.column_factors
-        if len(rows) != len(columns) or len(rows) < 2 or len(self.bonds) != len(rows) - 1:
-            return "has row factors, column factors and bonds of different numbers of sites"
-        if len(self.matrix_shape) != 2 or prod(self.matrix_shape) != prod(self.shape):
-            return f"has a matrix {list(self.matrix_shape)} of another size than its shape {list(self.shape)}"
-        padded = [prod(rows), prod(columns)]
-        if self.raw["padded_shape"] != padded or any(p < m for p, m in zip(padded, self.matrix_shape)):
-            return f"has a padded shape {self.raw['padded_shape']} that its factors or its matrix contradict"
-        if max(padded) >= 2**31:
-            return f"has a padded shape {padded} with a side of 2^31 or more"
-        if self.raw.get("core_dtype") not in FLOATING or self.dtype not in FLOATING:
-            return f"is {self.dtype} with cores of {self.raw.get('core_dtype')}; both must be floating point"
-        if not isinstance(self.raw.get("central"), int) or not 0 <= self.central < len(rows):
-            return f"has no central core '{self.raw.get('central')}'"
-        for left, i, j, right in self.core_shapes:
-            if right > left * i * j or left > i * j * right:
-                return f"has bonds {list(self.bonds)}, more than its factors allow"
-        scales, core = self.raw.get("central_scales"), self.core_shapes[self.central]
-        if scales is not None and not (
-            _are_sizes(scales, least=1) and len(scales) == 4 and all(s in (1, c) for s, c in zip(scales, core))
-        ):
-            return f"has scales {scales} that do not broadcast to its central core {list(core)}"
-        return None
+_FREE_EXPANSION = 1 << 28
+_EXPANSION = 1 << 16
+"""How many elements a matrix may have: so many at any rate, and so many for each value that is stored of it."""
 
 
 @dataclass
 class Manifest:
-    """``manifest.json``, checked: a view of its object."""
+    """``manifest.json``, checked.
+
+    Attributes:
+        raw: the JSON object, with the members that this reader does not know.
+        tensors: by name, in the order of the source; ``operators`` and ``cores`` likewise.
+    """
 
     path: Path
     raw: dict[str, Any]
-    tensors: list[TensorRecord]
+    tensors: dict[str, TensorRecord]
+    operators: dict[str, OperatorRecord]
+    cores: dict[str, CoreRecord]
 
     @property
     def shards(self) -> list[str]:
@@ -174,43 +60,95 @@ class Manifest:
         content = path.read_bytes()
         try:
             raw = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise CheckpointError(path, "is not valid JSON") from None
         if not isinstance(raw, dict) or raw.get("format") != FORMAT:
             raise CheckpointError(path, "is not the manifest of an MPO checkpoint")
         version = str(raw.get("version"))
+        if version.partition(".")[0] == "1":
+            raise CheckpointError(path, f"has version {version}: it was made by an unreleased version; convert the model again")
         if version.partition(".")[0] != VERSION.partition(".")[0]:
             raise CheckpointError(path, f"has version {version}; this reads version {VERSION}: update mpo_checkpoint")
         digest = str(raw.get("manifest_sha256"))
         if len(digest) != 64 or content.count(digest.encode()) != 1 or _digest(content, digest) != digest:
-            raise CheckpointError(path, "was changed after it was written: its SHA-256 is another")
+            raise CheckpointError(path, "was changed after it was written: its SHA-256 is another; convert the model again")
         try:
-            manifest = cls(path, raw, [TensorRecord(dict(tensor)) for tensor in raw["tensors"]])
+            cores = _by_name("core", map(CoreRecord.parse, raw["cores"]))
+            operators = _by_name("operator", map(OperatorRecord.parse, raw["operators"]))
+            tensors = _by_name("tensor", (TensorRecord.parse(tensor, operators) for tensor in raw["tensors"]))
+            manifest = cls(path, raw, tensors, operators, cores)
             manifest._check()
+        except Contradiction as contradiction:
+            raise CheckpointError(path, str(contradiction)) from None
         except (KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(path, f"lacks a member, or has one of a wrong type ({error})") from None
         return manifest
 
+    def entries(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Dtype and shape of all entries, as they are in the shards: the packed ones as bytes."""
+        entries = {}
+        for record in (*self.tensors.values(), *self.cores.values()):
+            for name, entry in record.entries.items():
+                if name in entries:
+                    raise Contradiction(f"{name} is the name of two entries")
+                entries[name] = ("U8", (record.packed[name]["bytes"],)) if name in record.packed else entry
+        return entries
+
     def _check(self) -> None:
-        records: dict[str, TensorRecord] = {}
-        for record in self.tensors:
-            if problem := record.problem():
-                raise CheckpointError(self.path, f"{record.name} {problem}")
-            if record.name in records:
-                raise CheckpointError(self.path, f"{record.name} has two records")
-            records[record.name] = record
-        for record in self.tensors:
-            if record.tied_to is None:
+        for tensor in self.tensors.values():
+            if tensor.tied_to is None:
                 continue
-            target = records.get(record.tied_to)
+            target = self.tensors.get(tensor.tied_to)
             if target is None or target.kind == "tied":
-                raise CheckpointError(self.path, f"{record.name} is tied to {record.tied_to}, which holds no elements")
-            if (target.dtype, target.shape) != (record.dtype, record.shape):
-                raise CheckpointError(self.path, f"{record.name} is tied to {record.tied_to}, of other dtype or shape")
+                raise Contradiction(f"{tensor.name} is tied to {tensor.tied_to}, which holds no elements")
+            if (target.dtype, target.shape) != (tensor.dtype, tensor.shape):
+                raise Contradiction(f"{tensor.name} is tied to {tensor.tied_to}, of other dtype or shape")
+        if both := self.tensors.keys() & self.cores.keys():
+            raise Contradiction(f"{min(both)} is the name of two things, a tensor and a core")
+        for operator in self.operators.values():
+            self._check_cores(operator)
+        for kind, there, named in (
+            ("operator", self.operators, (name for tensor in self.tensors.values() for name in tensor.operators)),
+            ("core", self.cores, (name for operator in self.operators.values() for name in operator.core_names)),
+        ):
+            if unused := there.keys() - set(named):
+                raise Contradiction(f"the {kind} {min(unused)} is not named by anything")
+        self._check_expansion()
+        self.entries()
         if not self.shards:
-            raise CheckpointError(self.path, "lists no shards")
+            raise Contradiction("the manifest lists no shards")
         for file in self.raw["shards"] + self.raw["companions"]:
             _check_file(self.path.parent, file["name"], file["bytes"])
+
+    def _check_cores(self, operator: OperatorRecord) -> None:
+        where = f"the operator {operator.name}"
+        for name, role, shape in operator.places():
+            core = self.cores.get(name)
+            if core is None:
+                raise Contradiction(f"{where} names the core {name}, which is not there")
+            if (core.role, core.shape) != (role, shape):
+                raise Contradiction(
+                    f"{where} names the core {name} as its {role} of the shape {list(shape)}; its role is {core.role}, "
+                    f"its shape {list(core.shape)}"
+                )
+        if operator.gauge == "compact":
+            for site, name in enumerate(operator.cores):
+                if self.cores[name].encoding.pivots != operator.pivot_side(site):
+                    raise Contradiction(f"{where} is compact, but its core {name} has no pivots on the side of the centre")
+
+    def _check_expansion(self) -> None:
+        def check(what: str, elements: int, operators: Iterable[str]) -> None:
+            named = {core for name in operators for core in self.operators[name].cores}
+            stored = sum(self.cores[core].value_count for core in named)
+            if elements > _FREE_EXPANSION + _EXPANSION * stored:
+                raise Contradiction(f"{what} would expand {stored} values stored to {elements} elements, more than 2^28 + 2^16 each")
+
+        for operator in self.operators.values():
+            largest = max(prod(operator.padded_shape), *map(prod, operator.core_shapes))
+            check(f"the operator {operator.name}", largest, [operator.name])
+        for tensor in self.tensors.values():
+            if tensor.kind == "mpo":
+                check(tensor.name, prod(tensor.matrix_shape), tensor.operators)
 
     def check_checksums(self) -> None:
         """Reads every file whole and compares its SHA-256 with the manifest's."""
@@ -218,6 +156,15 @@ class Manifest:
             path = self.path.parent / file["name"]
             if fingerprint(path, file["name"])["sha256"] != file["sha256"]:
                 raise CheckpointError(path, "was changed after it was written: its SHA-256 is another")
+
+
+def _by_name(kind: str, records: Iterable[Any]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for record in records:
+        if record.name in result:
+            raise Contradiction(f"{record.name} is the name of two {kind}s")
+        result[record.name] = record
+    return result
 
 
 def write_manifest(path: Path, raw: dict[str, Any]) -> None:
@@ -228,34 +175,31 @@ def write_manifest(path: Path, raw: dict[str, Any]) -> None:
     path.write_bytes(blank.replace(f'"manifest_sha256": "{_BLANK_DIGEST}"'.encode(), f'"manifest_sha256": "{digest}"'.encode(), 1))
 
 
-def totals(records: list[TensorRecord]) -> dict[str, Any]:
-    """The sums over a checkpoint's records, of which none is packed."""
-    entries = [entry for record in records for entry in record.entries.values()]
-    before = sum(prod(record.shape) for record in records)
-    counts = {record.name: _parameter_count(record) for record in records}
-    stored = sum(counts.values())
-    matrices = [record for record in records if record.kind == "mpo"]
+def totals(tensors: Mapping[str, TensorRecord], cores: Mapping[str, CoreRecord]) -> dict[str, Any]:
+    """The sums over a checkpoint's tensors and cores, of which none is packed; each core counts once."""
+    records = (*tensors.values(), *cores.values())
+    dense = [tensor for tensor in tensors.values() if tensor.kind == "dense"]
+    before = sum(prod(tensor.shape) for tensor in tensors.values())
+    counts: Counter[str] = Counter()
+    for core in cores.values():
+        counts[core.role] += core.value_count
+    stored = sum(prod(tensor.shape) for tensor in dense) + counts.total()
     result = {
         "parameters_before": before,
         "parameters_stored": stored,
-        "parameters_trainable": sum(counts[record.name] for record in records if record.dtype in FLOATING)
-        - sum(prod(record.core_shapes[record.central]) for record in matrices),
-        "bytes_before": sum(element_bytes(record.dtype, record.shape) for record in records),
-        "bytes_stored": sum(element_bytes(dtype, shape) for dtype, shape in entries),
+        "parameters_trainable": sum(prod(tensor.shape) for tensor in dense if tensor.dtype in FLOATING)
+        + counts["auxiliary"]
+        + counts["singular_values"],
+        "bytes_before": sum(element_bytes(tensor.dtype, tensor.shape) for tensor in tensors.values()),
+        "bytes_stored": sum(element_bytes(*entry) for record in records for entry in record.entries.values()),
         "ratio": stored / max(1, before),
     }
-    measured = [(r.raw.get("relative_error"), r.raw.get("norm")) for r in matrices]
+    measured = [(t.raw.get("relative_error"), t.raw.get("norm")) for t in tensors.values() if t.kind == "mpo"]
     if all(error is not None and norm is not None for error, norm in measured):
         norms = sum(norm**2 for _, norm in measured)
         errors = sum((error * norm) ** 2 for error, norm in measured)
         result["relative_error"] = (errors / norms) ** 0.5 if norms else 0.0
     return result
-
-
-def _parameter_count(record: TensorRecord) -> int:
-    """Elements that are stored of a tensor, but for scales."""
-    shapes = record.core_shapes if record.kind == "mpo" else [shape for _, shape in record.entries.values()]
-    return sum(map(prod, shapes))
 
 
 def fingerprint(path: Path, name: str) -> dict[str, Any]:
@@ -274,10 +218,6 @@ def _streamed_digest(file: Any) -> Any:
 
 def _digest(content: bytes, recorded: str) -> str:
     return hashlib.sha256(content.replace(recorded.encode(), _BLANK_DIGEST.encode())).hexdigest()
-
-
-def _are_sizes(value: Any, least: int) -> bool:
-    return isinstance(value, list) and all(type(size) is int and size >= least for size in value)
 
 
 def _check_file(folder: Path, name: str, size: int) -> None:

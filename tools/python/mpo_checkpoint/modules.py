@@ -1,7 +1,8 @@
-"""Layers whose weight is a matrix product operator, with the state-dict keys of the format.
+"""Layers whose weight is made of matrix product operators.
 
 The weight of a layer is a module with the cores as its parameters, so that ``weight.cores.0`` is both the key in a
-model's state dict and the end of the entry's name in the checkpoint.
+model's state dict and the end of the entry's name in the checkpoint. Modules may share cores: one `torch.nn.Parameter` in
+several places.
 """
 
 from __future__ import annotations
@@ -14,31 +15,101 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from . import contraction
+from .records import Term
 
 
-class MPOWeight(nn.Module):
-    """A matrix ``[I, J]`` as a chain of cores.
+class Constant(nn.Module):
+    """A tensor that moves with the model and is neither trained nor in its state dict; modules may share it."""
+
+    def __init__(self, value: Tensor):
+        super().__init__()
+        self.register_buffer("value", value, persistent=False)
+
+
+class SideBasis(nn.Module):
+    """What stands between a side of a matrix, of size n, and its chain: ``D U`` in ``D_r U_r C U_cᵀ D_c``; frozen.
+
+    Args:
+        basis: ``U [n, n]``, orthogonal.
+        permutation: instead of it, integers p ``[n]``: row a of ``U C`` is row ``p[a]`` of ``C``.
+        scale: the diagonal of ``D [n]``.
+    """
+
+    def __init__(self, basis: Constant | None = None, permutation: Constant | None = None, scale: Constant | None = None):
+        super().__init__()
+        self.basis, self.permutation, self.scale = basis, permutation, scale
+
+    @property
+    def cost(self) -> int:
+        """Multiplications for one vector."""
+        return sum(part.value.numel() for part in (self.basis, self.scale) if part is not None)
+
+    def enter(self, x: Tensor) -> Tensor:
+        """``x D U`` of rows ``x [..., n]``: from the side to the chain."""
+        if self.scale is not None:
+            x = x * self.scale.value
+        if self.permutation is not None:
+            x = x[..., torch.argsort(self.permutation.value)]
+        return x if self.basis is None else x @ self.basis.value
+
+    def leave(self, x: Tensor) -> Tensor:
+        """``x Uᵀ D`` of rows ``x [..., n]``: from the chain to the side."""
+        if self.basis is not None:
+            x = x @ self.basis.value.T
+        if self.permutation is not None:
+            x = x[..., self.permutation.value]
+        return x if self.scale is None else x * self.scale.value
+
+
+class MPOMatrix(nn.Module):
+    """A matrix ``[I, J]`` made of matrix product operators: `MPOWeight`, `CompactMPOWeight` or `MPOBlockWeight`.
 
     A product is computed through the cores or with the matrix, whichever takes fewer multiplications for the batch at
     hand. Where no gradient is wanted, the matrix is kept once it was built, until a core changes (what is written to
     ``core.data`` goes unnoticed: call `clear_cache`).
 
     Args:
-        cores: ``[d_k, i_k, j_k, d_{k+1}]``.
-        shape: ``(I, J)``, not larger than the products of the factors.
-        central: index of the central core.
+        shape: ``(I, J)``.
         keeps_matrix: whether the matrix may be kept.
     """
 
-    def __init__(self, cores: Sequence[Tensor], shape: tuple[int, int], central: int, keeps_matrix: bool = True):
+    def __init__(self, shape: tuple[int, int], keeps_matrix: bool):
         super().__init__()
-        self.cores = nn.ParameterList(
-            core if isinstance(core, nn.Parameter) else nn.Parameter(core) for core in cores
-        )
-        self.matrix_shape = tuple(shape)
-        self.central = central
+        self.matrix_shape = (int(shape[0]), int(shape[1]))
         self.keeps_matrix = keeps_matrix
         self._kept: tuple[Any, Tensor] | None = None
+
+    # What a kind of weight says of itself; costs are in multiplications.
+
+    @property
+    def operators(self) -> list[MPOWeight]:
+        """The operators it is made of."""
+        raise NotImplementedError
+
+    def built(self) -> Tensor:
+        """The matrix ``[I, J]``, anew; differentiable in the cores."""
+        raise NotImplementedError
+
+    def build_cost(self) -> int:
+        raise NotImplementedError
+
+    def product(self, x: Tensor, transposed: bool) -> Tensor:
+        """``x Wᵀ`` of ``x [batch, J]``, or ``x W`` of ``x [batch, I]``, through the cores."""
+        raise NotImplementedError
+
+    def product_cost(self, transposed: bool) -> int:
+        """Of `product` for a batch of one."""
+        raise NotImplementedError
+
+    def looked_up(self, ids: Tensor) -> Tensor:
+        """The rows ``[n, J]`` at ``ids [n]``, through the cores."""
+        raise NotImplementedError
+
+    def lookup_cost(self) -> int:
+        """Of `looked_up` for one row."""
+        raise NotImplementedError
+
+    # What layers and models ask
 
     @property
     def shape(self) -> torch.Size:
@@ -46,44 +117,43 @@ class MPOWeight(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.cores[0].dtype
+        return next(self.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
-        return self.cores[0].device
-
-    @property
-    def central_core(self) -> nn.Parameter:
-        return self.cores[self.central]
+        return next(self.parameters()).device
 
     @property
     def auxiliary_cores(self) -> list[nn.Parameter]:
-        return [core for k, core in enumerate(self.cores) if k != self.central]
+        """Each once."""
+        cores = [core for op in self.operators for k, core in enumerate(op.cores) if k != op.central]
+        return list(dict.fromkeys(cores))
+
+    @property
+    def central_cores(self) -> list[nn.Parameter]:
+        """Each once."""
+        return list(dict.fromkeys(operator.cores[operator.central] for operator in self.operators))
 
     def matrix(self) -> Tensor:
         """``[I, J]``; differentiable in the cores."""
         if not self._may_keep:
-            return self._matrix()
-        key = [(core.data_ptr(), core.dtype, 0 if core.is_inference() else core._version) for core in self.cores]
+            return self.built()
+        key = [(p.data_ptr(), p.dtype, 0 if p.is_inference() else p._version) for p in self.parameters()]
         if self._kept is None or self._kept[0] != key:
             with torch.inference_mode(False), torch.no_grad():
-                self._kept = key, self._matrix()
+                self._kept = key, self.built()
         return self._kept[1]
-
-    def _matrix(self) -> Tensor:
-        rows, columns = self.matrix_shape
-        return contraction.matrix(list(self.cores))[:rows, :columns].contiguous()
 
     @property
     def _may_keep(self) -> bool:
-        learning = any(core.requires_grad for core in self.cores)
+        learning = any(core.requires_grad for core in self.parameters())
         return self.keeps_matrix and not (learning and (self.training or torch.is_grad_enabled()))
 
     def clear_cache(self) -> None:
         """Forgets the matrix."""
         self._kept = None
 
-    def train(self, mode: bool = True) -> MPOWeight:
+    def train(self, mode: bool = True) -> MPOMatrix:
         self.clear_cache()
         return super().train(mode)
 
@@ -95,9 +165,7 @@ class MPOWeight(nn.Module):
         inputs, outputs = self.matrix_shape if transposed else self.matrix_shape[::-1]
         flat = x.reshape(-1, inputs)
         if not self._is_matrix_cheaper(len(flat), transposed):
-            cores = contraction.transposed(self.cores) if transposed else list(self.cores)
-            padded = functional.pad(flat, (0, self._padded(cores) - inputs))
-            result = contraction.apply(cores, padded)[:, :outputs]
+            result = self.product(flat, transposed)
             result = result if bias is None else result + bias
         else:
             matrix = self.matrix()
@@ -109,39 +177,251 @@ class MPOWeight(nn.Module):
         unique, inverse = torch.unique(ids, return_inverse=True)
         if len(unique) and not 0 <= int(unique[0]) <= int(unique[-1]) < self.matrix_shape[0]:
             raise IndexError(f"row {int(unique[0])} or {int(unique[-1])} is not one of {self.matrix_shape[0]}")
-        shapes = self._shapes()
-        if len(unique) * contraction.rows_cost(shapes) > contraction.matrix_cost(shapes):
-            return functional.embedding(ids, self._matrix())
-        columns = self.matrix_shape[1]
-        return functional.embedding(inverse, contraction.rows(list(self.cores), unique)[:, :columns])
+        if len(unique) * self.lookup_cost() > self.build_cost():
+            return functional.embedding(ids, self.built())
+        return functional.embedding(inverse, self.looked_up(unique))
 
     def _is_matrix_cheaper(self, batch: int, transposed: bool) -> bool:
-        shapes = self._shapes()
-        if transposed:
-            shapes = [(left, j, i, right) for left, i, j, right in shapes]
-        building = 0 if self._may_keep else contraction.matrix_cost(shapes)
-        return building + batch * self.shape.numel() <= batch * contraction.apply_cost(shapes)
+        building = 0 if self._may_keep else self.build_cost()
+        return building + batch * self.shape.numel() <= batch * self.product_cost(transposed)
+
+
+class MPOWeight(MPOMatrix):
+    """A matrix ``[I, J]`` as a chain of whole cores: an operator.
+
+    Args:
+        cores: ``[d, i, j, d']``.
+        shape: ``(I, J)``, not larger than the products of the factors.
+        central: index of the central core.
+        keeps_matrix: whether the matrix may be kept, see `MPOMatrix`.
+        row_basis, column_basis: what stands between the chain and the sides of the matrix.
+    """
+
+    def __init__(
+        self,
+        cores: Sequence[Tensor],
+        shape: tuple[int, int],
+        central: int,
+        keeps_matrix: bool = True,
+        row_basis: SideBasis | None = None,
+        column_basis: SideBasis | None = None,
+    ):
+        super().__init__(shape, keeps_matrix)
+        self.cores = nn.ParameterList(core if isinstance(core, nn.Parameter) else nn.Parameter(core) for core in cores)
+        self.central = central
+        self.row_basis, self.column_basis = row_basis, column_basis
+
+    @property
+    def operators(self) -> list[MPOWeight]:
+        return [self]
+
+    @property
+    def central_core(self) -> nn.Parameter:
+        return self.cores[self.central]
+
+    def whole_cores(self) -> list[Tensor]:
+        """``[d, i, j, d']``."""
+        return list(self.cores)
+
+    def built(self) -> Tensor:
+        rows, columns = self.matrix_shape
+        matrix = contraction.matrix(self.whole_cores())[:rows, :columns]
+        if self.row_basis is not None:
+            matrix = self.row_basis.leave(matrix.T).T
+        return (matrix if self.column_basis is None else self.column_basis.leave(matrix)).contiguous()
+
+    def build_cost(self) -> int:
+        rows, columns = self.matrix_shape
+        return contraction.matrix_cost(self._shapes()) + self._basis_cost(columns, rows)
+
+    def product(self, x: Tensor, transposed: bool) -> Tensor:
+        before, after = (self.row_basis, self.column_basis) if transposed else (self.column_basis, self.row_basis)
+        x = x if before is None else before.enter(x)
+        x = self._chain_product(x, transposed)
+        return x if after is None else after.leave(x)
+
+    def product_cost(self, transposed: bool) -> int:
+        return contraction.apply_cost(_turned(self._shapes(), transposed)) + self._basis_cost(1, 1)
+
+    def looked_up(self, ids: Tensor) -> Tensor:
+        if self.row_basis is not None and self.row_basis.basis is not None:
+            rows = self._chain_product(self.row_basis.basis.value[ids], transposed=True)
+        else:
+            has_permutation = self.row_basis is not None and self.row_basis.permutation is not None
+            rows = self._chain_rows(self.row_basis.permutation.value[ids] if has_permutation else ids)
+        if self.row_basis is not None and self.row_basis.scale is not None:
+            rows = self.row_basis.scale.value[ids, None] * rows
+        return rows if self.column_basis is None else self.column_basis.leave(rows)
+
+    def lookup_cost(self) -> int:
+        is_product = self.row_basis is not None and self.row_basis.basis is not None
+        cost = contraction.apply_cost(_turned(self._shapes(), True)) if is_product else contraction.rows_cost(self._shapes())
+        return cost + self._basis_cost(0, 1)
+
+    def _chain_product(self, x: Tensor, transposed: bool) -> Tensor:
+        """`product` without the bases."""
+        inputs, outputs = self.matrix_shape if transposed else self.matrix_shape[::-1]
+        cores = contraction.transposed(self.cores) if transposed else list(self.cores)
+        padded = 1
+        for core in cores:
+            padded *= core.shape[2]
+        return contraction.apply(cores, functional.pad(x, (0, padded - inputs)))[:, :outputs]
+
+    def _chain_rows(self, ids: Tensor) -> Tensor:
+        return contraction.rows(list(self.cores), ids)[:, : self.matrix_shape[1]]
+
+    def _basis_cost(self, row_vectors: int, column_vectors: int) -> int:
+        sides = (self.row_basis, row_vectors), (self.column_basis, column_vectors)
+        return sum(basis.cost * count for basis, count in sides if basis is not None)
 
     def _shapes(self) -> list[tuple[int, int, int, int]]:
         return [tuple(core.shape) for core in self.cores]
 
-    @staticmethod
-    def _padded(cores: Sequence[Tensor]) -> int:
-        columns = 1
-        for core in cores:
-            columns *= core.shape[2]
-        return columns
-
     def extra_repr(self) -> str:
         rows, columns = self.matrix_shape
-        bonds = [core.shape[3] for core in self.cores][:-1]
-        return f"{rows} × {columns}, bonds {bonds}, central {self.central}"
+        return f"{rows} × {columns}, bonds {[shape[3] for shape in self._shapes()][:-1]}, central {self.central}"
+
+
+class CompactMPOWeight(MPOWeight):
+    """A low-rank matrix, two sites ``(I, 1) × (1, J)``, in the gauge compact: the auxiliary core without its identity.
+
+    Of the auxiliary side's n elements d are pivots. Outputs there are those of the central core, the n − d others are
+    combinations of them: d · (I + J − d) multiplications for a product, fewer than with the matrix at any rank.
+
+    Args:
+        values: of the auxiliary core: ``[I − d, d]`` where the second core is central, ``[d, J − d]`` otherwise.
+        pivots: ``[d]``, ascending.
+        central_core: ``[d, 1, J, 1]``, or ``[1, I, 1, d]``.
+    """
+
+    def __init__(
+        self,
+        values: Tensor,
+        pivots: Tensor,
+        central_core: Tensor,
+        central: int,
+        keeps_matrix: bool = True,
+        row_basis: SideBasis | None = None,
+        column_basis: SideBasis | None = None,
+    ):
+        rest = values.shape[0] if central == 1 else values.shape[1]
+        outer, inner = len(pivots) + rest, central_core.shape[2] if central == 1 else central_core.shape[1]
+        cores = [values, central_core] if central == 1 else [central_core, values]
+        super().__init__(cores, (outer, inner) if central == 1 else (inner, outer), central, keeps_matrix, row_basis, column_basis)
+        is_rest = torch.ones(outer, dtype=torch.bool, device=pivots.device)
+        is_rest[pivots] = False
+        others = is_rest.nonzero()[:, 0]
+        self.register_buffer("pivots", pivots, persistent=False)
+        self.register_buffer("others", others, persistent=False)
+        self.register_buffer("places", torch.argsort(torch.cat([pivots, others])), persistent=False)
+
+    def whole_cores(self) -> list[Tensor]:
+        count, central = len(self.pivots), self.cores[self.central]
+        identity = torch.eye(count, dtype=self.dtype, device=self.device)
+        outer = torch.cat([identity, self._values])[self.places]
+        return [outer[None, :, None], central] if self.central == 1 else [central, outer.T[:, None, :, None]]
+
+    @property
+    def _values(self) -> Tensor:
+        """``[n − d, d]``, on either side."""
+        return self.cores[0] if self.central == 1 else self.cores[1].T
+
+    def _chain_product(self, x: Tensor, transposed: bool) -> Tensor:
+        if transposed == (self.central == 1):  # the inputs are the pivoted side
+            inner = x[:, self.pivots] + x[:, self.others] @ self._values
+            return inner @ self._central_matrix().T
+        inner = x @ self._central_matrix()
+        return torch.cat([inner, inner @ self._values.T], -1)[:, self.places]
+
+    def _central_matrix(self) -> Tensor:
+        """``[inner side, d]``."""
+        central = self.cores[self.central]
+        return central[:, 0, :, 0].T if self.central == 1 else central[0, :, 0]
+
+    def product_cost(self, transposed: bool) -> int:
+        return sum(core.numel() for core in self.cores) + self._basis_cost(1, 1)
+
+    def _chain_rows(self, ids: Tensor) -> Tensor:
+        if self.central == 0:
+            inner = self._central_matrix()[ids]
+            return torch.cat([inner, inner @ self._values.T], -1)[:, self.places]
+        places, count = self.places[ids], len(self.pivots)
+        pivots, others = (places < count).nonzero()[:, 0], (places >= count).nonzero()[:, 0]
+        inner = torch.zeros(len(ids), count, dtype=self.dtype, device=self.device)
+        inner = inner.index_put((pivots, places[pivots]), inner.new_ones(())).index_put((others,), self._values[places[others] - count])
+        return inner @ self._central_matrix().T
+
+    def _shapes(self) -> list[tuple[int, int, int, int]]:
+        rows, columns, count = *self.matrix_shape, len(self.pivots)
+        return [(1, rows, 1, count), (count, 1, columns, 1)]
+
+
+class MPOBlockWeight(MPOMatrix):
+    """A matrix ``[I, J]`` of blocks, stacked along the rows; a block is a sum of ranges of operators.
+
+    Args:
+        operators: by name; weights may share them.
+        blocks: each a list of terms that are added.
+    """
+
+    def __init__(self, operators: dict[str, MPOWeight], blocks: Sequence[Sequence[Term]], keeps_matrix: bool = True):
+        super().__init__((sum(block[0].shape[0] for block in blocks), blocks[0][0].shape[1]), keeps_matrix)
+        self._names = list(operators)
+        self.parts = nn.ModuleList(operators.values())
+        self.blocks = [[(self._names.index(term.operator), term) for term in block] for block in blocks]
+
+    @property
+    def operators(self) -> list[MPOWeight]:
+        return list(self.parts)
+
+    def built(self) -> Tensor:
+        matrices = [part.built() for part in self.parts]
+        return torch.cat([sum(matrices[k][slice(*t.rows), slice(*t.columns)] for k, t in block) for block in self.blocks])
+
+    def build_cost(self) -> int:
+        return sum(part.build_cost() for part in self.parts)
+
+    def product(self, x: Tensor, transposed: bool) -> Tensor:
+        sizes = [block[0][1].shape[0] for block in self.blocks]
+        inputs = x.split(sizes, -1) if transposed else [x] * len(sizes)
+        results = []
+        for part, block in zip(inputs, self.blocks):
+            terms = [self._term_product(self.parts[k], term, part, transposed) for k, term in block]
+            results.append(sum(terms[1:], start=terms[0]))
+        return sum(results[1:], start=results[0]) if transposed else torch.cat(results, -1)
+
+    @staticmethod
+    def _term_product(operator: MPOWeight, term: Term, x: Tensor, transposed: bool) -> Tensor:
+        (rows, columns), (all_rows, all_columns) = (term.rows, term.columns), operator.matrix_shape
+        (begin, end), size, (first, last) = (rows, all_rows, columns) if transposed else (columns, all_columns, rows)
+        return operator.product(functional.pad(x, (begin, size - end)), transposed)[:, first:last]
+
+    def product_cost(self, transposed: bool) -> int:
+        return sum(self.parts[k].product_cost(transposed) for block in self.blocks for k, _ in block)
+
+    def looked_up(self, ids: Tensor) -> Tensor:
+        result = torch.zeros(len(ids), self.matrix_shape[1], dtype=self.dtype, device=self.device)
+        start = 0
+        for block in self.blocks:
+            size = block[0][1].shape[0]
+            here = ((ids >= start) & (ids < start + size)).nonzero()[:, 0]
+            for k, term in block:
+                rows = self.parts[k].looked_up(ids[here] - start + term.rows[0])
+                result = result.index_add(0, here, rows[:, slice(*term.columns)])
+            start += size
+        return result
+
+    def lookup_cost(self) -> int:
+        return max(sum(self.parts[k].lookup_cost() for k, _ in block) for block in self.blocks)
+
+    def extra_repr(self) -> str:
+        return f"{self.matrix_shape[0]} × {self.matrix_shape[1]}, blocks {len(self.blocks)}"
 
 
 class MPOLinear(nn.Module):
-    """``y = x Wᵀ + b``, as `torch.nn.Linear`, with ``W [out, in]`` as cores."""
+    """``y = x Wᵀ + b``, as `torch.nn.Linear`, with ``W [out, in]`` made of operators."""
 
-    def __init__(self, weight: MPOWeight, bias: Tensor | None = None):
+    def __init__(self, weight: MPOMatrix, bias: Tensor | None = None):
         super().__init__()
         self.out_features, self.in_features = weight.matrix_shape
         self.weight = weight
@@ -152,9 +432,9 @@ class MPOLinear(nn.Module):
 
 
 class MPOConv1D(nn.Module):
-    """``y = x W + b``, as GPT-2's ``Conv1D``, with ``W [in, out]`` as cores."""
+    """``y = x W + b``, as GPT-2's ``Conv1D``, with ``W [in, out]`` made of operators."""
 
-    def __init__(self, weight: MPOWeight, bias: Tensor | None = None):
+    def __init__(self, weight: MPOMatrix, bias: Tensor | None = None):
         super().__init__()
         self.nx, self.nf = weight.matrix_shape
         self.weight = weight
@@ -165,12 +445,12 @@ class MPOConv1D(nn.Module):
 
 
 class MPOEmbedding(nn.Module):
-    """``y = W[id]``, as `torch.nn.Embedding`, with ``W [vocabulary, features]`` as cores.
+    """``y = W[id]``, as `torch.nn.Embedding`, with ``W [vocabulary, features]`` made of operators.
 
     The row of ``padding_idx`` is whatever the cores say; it can't be left out of training.
     """
 
-    def __init__(self, weight: MPOWeight, padding_idx: int | None = None):
+    def __init__(self, weight: MPOMatrix, padding_idx: int | None = None):
         super().__init__()
         self.num_embeddings, self.embedding_dim = weight.matrix_shape
         self.padding_idx = padding_idx
@@ -178,6 +458,10 @@ class MPOEmbedding(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.weight.rows(ids)
+
+
+def _turned(shapes: contraction.Shapes, transposed: bool) -> contraction.Shapes:
+    return [(left, j, i, right) for left, i, j, right in shapes] if transposed else shapes
 
 
 def _parameter(tensor: Tensor | None) -> nn.Parameter | None:

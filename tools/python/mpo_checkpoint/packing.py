@@ -1,4 +1,4 @@
-"""How entries of a checkpoint are stored: packed in shuffled, deflated blocks, or quantised."""
+"""Packing: entries as shuffled, deflated blocks."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _INFLATED_BYTES = 1032
 
 
 def packing_problem(packed: Any, entries: Mapping[str, tuple[str, tuple[int, ...]]]) -> str | None:
-    """What contradicts the format in a record's member ``packed``; None if nothing does.
+    """What contradicts the format in the member ``packed`` of a core or a dense tensor; None if nothing does.
 
     Args:
-        entries: dtype and shape of the record's entries, unpacked, by name.
+        entries: dtype and shape of its entries, unpacked, by name.
     """
     if not isinstance(packed, list) or not all(isinstance(member, dict) for member in packed):
         return "has a 'packed' that is no list of objects"
     names = [member.get("name") for member in packed]
     for member, name in zip(packed, names):
         if not isinstance(name, str) or name not in entries or names.count(name) > 1:
-            return f"packs '{name}', which is no entry of the tensor, or twice"
+            return f"packs '{name}', which is no entry of its own, or twice"
         dtype, shape = entries[name]
         if member.get("codec") != CODEC:
             return f"packs '{name}' with the unknown codec '{member.get('codec')}'; update mpo_checkpoint"
@@ -85,18 +85,6 @@ def unpacked(stored: Entry, packed: Mapping[str, Any], where: str) -> Entry:
     else:
         unpack(0)
     return Entry(dtype, shape, result)
-
-
-def dequantized(core: Entry, scales: Entry, where: str) -> Entry:
-    """The elements of a quantised core, F32.
-
-    Raises:
-        CheckpointError: for scales that are none.
-    """
-    values = scales.numpy()
-    if not (np.isfinite(values).all() and (values >= 0).all()):
-        raise CheckpointError(where, "has a scale that is negative or not finite; convert the model again")
-    return Entry.of(core.numpy().astype(np.float32) * values, "F32")
 
 
 def _inflated(data: np.ndarray, count: int, where: str) -> np.ndarray:

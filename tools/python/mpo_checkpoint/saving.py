@@ -4,45 +4,58 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import __version__
+from . import __version__, gauge as gauges
 from .checkpoint import MPOCheckpoint
+from .encoding import Encoding
 from .errors import CheckpointError
 from .loading import LoadedCheckpoint, dense_tensors
-from .manifest import NAME, TensorRecord, fingerprint, totals, write_manifest
-from .modules import MPOWeight
+from .manifest import NAME, VERSION, fingerprint, totals, write_manifest
+from .modules import MPOMatrix, MPOWeight
+from .records import GAUGES, CoreRecord, OperatorRecord, TensorRecord
 from .safetensors_file import Entry, write_entries
-from .torch_entries import entry_of, tensor_of
+from .torch_entries import digest_of, entry_of, tensor_of
+from .weights import shared_cores
 
 SHARD = "tensors.safetensors"
 _INDEX = SHARD + ".index.json"
 _ERRORS = ("relative_error", "metric_relative_error")
 
+Gauge = Literal["compact", "canonical", "spectral"]
 
-def save(model: nn.Module, path: Path | str, *, force: bool = False) -> None:
+
+def save(model: nn.Module, path: Path | str, *, gauge: Gauge | None = None, force: bool = False) -> None:
     """Writes a model that `load_into` or `from_pretrained` made as an MPO checkpoint.
 
-    Everything is written in the dtypes of the checkpoint it was loaded from, which must still be there: what the model
-    does not have is taken from it, its companions are carried over. Errors against the source stay in the manifest for
-    matrices whose cores did not change and go for the others. Tensors the checkpoint did not have (a new head) are
-    added under the model's names, and the configuration is the model's then.
+    Everything is written in the encodings and dtypes of the checkpoint it was loaded from, which must still be there: what
+    the model does not have is taken from it, its companions are carried over. Errors against the source stay in the
+    manifest for tensors whose cores did not change and go for the others. Tensors the checkpoint did not have (a new head)
+    are added under the model's names, and the configuration is the model's then.
 
-    Nothing is packed. A quantised central core stays as it is when it was not trained, and has the dtype of the other
-    cores when it was.
+    Nothing is packed. What did not change stays bit for bit; a core with scales that is written anew is rounded to bytes
+    again.
 
     Args:
         path: the folder to write; it appears whole or not at all.
+        gauge: of the operators: ``"compact"`` (no redundant number is stored), ``"canonical"`` (isometries beside the
+            centre) or ``"spectral"`` (canonical, singular values apart). By default each operator keeps the gauge it had,
+            and the cores of canonical ones are written as training left them, so that frozen ones stay bit for bit.
+            Operators that share cores keep theirs in any case; where those changed, they are written whole.
         force: whether a checkpoint that is there already is replaced.
 
     Raises:
         CheckpointError: where that can't be done.
     """
     path = Path(path)
+    if gauge is not None and gauge not in GAUGES:
+        raise ValueError(f"gauge is '{gauge}', not {', '.join(GAUGES)} or None")
     loaded: LoadedCheckpoint | None = getattr(model, "mpo_source", None)
     if loaded is None:
         raise CheckpointError(path, "the model was not loaded from an MPO checkpoint; see load_into")
@@ -55,25 +68,27 @@ def save(model: nn.Module, path: Path | str, *, force: bool = False) -> None:
         if not (path / NAME).is_file():
             raise CheckpointError(path, "is no MPO checkpoint and is not replaced")
 
-    records, entries, new = _contents(model, checkpoint, loaded)
+    contents = _Contents(model, checkpoint, loaded, gauge)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.mkdir(parents=True)
-        write_entries(temporary / SHARD, entries, {"format": "pt"})
+        write_entries(temporary / SHARD, contents.entries, {"format": "pt"})
         companions = [name for name in checkpoint.manifest.companions if name != _INDEX]
         for name in companions:
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(checkpoint.path / name, temporary / name)
-        if new and "config.json" in companions and hasattr(model, "config"):
+        if contents.added and "config.json" in companions and hasattr(model, "config"):
             (temporary / "config.json").write_text(model.config.to_json_string(), "utf-8")
         manifest: dict[str, Any] = {
             **checkpoint.manifest.raw,
-            "version": "1.0",
+            "version": VERSION,
             "generator": f"mpo_checkpoint {__version__}",
             "shards": [fingerprint(temporary / SHARD, SHARD)],
             "companions": [fingerprint(temporary / name, name) for name in companions],
-            "totals": totals(records),
-            "tensors": [record.raw for record in records],
+            "totals": totals(contents.tensors, contents.cores),
+            "tensors": [tensor.json() for tensor in contents.tensors.values()],
+            "operators": [operator.json() for operator in contents.operators.values()],
+            "cores": [core.json() for core in contents.cores.values()],
         }
         write_manifest(temporary / NAME, manifest)
         for file in filter(Path.is_file, temporary.rglob("*")):
@@ -83,90 +98,174 @@ def save(model: nn.Module, path: Path | str, *, force: bool = False) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _contents(
-    model: nn.Module, checkpoint: MPOCheckpoint, loaded: LoadedCheckpoint
-) -> tuple[list[TensorRecord], dict[str, Entry], bool]:
-    """Records and entries of the new checkpoint, and whether it has tensors the old one had not."""
-    weights = {
-        loaded.names[name]: module
-        for name, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, MPOWeight)
-    }
-    dense: dict[str, Tensor] = {}
-    added: dict[str, Tensor] = {}
-    for tensor, names in dense_tensors(model).items():
-        known = [loaded.names[name] for name in names if name in loaded.names]
-        dense.update(dict.fromkeys(known, tensor))
-        if not known:
-            added[names[0]] = tensor
+class _Contents:
+    """What a new checkpoint holds: tensors, operators and cores in their orders, and the entries.
 
-    records: list[TensorRecord] = []
-    entries: dict[str, Entry] = {}
-    for old in checkpoint:
-        record, parts = _written(old, checkpoint, weights, dense)
-        record = _without(record, "packed")
-        records.append(record)
-        entries.update(zip(record.entries, parts))
-    if added and (checkpoint.manifest.raw.get("source") or {}).get("skeleton"):
-        raise CheckpointError(checkpoint.path, f"came from HDF5, which has no place for {', '.join(added)}")
-    for name, tensor in added.items():
-        entry = entry_of(tensor)
-        record = TensorRecord({"name": name, "kind": "dense", "dtype": entry.dtype, "shape": list(entry.shape)})
-        records.append(record)
-        entries[name] = entry
-    return records, entries, bool(added)
+    Attributes:
+        added: names of tensors that the old checkpoint does not have.
+    """
 
+    def __init__(self, model: nn.Module, checkpoint: MPOCheckpoint, loaded: LoadedCheckpoint, gauge: Gauge | None):
+        self.checkpoint, self.gauge = checkpoint, gauge
+        self.tensors: dict[str, TensorRecord] = {}
+        self.operators: dict[str, OperatorRecord] = {}
+        self.cores: dict[str, CoreRecord] = {}
+        self.entries: dict[str, Entry] = {}
+        self.added: list[str] = []
+        self._new_cores: dict[str, tuple[CoreRecord, dict[str, Entry]]] = {}
+        self._sources: dict[str, MPOMatrix] = {}
+        self._weights: dict[str, MPOWeight] = {}
+        for path, module in model.named_modules(remove_duplicate=False):
+            if isinstance(module, MPOMatrix) and path in loaded.names:
+                self._sources[loaded.names[path]] = module
+                self._weights |= {operator.origin.operator: operator for operator in module.operators}
 
-def _written(
-    old: TensorRecord, checkpoint: MPOCheckpoint, weights: dict[str, MPOWeight], dense: dict[str, Tensor]
-) -> tuple[TensorRecord, list[Entry]]:
-    """A tensor's record and entries now."""
-    holder = checkpoint.holder(old)
-    if old.name in weights:
-        if old.kind == "tied":
-            return old, []  # tied tensors share their cores
-        shapes = [tuple(core.shape) for core in weights[old.name].cores]
-        if shapes != old.core_shapes:
-            raise CheckpointError(old.name, f"has cores {shapes} now, {old.core_shapes} when it was loaded")
-        present = checkpoint.entries(old)
-        parts = [entry_of(core, entry.dtype) for core, entry in zip(weights[old.name].cores, present)]
-        if all(_same(a, b) for a, b in zip(parts, present)):
-            return old, checkpoint.stored_entries(old)
-        if old.scales_shape is not None and not _same(parts[old.central], present[old.central]):
-            parts[old.central] = entry_of(weights[old.name].cores[old.central], old.raw["core_dtype"])
-            return _without(old, "central_scales", *_ERRORS), parts
-        stored = checkpoint.stored_entries(old)
-        if old.scales_shape is not None:
-            parts = [*parts[: old.central], stored[old.central], *parts[old.central + 1 :], stored[-1]]
-        return _without(old, *_ERRORS), parts
-    if old.name not in dense:
-        return old, checkpoint.stored_entries(old)
-    value = entry_of(dense[old.name], old.dtype)
-    if old.kind == "mpo":  # it was restored for a layer that has no counterpart
-        restored = entry_of(_restored(checkpoint, old), old.dtype)
-        if _same(value, restored):
-            return old, checkpoint.stored_entries(old)
-    elif old.kind == "tied":
-        target = dense.get(holder.name)
-        if target is None and holder.name in weights:
-            is_tied = _same(value, entry_of(weights[holder.name].matrix().reshape(old.shape), old.dtype))
+        dense: dict[str, Tensor] = {}
+        new: dict[str, Tensor] = {}
+        for tensor, names in dense_tensors(model).items():
+            known = [loaded.names[name] for name in names if name in loaded.names]
+            dense.update(dict.fromkeys(known, tensor))
+            if not known:
+                new[names[0]] = tensor
+        if new and (checkpoint.manifest.raw.get("source") or {}).get("skeleton"):
+            raise CheckpointError(checkpoint.path, f"came from HDF5, which has no place for {', '.join(new)}")
+
+        shared = shared_cores(checkpoint)
+        operators = {o.name: self._written_operator(o, shared) for o in checkpoint.operators.values()}
+        for old in checkpoint:
+            tensor, entries = self._written_tensor(old, dense)
+            self._add(tensor, entries)
+        for name, tensor in new.items():
+            entry = entry_of(tensor)
+            raw = {"name": name, "kind": "dense", "dtype": entry.dtype, "shape": list(entry.shape)}
+            self._add(TensorRecord.parse(raw, {}), {name: entry})
+            self.added.append(name)
+        for name in dict.fromkeys(name for tensor in self.tensors.values() for name in tensor.operators):
+            self.operators[name] = self._labelled(operators[name])
+            for core in self.operators[name].core_names:
+                self._add_core(core)
+
+    def _add(self, tensor: TensorRecord, entries: dict[str, Entry]) -> None:
+        self.tensors[tensor.name] = tensor
+        self.entries |= entries
+
+    def _add_core(self, name: str) -> None:
+        if name in self.cores:
+            return
+        if name in self._new_cores:
+            self.cores[name], entries = self._new_cores[name]
         else:
-            now = _restored(checkpoint, holder) if target is None else target
-            is_tied = _same(value, entry_of(now, old.dtype))
-        if is_tied:
-            return old, []
-    members = {key: old.raw[key] for key in ("name", "dtype", "shape", "orientation") if key in old.raw}
-    return TensorRecord({**members, "kind": "dense"}), [value]
+            self.cores[name] = replace(self.checkpoint.cores[name], packed={})
+            entries = self.checkpoint.entries(self.checkpoint.cores[name])
+        if both := self.entries.keys() & entries.keys():
+            raise CheckpointError(name, f"the model's tensor {min(both)} has the name of an entry of this core")
+        self.entries |= entries
+
+    # Operators
+
+    def _written_operator(self, old: OperatorRecord, shared: set[str]) -> OperatorRecord:
+        """An operator now; its new cores, if any, go to ``_new_cores``."""
+        weight = self._weights.get(old.name)
+        gauge = self.gauge or old.gauge
+        digests = [] if weight is None else list(map(digest_of, weight.cores))
+        is_core_changed = [False] * len(old.cores) if weight is None else [a != b for a, b in zip(digests, weight.origin.digests)]
+        is_shared = not shared.isdisjoint(old.chain_names)
+        if weight is not None and [tuple(core.shape) for core in weight.whole_cores()] != old.core_shapes:
+            raise CheckpointError(old.name, "has cores of other shapes now than when it was loaded")
+        if not any(is_core_changed) and (is_shared or gauge == old.gauge):
+            return old
+        chain = self.checkpoint.chain(old) if weight is None else [_array(core) for core in weight.whole_cores()]
+        if is_shared and old.gauge == "spectral":
+            raise CheckpointError(old.name, "shares cores and has singular values; such operators can't be saved once trained")
+        if is_shared or (gauge == "canonical" and self.gauge is None):
+            for name, core, is_changed in zip(old.cores, chain, is_core_changed):
+                if is_changed:
+                    self._new_core(name, core)
+            return old
+        sides: list[np.ndarray | None] = [None] * len(chain)
+        sigma = None
+        if gauge == "compact":
+            chain, sides = gauges.compact(chain, old.central)
+        elif gauge == "canonical":
+            chain = gauges.canonical(chain, old.central)
+        else:
+            chain, sigma = gauges.spectral(chain, old.central)
+        for site, (name, core, pivots) in enumerate(zip(old.cores, chain, sides)):
+            self._new_core(name, core, old.pivot_side(site) if gauge == "compact" else None, pivots)
+        return replace(old, gauge=gauge, singular_values=None if sigma is None else self._singular_values(old, sigma))
+
+    def _new_core(self, name: str, array: np.ndarray, side: str | None = None, pivots: np.ndarray | None = None) -> None:
+        old = self.checkpoint.cores[name]
+        encoding = old.encoding if old.encoding.pivots == side else replace(old.encoding, pivots=side)
+        encoding, entries = encoding.encode(name, np.asarray(array, np.float64), pivots)
+        self._new_cores[name] = replace(old, encoding=encoding, packed={}), entries
+
+    def _singular_values(self, operator: OperatorRecord, sigma: np.ndarray) -> str:
+        """The name of the core that has them."""
+        central = self.checkpoint.cores[operator.cores[operator.central]].encoding
+        name = operator.singular_values or f"{operator.name}.singular_values"
+        if operator.singular_values is None and name in self.checkpoint.cores.keys() | self.checkpoint.tensors.keys():
+            raise CheckpointError(operator.name, f"has no room for singular values: {name} is taken")
+        encoding = Encoding.plain("F64" if central.dtype == "F64" else "F32")
+        record = CoreRecord(name, "singular_values", sigma.shape, encoding)
+        self._new_cores[name] = record, encoding.encode(name, sigma)[1]
+        return name
+
+    def _labelled(self, operator: OperatorRecord) -> OperatorRecord:
+        """An operator whose shared cores are whole now is compact no longer."""
+
+        def pivots(name: str) -> str | None:
+            return (self._new_cores[name][0] if name in self._new_cores else self.checkpoint.cores[name]).encoding.pivots
+
+        is_compact = all(pivots(name) == operator.pivot_side(site) for site, name in enumerate(operator.cores))
+        return replace(operator, gauge="canonical") if operator.gauge == "compact" and not is_compact else operator
+
+    # Tensors
+
+    def _written_tensor(self, old: TensorRecord, dense: dict[str, Tensor]) -> tuple[TensorRecord, dict[str, Entry]]:
+        """A tensor's record and entries now."""
+        holder, checkpoint = self.checkpoint.holder(old), self.checkpoint
+        is_value = old.name in dense and old.name not in self._sources
+        if not is_value:
+            if old.kind == "mpo" and self._is_changed(old):
+                return _without(old, *_ERRORS), {}
+            return _without(old, "packed"), checkpoint.entries(old) if old.kind == "dense" else {}
+        value = entry_of(dense[old.name], old.dtype)
+        if old.kind == "mpo":  # it was restored for a layer that has no counterpart
+            if _same(value, entry_of(torch.from_numpy(checkpoint.tensor(old.name)), old.dtype)):
+                return (_without(old, *_ERRORS) if self._is_changed(old) else old), {}
+        elif old.kind == "tied":
+            if holder.name in self._sources:
+                target = self._sources[holder.name].matrix().reshape(old.shape)
+            elif holder.name in dense:
+                target = dense[holder.name]
+            elif holder.kind == "mpo":
+                target = torch.from_numpy(checkpoint.tensor(holder.name))
+            else:
+                target = tensor_of(checkpoint.dense(holder))
+            if _same(value, entry_of(target, old.dtype)):
+                return old, {}
+        elif old.encoding != Encoding.plain(old.dtype):
+            assert old.encoding is not None
+            if _same(value, checkpoint.dense(old)):
+                return _without(old, "packed"), checkpoint.entries(old)
+            encoding, entries = old.encoding.encode(old.name, _array(dense[old.name]))
+            return replace(old, encoding=encoding, packed={}, raw={**_without(old, "packed").raw, "encoding": encoding.json()}), entries
+        members = {key: old.raw[key] for key in ("name", "dtype", "shape", "orientation") if key in old.raw}
+        return TensorRecord.parse({**members, "kind": "dense"}, {}), {old.name: value}
+
+    def _is_changed(self, tensor: TensorRecord) -> bool:
+        """Whether a core of it was written anew."""
+        return any(core in self._new_cores for name in tensor.operators for core in self.checkpoint.operators[name].cores)
 
 
-def _restored(checkpoint: MPOCheckpoint, record: TensorRecord) -> Tensor:
-    if record.kind == "dense":
-        return tensor_of(checkpoint.entries(record)[0])
-    return torch.from_numpy(checkpoint.tensor(record.name))
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().to("cpu", torch.float64).numpy()
 
 
-def _without(record: TensorRecord, *members: str) -> TensorRecord:
-    return TensorRecord({key: value for key, value in record.raw.items() if key not in members})
+def _without(tensor: TensorRecord, *members: str) -> TensorRecord:
+    packed = {} if "packed" in members else tensor.packed
+    return replace(tensor, packed=packed, raw={key: value for key, value in tensor.raw.items() if key not in members})
 
 
 def _same(a: Entry, b: Entry) -> bool:

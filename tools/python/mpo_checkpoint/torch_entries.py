@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -43,3 +45,8 @@ def entry_of(tensor: Tensor, dtype: str | None = None) -> Entry:
     dtype = dtype or _NAMES[tensor.dtype]
     values = tensor.detach().to("cpu", torch_dtype(dtype)).contiguous()
     return Entry(dtype, tuple(tensor.shape), values.reshape(-1).view(torch.uint8).numpy())
+
+
+def digest_of(tensor: Tensor) -> str:
+    """Tells whether a tensor's elements changed."""
+    return hashlib.sha256(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()

@@ -48,8 +48,8 @@ def test_moments_are_those_of_the_definition():
     gradients = torch.autograd.grad((output - target).square().sum(), [first, output])
     for name, inputs, gradient in (("first", x, gradients[0]), ("second", hidden, gradients[1])):
         s, g = moments(inputs, gradient, samples=12)
-        np.testing.assert_allclose(statistics.tensors[f"{name}.weight.input_gram"], s, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(statistics.tensors[f"{name}.weight.output_gram"], g, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(statistics.tensors[f"{name}.weight.column_gram"], s, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(statistics.tensors[f"{name}.weight.row_gram"], g, rtol=1e-5, atol=1e-6)
 
 
 def test_positions_of_a_sample_add_up_in_part():
@@ -65,8 +65,8 @@ def test_positions_of_a_sample_add_up_in_part():
                 g += share * (x[sample, i] @ x[sample, j]) * torch.outer(r[sample, i], r[sample, j])
     assert s.trace().item() == pytest.approx(g.trace().item(), rel=1e-5)
     total = r.square().sum()
-    np.testing.assert_allclose(statistics.tensors["weight.input_gram"], s / total, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(statistics.tensors["weight.output_gram"], g / s.trace() * total / 2, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(statistics.tensors["weight.column_gram"], s / total, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(statistics.tensors["weight.row_gram"], g / s.trace() * total / 2, rtol=1e-4, atol=1e-5)
 
 
 def test_positions_the_output_does_not_depend_on_do_not_count():
@@ -84,9 +84,9 @@ def test_random_projections_estimate_the_squared_jacobian():
     jacobian = torch.autograd.functional.jacobian(lambda h: model.second(torch.tanh(h)), hidden)
     expected = (jacobian.T @ jacobian).numpy()
     np.testing.assert_allclose(
-        statistics.tensors["first.weight.output_gram"], expected, atol=0.08 * np.abs(expected).max()
+        statistics.tensors["first.weight.row_gram"], expected, atol=0.08 * np.abs(expected).max()
     )
-    np.testing.assert_allclose(statistics.tensors["first.weight.input_gram"], x.T @ x, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(statistics.tensors["first.weight.column_gram"], x.T @ x, rtol=1e-4, atol=1e-6)
 
 
 def test_the_metric_predicts_the_change_of_the_output():
@@ -96,7 +96,7 @@ def test_the_metric_predicts_the_change_of_the_output():
     change = 0.01 * torch.randn(5, 3)
     hidden = torch.tanh(model.first(x))
     actual = float((hidden.detach() @ change.T).square().sum(-1).mean())
-    g, s = (torch.from_numpy(statistics.tensors[f"second.weight.{kind}_gram"]) for kind in ("output", "input"))
+    g, s = (torch.from_numpy(statistics.tensors[f"second.weight.{kind}_gram"]) for kind in ("row", "column"))
     predicted = float(torch.trace(g @ change.double() @ s @ change.T.double()))
     assert predicted == pytest.approx(actual, rel=0.1)
 
@@ -136,9 +136,9 @@ def test_rows_of_an_embedding_weigh_by_how_often_they_are_looked_up():
         model, [torch.tensor([[1, 1, 2], [1, 5, 5]])], loss=lambda output, _: output.sum((1, 2))
     )  # every position has the same gradient
     counts = np.array([0, 3, 1, 0, 0, 2]) + 1
-    np.testing.assert_allclose(statistics.tensors["0.weight.output_scale"] ** 2, counts / counts.sum(), 1e-5)
-    assert statistics.tensors["0.weight.input_gram"].shape == (3, 3)
-    assert "0.weight.output_gram" not in statistics.tensors
+    np.testing.assert_allclose(statistics.tensors["0.weight.row_scale"] ** 2, counts / counts.sum(), 1e-5)
+    assert statistics.tensors["0.weight.column_gram"].shape == (3, 3)
+    assert "0.weight.row_gram" not in statistics.tensors
 
 
 def test_conv1d_has_its_inputs_on_the_rows():
@@ -146,19 +146,20 @@ def test_conv1d_has_its_inputs_on_the_rows():
 
     layer, x = Conv1D(5, 3), torch.randn(8, 3)  # 3 inputs, 5 outputs, weight [3, 5]
     statistics = run(nn.Sequential(layer), [x], loss=lambda output, _: output.sum(-1))
+    assert statistics.input_rows == ["0.weight"] and statistics.inputs("0.weight") == "row"
     s, g = moments(x, torch.ones(8, 5), samples=8)
-    np.testing.assert_allclose(statistics.tensors["0.weight.output_gram"], s, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(statistics.tensors["0.weight.input_gram"], g, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(statistics.tensors["0.weight.row_gram"], s, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(statistics.tensors["0.weight.column_gram"], g, rtol=1e-5, atol=1e-6)
 
 
 def test_large_sides_keep_the_diagonal():
     model, x = TwoLayers(), torch.randn(12, 4)
     full, diagonal = run(model, [x]), run(model, [x], max_gram=3)
     np.testing.assert_allclose(
-        diagonal.tensors["first.weight.input_scale"] ** 2, full.tensors["first.weight.input_gram"].diagonal(), 1e-5
+        diagonal.tensors["first.weight.column_scale"] ** 2, full.tensors["first.weight.column_gram"].diagonal(), 1e-5
     )
-    assert "second.weight.input_gram" in diagonal.tensors  # of 3 inputs
-    assert diagonal.tensors["second.weight.output_scale"].shape == (5,)
+    assert "second.weight.column_gram" in diagonal.tensors  # of 3 inputs
+    assert diagonal.tensors["second.weight.row_scale"].shape == (5,)
 
 
 def test_a_tied_weight_has_the_statistics_of_all_its_uses():
@@ -174,7 +175,7 @@ def test_a_tied_weight_has_the_statistics_of_all_its_uses():
 
     statistics = run(Tied(), [torch.tensor([[1, 2, 3]])])
     assert statistics.matrices == ["table.weight"]
-    assert statistics.tensors["table.weight.output_gram"].shape == (6, 6)
+    assert statistics.tensors["table.weight.row_gram"].shape == (6, 6)
     renamed = run(Tied(), [torch.tensor([[1, 2]])], names={"head.weight": "lm.weight"}.get)
     assert renamed.matrices == ["lm.weight"]
 
@@ -203,8 +204,8 @@ def test_grouped_query_attention(token_batch):
         LlamaModel(config), [token_batch], lambda model, batch: model(**batch).last_hidden_state,
         mask=lambda batch: batch["attention_mask"],
     )  # fmt: skip
-    assert statistics.tensors["layers.0.self_attn.k_proj.weight.output_gram"].shape == (16, 16)
-    assert statistics.tensors["layers.0.self_attn.k_proj.weight.input_gram"].shape == (64, 64)
+    assert statistics.tensors["layers.0.self_attn.k_proj.weight.row_gram"].shape == (16, 16)
+    assert statistics.tensors["layers.0.self_attn.k_proj.weight.column_gram"].shape == (64, 64)
 
 
 def test_gpt2_with_its_head(tiny_gpt2, token_batch):
@@ -214,10 +215,35 @@ def test_gpt2_with_its_head(tiny_gpt2, token_batch):
         GPT2LMHeadModel(tiny_gpt2), [token_batch], lambda model, batch: model(**batch).logits,
         mask=lambda batch: batch["attention_mask"], min_side=64,
     )  # fmt: skip
-    assert statistics.tensors["transformer.h.0.mlp.c_fc.weight.output_gram"].shape == (64, 64)
-    assert statistics.tensors["transformer.h.0.mlp.c_fc.weight.input_gram"].shape == (256, 256)
+    assert statistics.tensors["transformer.h.0.mlp.c_fc.weight.row_gram"].shape == (64, 64)
+    assert statistics.tensors["transformer.h.0.mlp.c_fc.weight.column_gram"].shape == (256, 256)
     assert "transformer.wte.weight" in statistics.matrices
     assert not statistics.skipped
+    # All layers but the embeddings are Conv1D, and of these too the rows are read.
+    assert sorted(statistics.input_rows) == statistics.matrices
+
+
+def test_the_inputs_of_linear_layers_are_columns(tiny_bert, token_batch):
+    from transformers import BertModel
+
+    statistics = run(
+        BertModel(tiny_bert), [token_batch], lambda model, batch: model(**batch).last_hidden_state,
+        mask=lambda batch: batch["attention_mask"], min_side=64,
+    )  # fmt: skip
+    assert all("embeddings" in name for name in statistics.input_rows)
+    assert any("attention" in name for name in statistics.matrices)
+
+
+def test_conv1d_predicts_the_change_of_its_output():
+    """tr(D S Dᵀ G) with the rows' and the columns' moments in their places."""
+    from transformers.pytorch_utils import Conv1D
+
+    layer, x = Conv1D(5, 3), torch.randn(50, 3)
+    statistics = run(nn.Sequential(layer), [x], projections=400)
+    change = 0.01 * torch.randn(3, 5)
+    rows, columns = (torch.from_numpy(statistics.tensors[f"0.weight.{side}_gram"]) for side in ("row", "column"))
+    predicted = float(torch.trace(rows @ change.double() @ columns @ change.double().T))
+    assert predicted == pytest.approx(float((x @ change).square().sum(-1).mean()), rel=0.1)
 
 
 def test_the_model_is_left_as_it_was():
@@ -260,6 +286,6 @@ def test_globs_select_matrices():
 def test_the_seed_decides_the_projections():
     model, x = TwoLayers(), torch.randn(3, 4)
     first, again, other = (run(model, [x], seed=seed) for seed in (1, 1, 2))
-    name = "first.weight.output_gram"
+    name = "first.weight.row_gram"
     np.testing.assert_array_equal(first.tensors[name], again.tensors[name])
     assert not np.array_equal(first.tensors[name], other.tensors[name])

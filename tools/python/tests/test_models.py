@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from mpo_checkpoint import (
     CheckpointError,
+    CompactMPOWeight,
     MPOCheckpoint,
     MPOConv1D,
     MPOEmbedding,
@@ -34,11 +36,11 @@ CUTS = {
 }
 
 
-def converted(model, folder, names=lambda name: name, ties=None, **options):
+def converted(model, folder, names=lambda name: name, ties=None, gauge="canonical", **options):
     """The checkpoint of a model, all matrices as cores; and the model with the values that are left of them."""
     tensors = {names(n): v.clone() for n, v in model.state_dict().items() if n in dict(model.named_parameters())}
     tensors |= {name: tensors[target] for name, target in (ties or {}).items()}
-    cuts = {n: CUTS[tuple(v.shape)] for n, v in tensors.items() if v.ndim == 2 and min(v.shape) >= 64}
+    cuts = {n: replace(CUTS[tuple(v.shape)], gauge=gauge) for n, v in tensors.items() if v.ndim == 2 and min(v.shape) >= 64}
     companions = {"config.json": model.config.to_json_string().encode()} if hasattr(model, "config") else {}
     written = write_checkpoint(folder, tensors, cuts, ties=ties, companions=companions, **options)
     state = {n: written.dense[names(n)] for n in model.state_dict() if names(n) in written.dense}
@@ -71,6 +73,24 @@ def test_bert_computes_what_its_restored_checkpoint_computes(bert, token_batch):
     assert_same_output(dense, model, token_batch)
     report = model.mpo_source.report
     assert not report.new and not report.unused and not report.restored
+
+
+@pytest.mark.parametrize("trainable", ["none", "auxiliary"])
+def test_a_compact_bert_computes_what_its_restored_checkpoint_computes(tiny_bert, token_batch, tmp_path, trainable):
+    from transformers import BertModel
+
+    dense = BertModel(tiny_bert).eval()
+    folder = converted(dense, tmp_path / "bert.mpo", gauge="compact").folder
+    model = from_pretrained(folder, trainable)
+    assert_same_output(dense, model, token_batch)
+    report = model.mpo_source.report
+    weight = model.encoder.layer[0].output.dense.weight
+    assert isinstance(weight, CompactMPOWeight) == (trainable == "none")
+    assert report.parameters_stored == json.loads((folder / "manifest.json").read_text())["totals"]["parameters_stored"]
+    assert report.parameters.total() > report.parameters_stored, "chains of several sites are whole"
+    save(model, tmp_path / "again.mpo")
+    old, new = (load_file(path / "tensors.safetensors") for path in (folder, tmp_path / "again.mpo"))
+    assert old.keys() == new.keys() and all(torch.equal(old[name], new[name]) for name in old)
 
 
 def test_load_dense_and_the_model_agree(bert):
@@ -139,6 +159,7 @@ def test_what_is_trained(bert, trainable, central, auxiliary, vectors, matrices)
     report = model.mpo_source.report
     assert report.trainable.total() == sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert report.parameters.total() == sum(p.numel() for p in model.parameters())
+    assert report.parameters.total() == report.parameters_stored, "no core is compact here"
     assert f"{report.trainable.total():,}" in str(report)
 
 
@@ -151,7 +172,7 @@ def test_vectors_and_dense_matrices_are_trained_by_choice(bert):
 def test_counts_are_those_of_the_manifest(bert):
     totals = json.loads((bert[1] / "manifest.json").read_text())["totals"]
     report = from_pretrained(bert[1]).mpo_source.report
-    assert report.parameters.total() == totals["parameters_stored"]
+    assert report.parameters_stored == totals["parameters_stored"]
     assert report.parameters_before == totals["parameters_before"]
 
 
@@ -208,7 +229,7 @@ def test_a_model_of_any_kind(tmp_path, tiny_bert):
     with torch.no_grad():
         model.attention.out_proj.weight.add_(1)
     save(model, tmp_path / "z.mpo")
-    assert MPOCheckpoint(tmp_path / "z.mpo").records["attention.out_proj.weight"].kind == "dense"
+    assert MPOCheckpoint(tmp_path / "z.mpo").tensors["attention.out_proj.weight"].kind == "dense"
     np.testing.assert_array_equal(
         load_dense(tmp_path / "z.mpo")["attention.out_proj.weight"], model.attention.out_proj.weight.detach()
     )
@@ -252,7 +273,8 @@ class TestSaving:
     def test_nothing_changes_when_nothing_was_trained(self, bert, tmp_path):
         save(from_pretrained(bert[1]), tmp_path / "again.mpo")
         old, new = MPOCheckpoint(bert[1]), MPOCheckpoint(tmp_path / "again.mpo")
-        assert [r.raw for r in new] == [r.raw for r in old]
+        for kind in ("tensors", "operators", "cores"):
+            assert new.manifest.raw[kind] == old.manifest.raw[kind]
         assert load_file(bert[1] / "tensors.safetensors").keys() == load_file(new.path / "tensors.safetensors").keys()
         assert new.manifest.raw["totals"]["relative_error"] > 0
         assert (new.path / "config.json").read_bytes() == (old.path / "config.json").read_bytes()
@@ -267,13 +289,13 @@ class TestSaving:
         save(model, tmp_path / "tuned.mpo")
         old, new = MPOCheckpoint(bert[1]), MPOCheckpoint(tmp_path / "tuned.mpo")
         query = "encoder.layer.0.attention.self.query.weight"
-        assert "relative_error" in old.records[query].raw
-        assert "relative_error" not in new.records[query].raw
-        assert new.records[query].raw["norm"] == old.records[query].raw["norm"]
-        assert "relative_error" in new.records["pooler.dense.weight"].raw, "the loss does not depend on it"
+        assert "relative_error" in old.tensors[query].raw
+        assert "relative_error" not in new.tensors[query].raw
+        assert new.tensors[query].raw["norm"] == old.tensors[query].raw["norm"]
+        assert "relative_error" in new.tensors["pooler.dense.weight"].raw, "the loss does not depend on it"
         assert "relative_error" not in new.manifest.raw["totals"]
         central, auxiliary = (load_file(p.path / "tensors.safetensors") for p in (old, new))
-        assert torch.equal(central[query + ".cores.2"], auxiliary[query + ".cores.2"])
+        assert torch.equal(central[query + ".cores.1"], auxiliary[query + ".cores.1"]), "frozen"
         assert not torch.equal(central[query + ".cores.0"], auxiliary[query + ".cores.0"])
         assert_same_output(model, from_pretrained(new.path), token_batch)
 
@@ -287,7 +309,7 @@ class TestSaving:
             model.lm_head.weight.cores[0].mul_(2)
         save(model, tmp_path / "x.mpo")
         new = MPOCheckpoint(tmp_path / "x.mpo")
-        assert new.records["lm_head.weight"].tied_to == "transformer.wte.weight"
+        assert new.tensors["lm_head.weight"].tied_to == "transformer.wte.weight"
         torch.testing.assert_close(
             torch.from_numpy(new.tensor("lm_head.weight")), 2 * dense.lm_head.weight.detach(), atol=1e-4, rtol=1e-3
         )

@@ -1,0 +1,155 @@
+import Checkpoints
+import MPOCheckpoints
+import Recipes
+import Squeezing
+import TensorNetworks
+
+/// How a conversion is carried out; nothing of it changes the result.
+public struct ConversionOptions: Sendable {
+  /// Matrices that are worked on at the same time.
+  public var jobs: Int
+  /// What the manifest says has written it.
+  public var generator: String
+  /// Where what is prepared of the metrics is kept until it is needed again, in an unnamed temporary file of at most the
+  /// size of the statistics in double precision; nil to prepare it anew each time.
+  public var scratchFolder: String?
+  public var progress: ProgressHandler
+  /// Called with what the user should know although the work goes on.
+  public var warning: @Sendable (String) -> Void
+
+  public init(
+    jobs: Int, generator: String, scratchFolder: String? = nil, progress: @escaping ProgressHandler = { _ in },
+    warning: @escaping @Sendable (String) -> Void = { _ in }
+  ) {
+    self.jobs = jobs
+    self.generator = generator
+    self.scratchFolder = scratchFolder
+    self.progress = progress
+    self.warning = warning
+  }
+}
+
+/// Converts a dense checkpoint: profiles its matrices, plans their bonds, decomposes and writes them.
+///
+/// - Parameters:
+///   - statistics: those that the recipe names; nil for a recipe without a metric.
+///   - folder: an empty folder, which becomes the MPO checkpoint.
+/// - Returns: the manifest, with measured errors.
+/// - Throws: `StatisticsMismatch`, `RecipeConflict`, `ConversionError`, `SqueezeError`, and the errors of reading and
+///   writing.
+@discardableResult
+public func convert(
+  _ source: any DenseCheckpoint, recipe: ConversionRecipe, statistics: CalibrationStatistics? = nil,
+  to folder: String, options: ConversionOptions
+) throws -> Manifest {
+  let pipeline = try ConversionPipeline(source, recipe: recipe, statistics: statistics, options: options)
+  return try pipeline.decompose(pipeline.plan(pipeline.profile()), to: folder)
+}
+
+/// The stages of a conversion, one after the other or each alone.
+///
+/// ```swift
+/// let pipeline = try ConversionPipeline(source, recipe: recipe, statistics: nil, options: options)
+/// let plan = try pipeline.plan(pipeline.profile())
+/// try pipeline.decompose(plan, to: folder)
+/// ```
+public struct ConversionPipeline: Sendable {
+  public let source: any DenseCheckpoint
+  public let recipe: ConversionRecipe
+  private let statistics: CalibrationStatistics?
+  private let options: ConversionOptions
+  /// Found once, for all stages.
+  private let ties: [String: TensorInfo]
+
+  /// - Parameter passes: how many stages will look at the matrices: 2 for a profile and a decomposition.
+  /// - Throws: `StatisticsMismatch` when the statistics are not those of the recipe, `RecipeConflict` for members of it
+  ///   that do not go together, and the errors of reading.
+  public init(
+    _ source: any DenseCheckpoint, recipe: ConversionRecipe, statistics: CalibrationStatistics? = nil,
+    options: ConversionOptions, passes: Int = 2
+  ) throws {
+    if let conflict = recipe.conflict() { throw conflict }
+    self.source = source
+    self.recipe = recipe
+    self.options = options
+    var statistics = try statistics.checked(against: recipe.metric)
+    if let folder = options.scratchFolder { try statistics?.keepPreparedMetrics(passes: passes, in: folder) }
+    self.statistics = statistics
+    ties = try TiedTensors.find(in: source)
+  }
+
+  /// Computes what the recipe's plan needs to know of every matrix, in parallel.
+  ///
+  /// - Parameter part: the part of the matrices to profile; nil for all of them.
+  /// - Throws: `ConversionError` for a selection that does not fit the checkpoint.
+  public func profile(part: SourceNetwork.Part? = nil) throws -> NetworkProfile {
+    let network = try SourceNetwork(source, selection: recipe.selection, ties: ties)
+    if let warning = try statistics?.warning(for: network) { options.warning(warning) }
+    let (profile, warnings) = try network.profile(
+      for: recipe, part: part, statistics: statistics, jobs: options.jobs, progress: options.progress)
+    warnings.forEach(options.warning)
+    return profile
+  }
+
+  /// Which bond goes where.
+  public func plan(_ profile: NetworkProfile) throws -> SqueezePlan {
+    try recipe.plan(profile, path: source.path, sourceDType: sourceDType)
+  }
+
+  /// The dtype that all matrices of a network in half precision have; nil for other networks.
+  public var sourceDType: DType? {
+    get throws {
+      let dtypes = Set(try SourceNetwork(source, selection: recipe.selection, ties: ties).matrices.map(\.tensor.dtype))
+      return dtypes.count == 1 ? dtypes.first.flatMap { $0.bitWidth < 32 ? $0 : nil } : nil
+    }
+  }
+
+  /// Decomposes the matrices and writes everything.
+  ///
+  /// - Parameters:
+  ///   - folder: an empty folder.
+  ///   - part: the part of the tensors to write; nil for all of them.
+  /// - Returns: the manifest, with measured errors.
+  /// - Throws: `ConversionError.mismatch` when the plan is not for this checkpoint, `.errorAboveMaximum`, and the errors
+  ///   of reading and writing.
+  @discardableResult
+  public func decompose(
+    _ plan: SqueezePlan, to folder: String, part: SourceNetwork.Part? = nil
+  ) throws -> Manifest {
+    var converter = Converter(recipe: recipe, jobs: options.jobs, generator: options.generator)
+    converter.statistics = statistics
+    converter.part = part
+    converter.ties = ties
+    return try converter.convert(source, plan: plan, to: folder, progress: options.progress)
+  }
+}
+
+extension ConversionRecipe {
+  /// Plans a network as the recipe says.
+  ///
+  /// - Parameters:
+  ///   - path: of the profile or the checkpoint, for messages.
+  ///   - sourceDType: the dtype of a network in half precision, whose cores get it where the recipe says nothing else.
+  /// - Throws: `ConversionError` for ties that match nothing and a budget that can't be reached.
+  public func plan(_ network: NetworkProfile, path: String, sourceDType: DType? = nil) throws -> SqueezePlan {
+    guard let budget else { throw ConversionError.stageFile(path: path, reason: "its recipe has no budget") }
+    do {
+      return try SqueezePlan(
+        network, budget: budget, criterion: criterion, ties: network.ties(ties, path: path),
+        minimumBond: minimumBond, structure: structure, gauge: gauge,
+        rounding: RoundingError(of: dtype ?? (budget == .lossless ? nil : sourceDType)))
+    } catch let error as SqueezeError {
+      throw ConversionError.stageFile(path: path, reason: error.description)
+    }
+  }
+}
+
+extension RoundingError {
+  fileprivate init(of dtype: DType?) {
+    switch dtype {
+    case .bf16: self = .bfloat16
+    case .f16: self = .float16
+    default: self = .negligible
+    }
+  }
+}

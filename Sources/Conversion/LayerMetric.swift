@@ -1,0 +1,53 @@
+import Checkpoints
+import LinearAlgebra
+import TensorNetworks
+
+/// The metric of one matrix in a conversion, ready for use: what the statistics say of the matrix, prepared by this pass or
+/// by the one before.
+struct LayerMetric {
+  private let statistics: CalibrationStatistics
+  private let tensor: TensorInfo
+  private let prepared: PreparedMetric
+  /// What the pass before has kept of the whitened matrix.
+  private let gram: WhitenedGram?
+
+  /// nil when the statistics do not speak of the matrix.
+  /// - Throws: `ConversionError.mismatch` for statistics that are none of this matrix.
+  init?(of tensor: TensorInfo, rows: Int, columns: Int, _ statistics: CalibrationStatistics) throws {
+    guard let prepared = try statistics.preparedMetric(of: tensor, rows: rows, columns: columns) else { return nil }
+    self.statistics = statistics
+    self.tensor = tensor
+    self.prepared = prepared
+    gram = try statistics.prepared?.gram(of: tensor.name, size: min(rows, columns))
+  }
+
+  /// Whether the best factorisation of two sites is known in the metric: not with weights of elements.
+  var hasFactorization: Bool { if case .sides = prepared { true } else { false } }
+
+  /// The singular values of the whitened matrix; nil for weights of elements. What the decomposition needs of it is kept.
+  func singularValues<Scalar>(of view: MatrixView<Scalar>) throws -> [Double]? {
+    guard let whitened = prepared.whitened(view) else { return nil }
+    statistics.prepared?.keep(whitened.gram, of: tensor.name)
+    return try whitened.singularValues()
+  }
+
+  /// The nearest factorisation of two sites; nil for weights of elements.
+  func lowRank<Scalar>(of view: MatrixView<Scalar>, rank: Int) throws -> MPO<Scalar>? {
+    let whitened = gram.map { prepared.whitened(view, gram: $0) } ?? prepared.whitened(view)
+    return try whitened?.lowRank(rank)
+  }
+
+  /// The metric with the ridges for chains of several sites, in which the cores of an `[rows, columns]` are refined. It is
+  /// decoded anew: a chain needs the second moments themselves, which are not kept.
+  func forRefinement(rows: Int, columns: Int) throws -> Metric {
+    if case .elements(let weights) = prepared { return .elements(weights) }
+    let ridges = statistics.ridges(of: tensor, for: .sites)
+    return (try statistics.metric(of: tensor, rows: rows, columns: columns) ?? .frobenius)
+      .regularized(rowRidge: ridges.rows, columnRidge: ridges.columns)
+  }
+
+  /// The relative error of an operator, without ridges.
+  func relativeError<Scalar>(of mpo: MPO<Scalar>, to view: MatrixView<Scalar>) -> Double {
+    prepared.relativeError(of: mpo, to: view, squaredNorm: gram?.squaredNorm)
+  }
+}

@@ -1,0 +1,12 @@
+import MPOCheckpoints
+import Recipes
+
+/// The recipe that made a checkpoint.
+/// - Throws: `ConversionError.stageFile` for a checkpoint that no conversion of a dense one has made.
+public func recipe(of checkpoint: MPOCheckpoint) throws -> ConversionRecipe {
+  guard let recipe = checkpoint.manifest.conversion else {
+    throw ConversionError.stageFile(
+      path: checkpoint.path, reason: "its manifest has no recipe; it was not made by a conversion")
+  }
+  return recipe
+}

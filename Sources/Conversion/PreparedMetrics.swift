@@ -1,0 +1,189 @@
+import Checkpoints
+import Files
+import Glibc
+import LinearAlgebra
+import Synchronization
+import TensorNetworks
+
+/// What is prepared of the metrics of a network's matrices for one use and needed again, kept in a spool file between the uses,
+/// so that each second moment is decoded, checked and factored once: roots of the sides, and the Gram matrices of the whitened
+/// matrices.
+///
+/// Roots are kept as the rows of their lower triangles, in double precision. Where the disk has no room, nothing more is
+/// kept, and what is missing is prepared again. Safe to use from several threads.
+final class PreparedMetrics: Sendable {
+  /// Of each second moment, by the name of its tensor; tensors with the same bytes have one in common.
+  private let sides: [String: Side]
+  private let grams = Mutex<[String: KeptGram]>([:])
+  private let spool: Mutex<Spool>
+  private let keepsGrams: Bool
+
+  private final class Side: Sendable {
+    /// How often it is asked for.
+    let uses: Int
+    let kept = Mutex<KeptRoot?>(nil)
+
+    init(uses: Int) { self.uses = uses }
+  }
+
+  private struct KeptRoot {
+    let place: Place
+    let size: Int
+    let relativeRidge: Double
+    let ridge: Double
+  }
+
+  private struct KeptGram {
+    let place: Place
+    let size: Int
+    let squaredNorm: Double
+  }
+
+  /// A lower triangle in a spool file.
+  private struct Place {
+    let file: SpoolFile
+    let range: Range<Int>
+
+    func withValues<Result>(_ body: (UnsafeBufferPointer<Double>) throws -> Result) throws -> Result {
+      try file.withBytes(in: range) { try $0.withMemoryRebound(to: Double.self, body) }
+    }
+  }
+
+  private struct Spool {
+    let folder: String
+    let capacity: Int
+    var file: SpoolFile?
+    var end = 0
+    var isFull = false
+  }
+
+  /// - Parameters:
+  ///   - passes: how often the metric of each matrix is used.
+  ///   - folder: where the spool file takes its room.
+  init(of statistics: CalibrationStatistics, passes: Int, folder: String) throws {
+    let entries = statistics.entries
+    let grams = entries.filter { if case .gram = $0.kind { true } else { false } }
+    let groups = try Self.groups(of: grams.map(\.tensor), in: statistics.file)
+    var sides: [String: Side] = [:]
+    var capacity = 0
+    for group in groups {
+      let side = Side(uses: passes * group.count)
+      for name in group { sides[name] = side }
+      if side.uses > 1, let size = statistics.file.tensor(named: group[0])?.shape.first {
+        capacity += Self.byteCount(size: size)
+      }
+    }
+    keepsGrams = passes > 1
+    if keepsGrams {
+      // The shorter side of a matrix is at most as long as any side that the file speaks of.
+      for (_, entries) in Dictionary(grouping: entries, by: \.matrix) {
+        capacity += Self.byteCount(size: entries.compactMap { $0.shape.min() }.min() ?? 0)
+      }
+    }
+    self.sides = sides
+    spool = Mutex(Spool(folder: folder, capacity: capacity))
+  }
+
+  /// The root of a second moment; `prepare` makes it, once for all that need it at the same time.
+  /// - Parameters:
+  ///   - tensor: the name of the second moment.
+  ///   - ridge: relative to the mean of the diagonal.
+  func root(of tensor: String, ridge: Double, _ prepare: () throws -> MetricRoot) throws -> MetricRoot {
+    guard let side = sides[tensor], side.uses > 1 else { return try prepare() }
+    let (kept, root) = try side.kept.withLock { kept -> (KeptRoot?, MetricRoot?) in
+      if let kept, kept.relativeRidge == ridge { return (kept, nil) }
+      let root = try prepare()
+      if kept == nil, case .triangular(let factor) = root.factor {
+        kept = keep(lowerTriangleOf: factor.lower).map {
+          KeptRoot(place: $0, size: factor.lower.rows, relativeRidge: ridge, ridge: root.ridge)
+        }
+      }
+      return (nil, root)
+    }
+    if let root { return root }
+    guard let kept else { return try prepare() }
+    return try kept.place.withValues {
+      MetricRoot(factor: .triangular(CholeskyFactor(size: kept.size, packed: $0)), ridge: kept.ridge)
+    }
+  }
+
+  /// The Gram matrix of a whitened matrix, `[size, size]`, if it was kept.
+  func gram(of matrix: String, size: Int) throws -> WhitenedGram? {
+    guard let kept = grams.withLock({ $0[matrix] }), kept.size == size else { return nil }
+    return try kept.place.withValues { packed in
+      WhitenedGram(
+        matrix: Matrix(rows: size, columns: size) { target in
+          var place = 0
+          for row in 0..<size {
+            for column in 0...row {
+              target[row * size + column] = packed[place]
+              target[column * size + row] = packed[place]
+              place += 1
+            }
+          }
+        }, squaredNorm: kept.squaredNorm)
+    }
+  }
+
+  func keep(_ gram: WhitenedGram, of matrix: String) {
+    guard keepsGrams, let place = keep(lowerTriangleOf: gram.matrix) else { return }
+    let kept = KeptGram(place: place, size: gram.matrix.rows, squaredNorm: gram.squaredNorm)
+    grams.withLock { $0[matrix] = kept }
+  }
+
+  private static func byteCount(size: Int) -> Int { size * (size + 1) / 2 * MemoryLayout<Double>.size }
+
+  /// Where it is; nil when there is no room for it.
+  private func keep(lowerTriangleOf matrix: Matrix<Double>) -> Place? {
+    let byteCount = Self.byteCount(size: matrix.rows)
+    let place = spool.withLock { spool -> Place? in
+      guard !spool.isFull, spool.end + byteCount <= spool.capacity else { return nil }
+      if spool.file == nil { spool.file = try? SpoolFile(in: spool.folder, byteCount: spool.capacity) }
+      guard let file = spool.file else {
+        spool.isFull = true
+        return nil
+      }
+      defer { spool.end += byteCount }
+      return Place(file: file, range: spool.end..<(spool.end + byteCount))
+    }
+    guard let place else { return nil }
+    var packed: [Double] = []
+    packed.reserveCapacity(byteCount / MemoryLayout<Double>.size)
+    for row in 0..<matrix.rows {
+      packed += matrix.elements[(row * matrix.columns)..<(row * matrix.columns + row + 1)]
+    }
+    do {
+      try packed.withUnsafeBytes { try place.file.write($0, at: place.range.lowerBound) }
+      return place
+    } catch {
+      spool.withLock { $0.isFull = true }
+      return nil
+    }
+  }
+
+  /// Tensors grouped by their bytes. Only tensors that begin alike are read to the end.
+  private static func groups(of names: [String], in file: any DenseCheckpoint) throws -> [[String]] {
+    struct Beginning: Hashable {
+      let dtype: DType
+      let shape: [Int]
+      let bytes: [UInt8]
+    }
+    var groups: [Beginning: [[TensorInfo]]] = [:]
+    for tensor in names.compactMap({ file.tensor(named: $0) }) {
+      let beginning = Beginning(
+        dtype: tensor.dtype, shape: tensor.shape,
+        bytes: try file.withBytes(of: tensor, in: 0..<min(4096, tensor.byteCount)) { Array($0) })
+      var candidates = groups[beginning] ?? []
+      let same = try candidates.firstIndex { group in
+        try file.withBytes(of: group[0]) { a in
+          try file.withBytes(of: tensor) { b in
+            a.count == b.count && (a.isEmpty || memcmp(a.baseAddress!, b.baseAddress!, a.count) == 0)
+          }
+        }
+      }
+      if let same { candidates[same].append(tensor) } else { candidates.append([tensor]) }
+      groups[beginning] = candidates
+    }
+    return groups.values.joined().map { $0.map(\.name) }
+  }
+}

@@ -1,0 +1,287 @@
+import Checkpoints
+import LinearAlgebra
+
+/// How the elements of an array, a core or a dense tensor, are kept: the one place that knows which entries an array has in
+/// the shards, how its elements become their bytes, and how they are read again (FORMAT.md, "Encodings").
+///
+/// A new encoding is a case of `Values`, its JSON below, and a branch in each of the functions that switch over it.
+public struct Encoding: Sendable, Hashable {
+  /// What the numbers become.
+  public enum Values: Sendable, Hashable {
+    /// Elements of a dtype.
+    case plain(DType)
+    /// Bytes, times scales of the shape `scaleShape` that broadcast.
+    case scaled(scaleShape: [Int])
+  }
+
+  /// Which rows or columns of a core are the identity and not stored.
+  public enum Pivots: String, Sendable, Hashable, Codable {
+    /// d' rows of the core as a matrix `[d·i·j, d']`.
+    case left
+    /// d columns of the core as a matrix `[d, i·j·d']`.
+    case right
+  }
+
+  public var values: Values
+  /// nil for an array that is stored whole.
+  public var pivots: Pivots?
+
+  public init(_ values: Values, pivots: Pivots? = nil) {
+    self.values = values
+    self.pivots = pivots
+  }
+
+  /// Elements of a dtype, all of them.
+  public static func plain(_ dtype: DType) -> Encoding { Encoding(.plain(dtype)) }
+
+  /// Bytes with scales, for a whole array of this shape.
+  public static func scaled(shape: [Int]) -> Encoding {
+    Encoding(.scaled(scaleShape: ScaledValues.scaleShape(of: shape)))
+  }
+
+  /// The dtype of the values as they are stored.
+  public var valueDType: DType {
+    switch values {
+    case .plain(let dtype): dtype
+    case .scaled: .i8
+    }
+  }
+
+  /// Whether elements can only be computed with in double precision.
+  public var needsDoublePrecision: Bool { values == .plain(.f64) }
+
+  /// The encoding in a few characters, for people.
+  public var description: String {
+    switch values {
+    case .plain(let dtype): dtype.rawValue
+    case .scaled: "I8"
+    }
+  }
+
+  // MARK: - Entries
+
+  /// Sizes of a pivoted array as a matrix: `[all, count]`, of which `count` rows are the identity; nil for a whole array.
+  func pivotSides(of shape: [Int]) -> (all: Int, count: Int)? {
+    guard let pivots, shape.count == 4 else { return nil }
+    let site = shape[1] * shape[2]
+    return pivots == .left ? (shape[0] * site, shape[3]) : (site * shape[3], shape[0])
+  }
+
+  /// The shape of the values that are stored of an array; nil when there are none.
+  func valueShape(of shape: [Int]) -> [Int]? {
+    guard let (all, count) = pivotSides(of: shape) else { return shape }
+    guard all > count else { return nil }
+    return pivots == .left ? [all - count, count] : [count, all - count]
+  }
+
+  /// How many values are stored of an array; neither scales nor pivots are counted.
+  public func valueCount(of shape: [Int]) -> Int { valueShape(of: shape)?.reduce(1, *) ?? 0 }
+
+  /// The entries of an array in the shards, unpacked: values, then scales, then pivots.
+  public func entries(of name: String, shape: [Int]) -> [TensorInfo] {
+    guard let valueShape = valueShape(of: shape) else { return [] }
+    var entries = [TensorInfo(name: name, dtype: valueDType, shape: valueShape)]
+    if case .scaled(let scaleShape) = values {
+      entries.append(TensorInfo(name: name + ".scales", dtype: .f32, shape: scaleShape))
+    }
+    if let (all, count) = pivotSides(of: shape) {
+      entries.append(TensorInfo(name: name + ".pivots", dtype: Self.indexDType(below: all), shape: [count]))
+    }
+    return entries
+  }
+
+  /// The smallest unsigned type that holds every index below `count`.
+  static func indexDType(below count: Int) -> DType {
+    count <= 1 << 8 ? .u8 : count <= 1 << 16 ? .u16 : .u32
+  }
+
+  /// Why an array of this role and shape can't have the encoding; nil when it can.
+  func problem(role: CoreRecord.Role?, shape: [Int]) -> String? {
+    let isIndex = role == .permutation
+    switch values {
+    case .plain(let dtype):
+      if isIndex {
+        guard [.u8, .u16, .u32, .i64].contains(dtype) else { return "\(dtype.rawValue) holds no permutation" }
+      } else if role != nil, !dtype.isDecomposable {
+        return "\(dtype.rawValue) holds no core"
+      }
+    case .scaled(let scaleShape):
+      guard !isIndex else { return "a permutation has no scales" }
+      guard shape.count <= 4 else { return "scales are for at most four axes" }
+      if let valueShape = valueShape(of: shape) {
+        guard scaleShape.count == valueShape.count, zip(scaleShape, valueShape).allSatisfy({ $0 == 1 || $0 == $1 })
+        else { return "scales of \(scaleShape) do not broadcast to \(valueShape)" }
+      }
+    }
+    guard pivots != nil else { return nil }
+    guard role == .auxiliary else { return "only auxiliary cores have pivots" }
+    guard let (all, count) = pivotSides(of: shape), count <= all else {
+      return "a core of \(shape) has no room for its pivots"
+    }
+    return nil
+  }
+
+  // MARK: - Writing
+
+  /// Rounds an array and writes its entries.
+  ///
+  /// - Parameters:
+  ///   - elements: of the whole array, row-major; those of pivot rows or columns are the identity.
+  ///   - pivots: the rows or columns, ascending, for a pivoted array.
+  ///   - write: takes the bytes of an entry.
+  /// - Returns: the elements as they are stored.
+  /// - Throws: `EncodingError` for values that the encoding can't hold, and what `write` throws.
+  func encode<Scalar: CheckpointScalar>(
+    _ elements: [Scalar], pivots: [Int]?, of name: String, shape: [Int],
+    write: (UnsafeRawBufferPointer, TensorInfo) throws -> Void
+  ) throws -> [Scalar] {
+    let entries = entries(of: name, shape: shape)
+    guard let first = entries.first else { return elements }
+    guard let pivots else { return try encodeValues(elements, first, entries, write) }
+    let layout = PivotLayout(shape: shape, side: self.pivots ?? .left, pivots: pivots)
+    let stored = try encodeValues(layout.rest(of: elements), first, entries, write)
+    if let entry = entries.last { try Self.indexBytes(pivots, entry.dtype).withUnsafeBytes { try write($0, entry) } }
+    return layout.whole(stored)
+  }
+
+  private func encodeValues<Scalar: CheckpointScalar>(
+    _ elements: [Scalar], _ entry: TensorInfo, _ entries: [TensorInfo],
+    _ write: (UnsafeRawBufferPointer, TensorInfo) throws -> Void
+  ) throws -> [Scalar] {
+    switch values {
+    case .plain(let dtype):
+      return try elements.withUnsafeBufferPointer { buffer in
+        try Scalar.withRounded(buffer, to: dtype) { bytes in
+          try write(bytes, entry)
+          if dtype == Scalar.dtype { return elements }
+          return try Scalar.withElements(bytes, of: dtype) { Array($0) }
+        }
+      }
+    case .scaled(let scaleShape):
+      guard let scaled = ScaledValues(elements, shape: entry.shape, scaleShape: scaleShape) else {
+        throw EncodingError.scaleOutOfRange
+      }
+      try scaled.bytes.withUnsafeBytes { try write($0, entry) }
+      try scaled.scales.withUnsafeBytes { try write($0, entries[1]) }
+      return scaled.elements()
+    }
+  }
+
+  private static func indexBytes(_ indices: [Int], _ dtype: DType) -> [UInt8] {
+    func bytes<Index: FixedWidthInteger>(_: Index.Type) -> [UInt8] {
+      indices.flatMap { index in withUnsafeBytes(of: Index(index).littleEndian) { Array($0) } }
+    }
+    return switch dtype {
+    case .u8: bytes(UInt8.self)
+    case .u16: bytes(UInt16.self)
+    case .u32: bytes(UInt32.self)
+    default: bytes(Int64.self)
+    }
+  }
+
+  // MARK: - Reading
+
+  /// Reads the elements of a whole array, widened exactly.
+  ///
+  /// - Parameter read: calls its argument with the bytes of an entry.
+  /// - Throws: `EncodingError` for scales and pivots that are not possible, and what `read` throws.
+  func decode<Scalar: CheckpointScalar>(
+    _ name: String, shape: [Int], as type: Scalar.Type = Scalar.self,
+    read: (TensorInfo, (UnsafeRawBufferPointer) throws -> [Scalar]) throws -> [Scalar]
+  ) throws -> [Scalar] {
+    let entries = entries(of: name, shape: shape)
+    guard let first = entries.first else { return PivotLayout.identity(pivotSides(of: shape)?.count ?? 0) }
+    let stored: [Scalar]
+    switch values {
+    case .plain(let dtype): stored = try read(first) { try Scalar.withElements($0, of: dtype) { Array($0) } }
+    case .scaled(let scaleShape):
+      let scales = try read(entries[1]) { try Scalar.withElements($0, of: .f32) { Array($0) } }
+      guard scales.allSatisfy({ $0.isFinite && $0 >= 0 }) else { throw EncodingError.badScale }
+      stored = try read(first) { bytes in
+        ScaledValues(
+          bytes: Array(bytes.bindMemory(to: Int8.self)), shape: first.shape, scaleShape: scaleShape,
+          scales: scales.map { Float($0) }
+        ).elements()
+      }
+    }
+    guard let side = pivots, let entry = entries.last, let (all, count) = pivotSides(of: shape) else { return stored }
+    // A number below 2^32 is exact in double precision, and the callback gives elements of one type only.
+    var indices: [Int] = []
+    _ = try read(entry) { bytes in
+      indices = Self.indices(bytes, entry.dtype)
+      return []
+    }
+    guard indices.count == count, (indices.first ?? 0) >= 0, (indices.last ?? 0) < all,
+      zip(indices, indices.dropFirst()).allSatisfy({ $0 < $1 })
+    else { throw EncodingError.badPivots }
+    return PivotLayout(shape: shape, side: side, pivots: indices).whole(stored)
+  }
+
+  /// Unsigned integers, or those of I64 (negative ones stay so).
+  static func indices(_ bytes: UnsafeRawBufferPointer, _ dtype: DType) -> [Int] {
+    func indices<Index: FixedWidthInteger>(_: Index.Type) -> [Int] {
+      (0..<bytes.count / MemoryLayout<Index>.size).map { place in
+        Int(truncatingIfNeeded: Index(littleEndian: bytes.loadUnaligned(fromByteOffset: place * MemoryLayout<Index>.size, as: Index.self)))
+      }
+    }
+    return switch dtype {
+    case .u8: indices(UInt8.self)
+    case .u16: indices(UInt16.self)
+    case .u32: indices(UInt32.self)
+    default: indices(Int64.self)
+    }
+  }
+}
+
+/// Why elements can't be kept, or read, in an encoding.
+enum EncodingError: Error, Sendable, Equatable, CustomStringConvertible {
+  case scaleOutOfRange
+  case badScale
+  case badPivots
+
+  var description: String {
+    switch self {
+    case .scaleOutOfRange: "has an element that is not finite or too large for a scale"
+    case .badScale: "has a scale that is negative or not finite"
+    case .badPivots: "has pivots that are not ascending or outside of the core"
+    }
+  }
+}
+
+extension Encoding: Codable {
+  enum CodingKeys: String, CodingKey {
+    case kind, dtype, bits, pivots
+    case scaleShape = "scale_shape"
+  }
+
+  private enum Kind: String, Codable { case plain, scaled }
+
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    switch try container.decode(Kind.self, forKey: .kind) {
+    case .plain: values = .plain(try container.decode(DType.self, forKey: .dtype))
+    case .scaled:
+      let bits = try container.decode(Int.self, forKey: .bits)
+      guard bits == 8 else {
+        throw DecodingError.dataCorruptedError(
+          forKey: .bits, in: container, debugDescription: "must be 8, not \(bits)")
+      }
+      values = .scaled(scaleShape: try container.decode([Int].self, forKey: .scaleShape))
+    }
+    pivots = try container.decodeIfPresent(Pivots.self, forKey: .pivots)
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    switch values {
+    case .plain(let dtype):
+      try container.encode(Kind.plain, forKey: .kind)
+      try container.encode(dtype, forKey: .dtype)
+    case .scaled(let scaleShape):
+      try container.encode(Kind.scaled, forKey: .kind)
+      try container.encode(8, forKey: .bits)
+      try container.encode(scaleShape, forKey: .scaleShape)
+    }
+    try container.encodeIfPresent(pivots, forKey: .pivots)
+  }
+}

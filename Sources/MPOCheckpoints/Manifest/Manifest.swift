@@ -1,0 +1,220 @@
+import Checkpoints
+import Files
+import Recipes
+
+/// `manifest.json` of an MPO checkpoint; the members are those of FORMAT.md.
+public struct Manifest: Sendable, Equatable, Codable {
+  public static let formatName = "mpo-checkpoint"
+  public static let currentVersion = "2.0"
+  public static let fileName = "manifest.json"
+
+  public let format: String
+  public let version: String
+  public let generator: String
+  /// Of the file with the digits of this member replaced by zeros; `ManifestFile` computes it.
+  var sha256: String
+  public let source: Source?
+  public let shards: [FileFingerprint]
+  public let companions: [FileFingerprint]
+  /// The recipe of the conversion; nil where there was none.
+  public let conversion: ConversionRecipe?
+  /// What a squeeze did since.
+  public let squeeze: Squeeze?
+  public let totals: Totals
+  /// Every tensor of the source, in its order; of a part of a conversion: its tensors.
+  public let contents: CheckpointContents
+  /// Which part of a conversion this is; nil for the whole of it.
+  public let part: Part?
+
+  /// A part of a conversion that was done in several.
+  public struct Part: Sendable, Equatable, Codable {
+    /// From 1.
+    public let index: Int
+    public let count: Int
+    /// Tensors of the source.
+    public let tensorCount: Int
+    /// Where the tensors of the part are among those of the source, from 0, ascending.
+    public let positions: [Int]
+
+    enum CodingKeys: String, CodingKey {
+      case index, count, positions
+      case tensorCount = "tensor_count"
+    }
+
+    public init(index: Int, count: Int, tensorCount: Int, positions: [Int]) {
+      self.index = index
+      self.count = count
+      self.tensorCount = tensorCount
+      self.positions = positions
+    }
+
+    /// Whether the numbers can be those of a part with so many tensors.
+    func isConsistent(tensors: Int) -> Bool {
+      count >= 1 && (1...count).contains(index) && positions.count == tensors
+        && zip(positions, positions.dropFirst()).allSatisfy { $0 < $1 } && (positions.first ?? 0) >= 0
+        && (positions.last ?? -1) < tensorCount
+    }
+  }
+
+  /// Where the tensors came from.
+  public struct Source: Sendable, Equatable, Codable {
+    public let format: CheckpointFormat
+    public let files: [FileFingerprint]
+    public let metadata: [String: String]
+    /// The companion that holds everything of an HDF5 source but the elements of its tensors.
+    public let skeleton: String?
+
+    public init(
+      format: CheckpointFormat, files: [FileFingerprint], metadata: [String: String], skeleton: String? = nil
+    ) {
+      self.format = format
+      self.files = files
+      self.metadata = metadata
+      self.skeleton = skeleton
+    }
+  }
+
+  /// Sums over the whole checkpoint.
+  public struct Totals: Sendable, Equatable, Codable {
+    /// Elements of all tensors of the source.
+    public let parametersBefore: Int
+    /// Values of all dense tensors and cores, each core once; neither scales nor pivots are counted.
+    public let parametersStored: Int
+    /// The same without what lightweight fine-tuning leaves alone: central cores, bases, and integers.
+    public let parametersTrainable: Int
+    public let bytesBefore: Int
+    /// Bytes of all entries as they are stored.
+    public let bytesStored: Int
+    /// The same unpacked; nil where nothing is packed.
+    public let bytesUnpacked: Int?
+    /// `parametersStored / parametersBefore`.
+    public let ratio: Double
+    /// `√(Σ‖W−Ŵ‖² / Σ‖W‖²)` over the tensors made of operators; nil when one was not measured.
+    public let relativeError: Double?
+
+    enum CodingKeys: String, CodingKey {
+      case ratio
+      case parametersBefore = "parameters_before"
+      case parametersStored = "parameters_stored"
+      case parametersTrainable = "parameters_trainable"
+      case bytesBefore = "bytes_before"
+      case bytesStored = "bytes_stored"
+      case bytesUnpacked = "bytes_unpacked"
+      case relativeError = "relative_error"
+    }
+
+    /// Adds up what the contents say.
+    public init(_ contents: CheckpointContents) {
+      let tensors = contents.tensors
+      parametersBefore = tensors.reduce(0) { $0 + $1.info.elementCount }
+      let dense = tensors.compactMap(\.array)
+      let denseCount = dense.reduce(0) { $0 + $1.valueCount }
+      parametersStored = contents.cores.reduce(denseCount) { $0 + $1.valueCount }
+      let trainableCount = tensors.filter(\.dtype.isDecomposable).reduce(0) { $0 + ($1.array?.valueCount ?? 0) }
+      parametersTrainable = contents.cores.filter(\.role.isTrained).reduce(trainableCount) { $0 + $1.valueCount }
+      bytesBefore = tensors.reduce(0) { $0 + $1.info.byteCount }
+      let arrays: [any StoredArray] = dense + contents.cores
+      bytesStored = arrays.reduce(0) { $0 + $1.storedBytes }
+      bytesUnpacked =
+        contents.isPacked ? arrays.reduce(0) { sum, array in array.entries.reduce(sum) { $0 + $1.byteCount } } : nil
+      ratio = Double(parametersStored) / Double(max(1, parametersBefore))
+      let matrices = tensors.compactMap(\.blocks)
+      relativeError = Self.joined(matrices.map { ($0.relativeError, $0.norm) })
+    }
+
+    /// `√(Σ error²‖W‖² / Σ‖W‖²)`; nil when an error or a norm is not known.
+    private static func joined(_ errors: [(relative: Double?, norm: Double?)]) -> Double? {
+      var squaredError = 0.0
+      var squaredNorm = 0.0
+      for (error, norm) in errors {
+        guard let error, let norm else { return nil }
+        squaredError += error * error * norm * norm
+        squaredNorm += norm * norm
+      }
+      return squaredNorm > 0 ? (squaredError / squaredNorm).squareRoot() : 0
+    }
+  }
+
+  /// What `mpo squeeze` did.
+  public struct Squeeze: Sendable, Equatable, Codable {
+    /// How far the score was allowed to go, for people.
+    public let limit: String
+    public let baselineScore: Double
+    public let score: Double
+    /// Rounds that were tried.
+    public let rounds: Int
+
+    enum CodingKeys: String, CodingKey {
+      case limit, score, rounds
+      case baselineScore = "baseline_score"
+    }
+
+    public init(limit: String, baselineScore: Double, score: Double, rounds: Int) {
+      self.limit = limit
+      self.baselineScore = baselineScore
+      self.score = score
+      self.rounds = rounds
+    }
+  }
+
+  public init(
+    generator: String, source: Source?, shards: [FileFingerprint], companions: [FileFingerprint],
+    conversion: ConversionRecipe?, squeeze: Squeeze? = nil, contents: CheckpointContents, part: Part? = nil
+  ) {
+    format = Self.formatName
+    version = Self.currentVersion
+    self.generator = generator
+    sha256 = ManifestFile.blankDigest
+    self.source = source
+    self.shards = shards
+    self.companions = companions
+    self.conversion = conversion
+    self.squeeze = squeeze
+    totals = Totals(contents)
+    self.contents = contents
+    self.part = part
+  }
+
+  enum CodingKeys: String, CodingKey {
+    case format, version, generator, source, shards, companions, conversion, squeeze, totals, tensors, operators, cores
+    case part
+    case sha256 = "manifest_sha256"
+  }
+
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    format = try container.decode(String.self, forKey: .format)
+    version = try container.decode(String.self, forKey: .version)
+    generator = try container.decode(String.self, forKey: .generator)
+    sha256 = try container.decode(String.self, forKey: .sha256)
+    source = try container.decodeIfPresent(Source.self, forKey: .source)
+    shards = try container.decode([FileFingerprint].self, forKey: .shards)
+    companions = try container.decode([FileFingerprint].self, forKey: .companions)
+    conversion = try container.decodeIfPresent(ConversionRecipe.self, forKey: .conversion)
+    squeeze = try container.decodeIfPresent(Squeeze.self, forKey: .squeeze)
+    totals = try container.decode(Totals.self, forKey: .totals)
+    contents = CheckpointContents(
+      tensors: try container.decode([TensorRecord].self, forKey: .tensors),
+      operators: try container.decode([OperatorRecord].self, forKey: .operators),
+      cores: try container.decode([CoreRecord].self, forKey: .cores))
+    part = try container.decodeIfPresent(Part.self, forKey: .part)
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(format, forKey: .format)
+    try container.encode(version, forKey: .version)
+    try container.encode(generator, forKey: .generator)
+    try container.encode(sha256, forKey: .sha256)
+    try container.encodeIfPresent(source, forKey: .source)
+    try container.encode(shards, forKey: .shards)
+    try container.encode(companions, forKey: .companions)
+    try container.encodeIfPresent(conversion, forKey: .conversion)
+    try container.encodeIfPresent(squeeze, forKey: .squeeze)
+    try container.encode(totals, forKey: .totals)
+    try container.encode(contents.tensors, forKey: .tensors)
+    try container.encode(contents.operators, forKey: .operators)
+    try container.encode(contents.cores, forKey: .cores)
+    try container.encodeIfPresent(part, forKey: .part)
+  }
+}

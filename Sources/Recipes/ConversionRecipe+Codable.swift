@@ -1,0 +1,79 @@
+import Checkpoints
+import Squeezing
+import TensorNetworks
+
+extension ConversionRecipe: Codable {
+  enum CodingKeys: String, RecipeMember {
+    case selection, ties, budget, structure, criterion
+    case minimumBond = "minimum_bond"
+    case gauge, metric, dtype, central, pack
+
+    var allowed: String {
+      switch self {
+      case .selection: "a mapping of \(TensorSelection.CodingKeys.names.joined(separator: ", "))"
+      case .ties: "a list of globs"
+      case .budget: "a mapping of one of \(Budget.CodingKeys.names.joined(separator: ", "))"
+      case .structure: Structure.choices
+      case .criterion: SqueezeCriterion.choices
+      case .minimumBond: "a whole number of at least 1"
+      case .gauge: Gauge.choices
+      case .metric: "a mapping of \(StatisticsIdentity.CodingKeys.names.joined(separator: ", "))"
+      case .dtype: "f64, f32, f16 or bf16"
+      case .central: CentralEncoding.choices
+      case .pack: "true or false"
+      }
+    }
+
+    var members: (any RecipeMember.Type)? {
+      switch self {
+      case .selection: TensorSelection.CodingKeys.self
+      case .budget: Budget.CodingKeys.self
+      case .metric: StatisticsIdentity.CodingKeys.self
+      default: nil
+      }
+    }
+  }
+
+  /// Absent members have their defaults.
+  /// - Throws: `DecodingError` with the path of the member that is wrong.
+  public init(from decoder: any Decoder) throws {
+    self.init()
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    selection = try container.decode(.selection, default: selection)
+    ties = try container.decode(.ties, default: ties)
+    budget = try container.decodeIfPresent(.budget)
+    structure = try container.decode(.structure, default: structure)
+    criterion = try container.decode(.criterion, default: criterion)
+    minimumBond = try container.decode(.minimumBond, default: minimumBond) { $0 >= 1 }
+    gauge = try container.decode(.gauge, default: gauge)
+    metric = try container.decodeIfPresent(.metric)
+    dtype = try container.decodeIfPresent(.dtype, as: String.self) { DType(coreName: $0) != nil }
+      .flatMap(DType.init(coreName:))
+    central = try container.decodeIfPresent(.central)
+    pack = try container.decode(.pack, default: pack)
+  }
+
+  /// All members that have a value, defaults included.
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(selection, forKey: .selection)
+    try container.encode(ties, forKey: .ties)
+    try container.encodeIfPresent(budget, forKey: .budget)
+    try container.encode(structure, forKey: .structure)
+    try container.encode(criterion, forKey: .criterion)
+    try container.encode(minimumBond, forKey: .minimumBond)
+    try container.encode(gauge, forKey: .gauge)
+    try container.encodeIfPresent(metric, forKey: .metric)
+    try container.encodeIfPresent(dtype?.rawValue.lowercased(), forKey: .dtype)
+    try container.encodeIfPresent(central, forKey: .central)
+    try container.encode(pack, forKey: .pack)
+  }
+}
+
+extension DType {
+  /// A dtype that cores may have, in either case.
+  init?(coreName: String) {
+    self.init(rawValue: coreName.uppercased())
+    guard isDecomposable else { return nil }
+  }
+}

@@ -1,0 +1,49 @@
+import Checkpoints
+import Squeezing
+import TensorNetworks
+
+/// Everything that decides the result of a conversion, beside the checkpoint and the statistics themselves.
+///
+/// The command line is one way to write a recipe, a YAML file another, and the manifest of an MPO checkpoint has the one
+/// that made it. Two conversions of the same checkpoint by the same recipe write the same bytes.
+///
+/// ```swift
+/// var recipe = ConversionRecipe()
+/// recipe.budget = .ratio(0.5)
+/// recipe.structure = .auto
+/// ```
+///
+/// A new member is a property with its default, a case of `CodingKeys` with what it may be, and a line in `init(from:)`
+/// and `encode(to:)` each.
+public struct ConversionRecipe: Sendable, Hashable {
+  /// Which tensors are decomposed, and over which sites.
+  public var selection = TensorSelection()
+  /// Globs: the matrices that one of them matches get the same bonds.
+  public var ties: [String] = []
+  /// How far bonds are lowered; nil in a recipe whose budget is not chosen yet, as that of a profile.
+  public var budget: Budget?
+  /// What a matrix may become.
+  public var structure = Structure.mpo
+  /// Which bond is lowered next.
+  public var criterion = SqueezeCriterion.errorPerParameter
+  /// No bond is lowered below it.
+  public var minimumBond = 1
+  /// Which of the equal chains of cores is stored.
+  public var gauge = Gauge.compact
+  /// The statistics whose metric errors are measured in; nil for the Frobenius norm.
+  public var metric: StatisticsIdentity?
+  /// The dtype of the cores; nil for that of the source (of a lossless conversion: at least F32).
+  public var dtype: DType?
+  /// How central cores are encoded; nil for plain values.
+  public var central: CentralEncoding?
+  /// Whether entries are packed.
+  public var pack = false
+
+  public init() {}
+}
+
+/// How the elements of central cores are stored.
+public enum CentralEncoding: String, Sendable, Hashable, Codable, CaseIterable {
+  /// Bytes with scales.
+  case int8
+}

@@ -1,0 +1,66 @@
+import Squeezing
+
+/// Members of a recipe that do not go together.
+public enum RecipeConflict: Error, Sendable, Hashable {
+  /// A member, or this value of it, changes nothing beside another member, or beside this value of that.
+  case noEffect(member: String, value: String?, beside: String, itsValue: String?)
+  case bondBelowMinimum(bond: Int, minimum: Int)
+
+  /// What is wrong, with the names that the reader knows the members by: `budget.bond` may be `--bond` to him.
+  public func text(naming name: (String) -> String) -> String {
+    switch self {
+    case .noEffect(let member, let value, let beside, let itsValue):
+      let parts = [name(member), value, "has no effect with", name(beside), itsValue].compactMap(\.self)
+      return parts.joined(separator: " ") + "; leave one of them out"
+    case .bondBelowMinimum(let bond, let minimum):
+      return "\(name("budget.bond")) \(bond) is below \(name("minimum_bond")) \(minimum)"
+    }
+  }
+}
+
+extension RecipeConflict: CustomStringConvertible {
+  public var description: String { text { "'\($0)'" } }
+}
+
+extension ConversionRecipe {
+  /// The first conflict between members; nil for a recipe that can be followed as it is.
+  ///
+  /// - Parameter given: the members, as `criterion` or `selection.sites`, that were written down. Such a member must have
+  ///   an effect even with its default value; the others only where their value is not the default.
+  public func conflict(given: Set<String> = []) -> RecipeConflict? {
+    let plain = ConversionRecipe()
+    func isWritten(_ member: String, _ isChanged: Bool) -> Bool { isChanged || given.contains(member) }
+    let writesCriterion = isWritten("criterion", criterion != plain.criterion)
+    let writesSites = isWritten("selection.sites", selection.sites != plain.selection.sites)
+    let writesShapes = isWritten("selection.shapes", !selection.shapes.isEmpty)
+
+    let budgetName: String? =
+      switch budget {
+      case .bond: "budget.bond"
+      case .lossless: "budget.lossless"
+      case .ratio, .maximumError, nil: nil
+      }
+    if let budgetName, writesCriterion {
+      return .noEffect(member: "criterion", value: nil, beside: budgetName, itsValue: nil)
+    }
+    if case .bond = budget, structure == .auto {
+      return .noEffect(member: "structure", value: "auto", beside: "budget.bond", itsValue: nil)
+    }
+    if case .bond(let bond) = budget, bond < minimumBond {
+      return .bondBelowMinimum(bond: bond, minimum: minimumBond)
+    }
+    if criterion == .error, structure != .mpo {
+      return .noEffect(member: "criterion", value: "error", beside: "structure", itsValue: structure.rawValue)
+    }
+    if criterion == .error, metric != nil {
+      return .noEffect(member: "criterion", value: "error", beside: "metric", itsValue: nil)
+    }
+    if structure == .svd {
+      for (member, isWritten) in [("selection.sites", writesSites), ("selection.shapes", writesShapes)] where isWritten
+      {
+        return .noEffect(member: member, value: nil, beside: "structure", itsValue: "svd")
+      }
+    }
+    return nil
+  }
+}

@@ -1,0 +1,103 @@
+import TensorNetworks
+
+/// Which tensors of a checkpoint are decomposed, and over which sites.
+public struct TensorSelection: Sendable, Hashable {
+  /// Both sides of a matrix must have it, unless `include` names the matrix.
+  public static let minimumSide = 64
+
+  /// When not empty, only matrices that one of the globs matches.
+  public var include: [String] = []
+  /// Never matrices that one of the globs matches.
+  public var exclude: [String] = []
+  /// Whether rank-4 convolution kernels are decomposed too, as matrices `out × (in·kh·kw)`.
+  public var convolutions = false
+  /// n, for matrices without a shape of their own.
+  public var sites = 5
+  /// Factors for the matrices that a glob matches; the last that matches wins.
+  public var shapes: [ShapeRule] = []
+
+  public init() {}
+
+  /// Factors for the matrices that a glob matches.
+  public struct ShapeRule: Sendable, Hashable {
+    public var glob: String
+    public var shape: MPOShape
+
+    public init(glob: String, shape: MPOShape) {
+      self.glob = glob
+      self.shape = shape
+    }
+  }
+}
+
+extension TensorSelection: Codable {
+  enum CodingKeys: String, RecipeMember {
+    case include, exclude, convolutions, sites, shapes
+
+    var allowed: String {
+      switch self {
+      case .include, .exclude: "a list of globs"
+      case .convolutions: "true or false"
+      case .sites: "a whole number from 2 to 16"
+      case .shapes:
+        "a list of mappings of glob, row_factors and column_factors, whose factors are lists of equal length"
+      }
+    }
+
+    var members: (any RecipeMember.Type)? { self == .shapes ? ShapeRule.CodingKeys.self : nil }
+  }
+
+  /// Absent members have their defaults.
+  public init(from decoder: any Decoder) throws {
+    self.init()
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    include = try container.decode(.include, default: include)
+    exclude = try container.decode(.exclude, default: exclude)
+    convolutions = try container.decode(.convolutions, default: convolutions)
+    sites = try container.decode(.sites, default: sites) { (2...16).contains($0) }
+    shapes = try container.decode(.shapes, default: shapes)
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(include, forKey: .include)
+    try container.encode(exclude, forKey: .exclude)
+    try container.encode(convolutions, forKey: .convolutions)
+    try container.encode(sites, forKey: .sites)
+    try container.encode(shapes, forKey: .shapes)
+  }
+}
+
+extension TensorSelection.ShapeRule: Codable {
+  enum CodingKeys: String, RecipeMember {
+    case glob
+    case rowFactors = "row_factors"
+    case columnFactors = "column_factors"
+
+    var allowed: String {
+      switch self {
+      case .glob: "a glob"
+      case .rowFactors, .columnFactors: "a list of factors of at least 1, as many as of the other side"
+      }
+    }
+  }
+
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    glob = try container.decode(String.self, forKey: .glob)
+    let rows = try container.decode([Int].self, forKey: .rowFactors)
+    let columns = try container.decode([Int].self, forKey: .columnFactors)
+    do {
+      shape = try MPOShape(rowFactors: rows, columnFactors: columns)
+    } catch {
+      throw DecodingError.dataCorruptedError(forKey: .rowFactors, in: container, debugDescription: "\(error)")
+    }
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(glob, forKey: .glob)
+    try container.encode(shape.rowFactors, forKey: .rowFactors)
+    try container.encode(shape.columnFactors, forKey: .columnFactors)
+  }
+}

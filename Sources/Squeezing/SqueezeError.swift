@@ -1,0 +1,31 @@
+/// Why a network can't be planned as asked.
+public enum SqueezeError: Error, Sendable, Equatable, CustomStringConvertible {
+  case ratioOutOfReach(asked: Double, smallest: Double)
+  case inconsistentProfile(layer: String)
+  /// The parameters of the network do not add up.
+  case inconsistentTotals
+  /// The profile of a layer was made for another structure or budget, and has not what this one needs.
+  case profileLacks(LayerProfile.Part, layer: String)
+  case tiedShapesDiffer(String, String)
+  /// Every bond should be at most one and at least the other.
+  case minimumBondAboveBond(minimum: Int, bond: Int)
+
+  public var description: String {
+    switch self {
+    case .ratioOutOfReach(let asked, let smallest):
+      "ratio \(asked) can't be reached: with every bond as low as it goes the checkpoint still has "
+        + "\((smallest * 1e4).rounded(.up) / 1e4) of its parameters; ask for more, or let more matrices be decomposed"
+    case .inconsistentProfile(let layer):
+      "the profile of '\(layer)' contradicts itself; make the profile again"
+    case .inconsistentTotals:
+      "the profile's parameters do not add up to those of its matrices; make the profile again"
+    case .profileLacks(let part, let layer):
+      "the profile has no \(part) of '\(layer)'; make the profile again for this structure and budget"
+    case .tiedShapesDiffer(let a, let b):
+      "'\(a)' and '\(b)' are tied but have different shapes; tie matrices of one shape"
+    case .minimumBondAboveBond(let minimum, let bond):
+      "every bond should be at most \(bond) and at least \(minimum); ask for a bond of \(minimum) or more, or lower the "
+        + "least bond"
+    }
+  }
+}

@@ -1,0 +1,51 @@
+import TensorNetworks
+
+extension SqueezePlan {
+  /// What becomes of one matrix.
+  public struct Layer: Sendable, Hashable, Codable {
+    public let name: String
+    /// The sides of the matrix and the shape of its operator; where it stays dense, that of its profile.
+    public let split: MatrixSplit
+    /// nil: the matrix stays dense.
+    public let bonds: [Int]?
+    /// What the operator is stored as; says nothing of a dense matrix.
+    public let gauge: Gauge
+    /// Numbers it is stored with.
+    public let parameters: Int
+    /// Upper bound of the relative Frobenius error, of truncation and rounding. In a metric: the relative error in it that
+    /// is reckoned with, which is that of a factorisation with as many numbers. nil where the profile has not what it
+    /// takes to tell.
+    public let relativeErrorBound: Double?
+    /// The relative error of plain SVD with as many numbers; nil where the profile has no singular values.
+    public let svdRelativeError: Double?
+    /// Entanglement entropies at the bonds; nil where the profile has no spectra of this shape.
+    public let entropies: [Double]?
+    public let norm: Double
+
+    public var rows: Int { split.rows }
+    public var columns: Int { split.columns }
+    public var shape: MPOShape { split.shape }
+
+    enum CodingKeys: String, CodingKey {
+      case name, split, bonds, gauge, parameters, entropies, norm
+      case relativeErrorBound = "relative_error_bound"
+      case svdRelativeError = "svd_relative_error"
+    }
+
+    /// - Parameter form: nil for a dense matrix.
+    init(_ profile: LayerProfile, form: OperatorForm?, gauge: Gauge, rounding: RoundingError) {
+      name = profile.name
+      norm = profile.norm
+      split = MatrixSplit(rows: profile.rows, columns: profile.columns, shape: form?.shape ?? profile.shape)
+      bonds = form?.bonds
+      self.gauge = form?.gauge ?? gauge
+      parameters = form?.storedCount ?? profile.denseParameterCount
+      let error = form.map { FormErrors(of: profile, rounding: rounding).relativeError(of: $0) } ?? 0
+      relativeErrorBound = error.isFinite ? error : nil
+      svdRelativeError = profile.svdRelativeError(parameters: parameters, gauge: gauge)
+      let spectra =
+        split == profile.split ? profile.spectra : profile.singularValues.map { SingularSpectra([$0]) }
+      entropies = spectra?.entanglementEntropies
+    }
+  }
+}

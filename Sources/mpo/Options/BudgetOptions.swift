@@ -1,0 +1,72 @@
+import ArgumentParser
+import Recipes
+import Squeezing
+
+/// Options of the subcommands that set a budget.
+struct BudgetOptions: ParsableArguments, RecipeOptions {
+  @Option(
+    help: ArgumentHelp(
+      "Parameters of the result over parameters of the input, of the whole checkpoint, at most.", valueName: "r"))
+  var ratio: Double?
+
+  @Option(
+    help: ArgumentHelp(
+      "Relative error of every decomposed matrix, at most: in the Frobenius norm, with --calibration in its metric.",
+      valueName: "e"))
+  var maxError: Double?
+
+  @Option(help: ArgumentHelp("Bond dimensions, at most.", valueName: "d"))
+  var bond: Int?
+
+  @Flag(help: "Keep every bond at its numerical rank; nothing but rounding is lost.")
+  var lossless = false
+
+  @Option(
+    help: ArgumentHelp(
+      "Which bond is lowered next: error-per-parameter (growth of the squared relative error for every parameter "
+        + "saved, weighted by size) or error (growth of the relative error, as published). Default: "
+        + "error-per-parameter.", valueName: "c"))
+  var criterion: SqueezeCriterion?
+
+  @Option(help: ArgumentHelp("Give the matrices this glob matches the same bonds; repeatable.", valueName: "glob"))
+  var tie: [String] = []
+
+  @Option(help: ArgumentHelp("Lower no bond below this. Default: 1.", valueName: "d"))
+  var minBond: Int?
+
+  func validate() throws {
+    if let ratio, !(ratio > 0 && ratio <= 1e3) { throw ValidationError("--ratio must be above 0, not \(ratio).") }
+    if let maxError, !(maxError > 0 && maxError < 1) {
+      throw ValidationError("--max-error must be between 0 and 1, not \(maxError).")
+    }
+    if let bond, bond < 1 { throw ValidationError("--bond must be at least 1, not \(bond).") }
+    if let minBond, minBond < 1 { throw ValidationError("--min-bond must be at least 1, not \(minBond).") }
+    if budgets.count > 1 { throw ValidationError("Give only one of --ratio, --max-error, --bond and --lossless.") }
+  }
+
+  private var budgets: [(member: String, budget: Budget)] {
+    [
+      ratio.map { ("budget.ratio", .ratio($0)) }, maxError.map { ("budget.max_error", .maximumError($0)) },
+      bond.map { ("budget.bond", .bond($0)) }, lossless ? ("budget.lossless", .lossless) : nil,
+    ].compactMap(\.self)
+  }
+
+  var hasBudget: Bool { !budgets.isEmpty }
+
+  var given: [String] {
+    budgets.map(\.member)
+      + [criterion.map { _ in "criterion" }, tie.isEmpty ? nil : "ties", minBond.map { _ in "minimum_bond" }]
+      .compactMap(\.self)
+  }
+
+  func write(to recipe: inout ConversionRecipe) {
+    if let budget = budgets.first?.budget { recipe.budget = budget }
+    if let criterion { recipe.criterion = criterion }
+    if !tie.isEmpty { recipe.ties = tie }
+    if let minBond { recipe.minimumBond = minBond }
+  }
+
+  static let missing = ValidationError("Say how far to go: --ratio R, --max-error E, --bond D or --lossless.")
+}
+
+extension SqueezeCriterion: ExpressibleByArgument {}

@@ -1,0 +1,50 @@
+import ArgumentParser
+import Conversion
+import Recipes
+
+/// The names that the members of a recipe have on the command line.
+enum RecipeOption {
+  private static let names = [
+    "selection.include": "--include", "selection.exclude": "--exclude", "selection.convolutions": "--convolutions",
+    "selection.sites": "--sites", "selection.shapes": "--shape", "ties": "--tie", "budget.ratio": "--ratio",
+    "budget.max_error": "--max-error", "budget.bond": "--bond", "budget.lossless": "--lossless",
+    "structure": "--structure", "criterion": "--criterion", "minimum_bond": "--min-bond", "gauge": "--gauge",
+    "metric": "--calibration", "metric.statistics_sha256": "--calibration, SHA-256",
+    "metric.input_ridge": "--input-ridge", "metric.output_ridge": "--output-ridge", "dtype": "--dtype",
+    "central": "--central", "pack": "--pack",
+  ]
+
+  static func name(of member: String) -> String { names[member] ?? member }
+}
+
+/// Options that write members of a recipe.
+protocol RecipeOptions {
+  /// The members that were given, in the order of the help.
+  var given: [String] { get }
+
+  /// Writes what was given.
+  func write(to recipe: inout ConversionRecipe) throws
+}
+
+extension [any RecipeOptions] {
+  var given: [String] { flatMap(\.given) }
+
+  func write(to recipe: inout ConversionRecipe) throws { for group in self { try group.write(to: &recipe) } }
+
+  /// The recipe that the options write.
+  func recipe(_ calibration: CalibrationOptions, _ statistics: CalibrationStatistics?) throws -> ConversionRecipe {
+    var recipe = ConversionRecipe()
+    try write(to: &recipe)
+    recipe.metric = try calibration.identity(of: statistics)
+    return recipe
+  }
+
+  /// - Throws: `ValidationError` for options that have no effect beside others.
+  func check(metric hasMetric: Bool = false) throws {
+    var recipe = ConversionRecipe()
+    // What can't be read is an error when the command runs.
+    guard (try? write(to: &recipe)) != nil else { return }
+    if hasMetric { recipe.metric = StatisticsIdentity(sha256: "") }
+    if let conflict = recipe.conflict(given: Set(given)) { throw conflict.validationError }
+  }
+}

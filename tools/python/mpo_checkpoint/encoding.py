@@ -1,0 +1,242 @@
+"""Encodings: how the elements of a core or of a dense tensor are kept in the shards. A new one is added here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+
+from .errors import CheckpointError, Contradiction
+from .safetensors_file import BITS, FLOATING, Entry
+
+Shape = tuple[int, ...]
+Side = Literal["left", "right"]
+
+_INDICES = ("U8", "U16", "U32", "I64")
+"""The dtypes a permutation may have."""
+_SCALED_BITS = 8
+_VALUES_OF_A_SCALE = 128
+"""How many values share a scale at least: scales of four bytes then take at most 1/32 of the room."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How an array is kept.
+
+    Attributes:
+        kind: ``"plain"``, or ``"scaled"``: bytes that are multiplied with scales.
+        dtype: of the values in the shards.
+        scale_shape: of ``"scaled"``: as many axes as the values, each 1 or that of the values.
+        pivots: the side of an auxiliary core whose identity is left out.
+    """
+
+    kind: str
+    dtype: str
+    scale_shape: Shape | None = None
+    pivots: Side | None = None
+
+    @classmethod
+    def plain(cls, dtype: str) -> Encoding:
+        return cls("plain", dtype)
+
+    @classmethod
+    def parse(cls, raw: Any, shape: Shape, role: str, where: str) -> Encoding:
+        """The encoding in a manifest.
+
+        Args:
+            raw: the JSON object.
+            shape: of the whole array.
+            role: of the core, or ``"dense"``.
+            where: what has it, for messages.
+
+        Raises:
+            Contradiction: for one that FORMAT.md does not know, or that does not fit the array.
+        """
+        if not isinstance(raw, dict):
+            raise Contradiction(f"{where} has an encoding that is no object")
+        kind, pivots = raw.get("kind"), raw.get("pivots")
+        if pivots is not None:
+            if pivots not in ("left", "right"):
+                raise Contradiction(f"{where} has pivots on the unknown side '{pivots}'")
+            if role != "auxiliary":
+                raise Contradiction(f"{where} has pivots; only an auxiliary core can have them")
+        if kind == "plain":
+            dtype = raw.get("dtype")
+            if dtype not in BITS:
+                raise Contradiction(f"{where} has an encoding of the unknown dtype '{dtype}'")
+            if role == "permutation" and dtype not in _INDICES:
+                raise Contradiction(f"{where} is a permutation of {dtype}, not of integers ({', '.join(_INDICES)})")
+            if role not in ("permutation", "dense") and dtype not in FLOATING:
+                raise Contradiction(f"{where} is a core of {dtype}, not of a floating-point dtype")
+            encoding = cls("plain", dtype, pivots=pivots)
+        elif kind == "scaled":
+            if raw.get("bits") != _SCALED_BITS:
+                raise Contradiction(f"{where} has an encoding of {raw.get('bits')} bits; 8 are known: update mpo_checkpoint")
+            if role == "permutation":
+                raise Contradiction(f"{where} is a permutation with scales; it must be plain")
+            encoding = cls("scaled", "I8", None, pivots)
+        else:
+            raise Contradiction(f"{where} has an encoding of the unknown kind '{kind}': update mpo_checkpoint")
+        if encoding.pivots and encoding.value_count(shape) < 0:
+            raise Contradiction(f"{where} has more pivots than rows or columns")
+        if kind == "scaled":
+            scales, values = raw.get("scale_shape"), encoding.value_shape(shape)
+            if (
+                not isinstance(scales, list)
+                or len(scales) != len(values)
+                or not all(type(s) is int and s in (1, v) for s, v in zip(scales, values))
+            ):
+                raise Contradiction(f"{where} has the scale_shape {scales}, which does not broadcast to its values {list(values)}")
+            encoding = replace(encoding, scale_shape=tuple(scales))
+        return encoding
+
+    def json(self) -> dict[str, Any]:
+        """The JSON object of a manifest."""
+        if self.kind == "plain":
+            raw: dict[str, Any] = {"kind": "plain", "dtype": self.dtype}
+        else:
+            raw = {"kind": "scaled", "bits": _SCALED_BITS, "scale_shape": list(self.scale_shape or ())}
+        return raw | ({"pivots": self.pivots} if self.pivots else {})
+
+    # What is in the shards
+
+    def pivot_count(self, shape: Shape) -> int:
+        return 0 if self.pivots is None else shape[-1] if self.pivots == "left" else shape[0]
+
+    def value_shape(self, shape: Shape) -> Shape:
+        """The shape of the values of an array of a shape: two axes where pivots are left out."""
+        count = self.pivot_count(shape)
+        if self.pivots == "left":
+            return (prod(shape[:-1]) - count, count)
+        return (count, prod(shape[1:]) - count) if self.pivots == "right" else shape
+
+    def value_count(self, shape: Shape) -> int:
+        """How many numbers are stored: neither scales nor pivots count."""
+        size = prod(shape[:-1]) if self.pivots == "left" else prod(shape[1:])
+        return prod(shape) if self.pivots is None else self.pivot_count(shape) * (size - self.pivot_count(shape))
+
+    def entries(self, name: str, shape: Shape) -> dict[str, tuple[str, Shape]]:
+        """Dtype and shape of the entries of the array ``name``, unpacked, by name: values, scales, pivots."""
+        values = self.value_shape(shape)
+        if self.pivots and not prod(values):
+            return {}
+        entries = {name: (self.dtype, values)}
+        if self.scale_shape is not None:
+            entries[f"{name}.scales"] = ("F32", self.scale_shape)
+        if self.pivots:
+            entries[f"{name}.pivots"] = (_index_dtype(_pivot_room(shape, self.pivots)), (self.pivot_count(shape),))
+        return entries
+
+    # Reading
+
+    def decode(self, entries: Mapping[str, Entry], name: str, shape: Shape, where: str) -> np.ndarray:
+        """The whole array, of ``shape``: F64 as float64, integers as they are, all else as float32.
+
+        Args:
+            entries: those of `entries`, unpacked.
+
+        Raises:
+            CheckpointError: for pivots or scales that can't be.
+        """
+        if self.pivots is None:
+            return self._values(entries, name, where)
+        values, pivots = self.parts(entries, name, shape, where)
+        return whole(values, pivots, shape, self.pivots)
+
+    def parts(self, entries: Mapping[str, Entry], name: str, shape: Shape, where: str) -> tuple[np.ndarray, np.ndarray]:
+        """Of a pivoted core its values, of `value_shape`, and the ascending pivots ``[d']`` (or ``[d]``), int64."""
+        assert self.pivots is not None
+        if name not in entries:
+            dtype = np.float64 if self.dtype == "F64" else np.float32
+            return np.zeros(self.value_shape(shape), dtype), np.arange(self.pivot_count(shape))
+        pivots = entries[f"{name}.pivots"].numpy().astype(np.int64)
+        if (np.diff(pivots) <= 0).any() or pivots[-1] >= _pivot_room(shape, self.pivots):
+            raise CheckpointError(where, "has pivots that do not ascend or lie outside the core; convert the model again")
+        return self._values(entries, name, where), pivots
+
+    def _values(self, entries: Mapping[str, Entry], name: str, where: str) -> np.ndarray:
+        values = entries[name].numpy()
+        if self.scale_shape is not None:
+            scales = entries[f"{name}.scales"].numpy()
+            if not (np.isfinite(scales).all() and (scales >= 0).all()):
+                raise CheckpointError(where, "has a scale that is negative or not finite; convert the model again")
+            return values.astype(np.float32) * scales
+        return values.astype(np.float32) if values.dtype == np.float16 else values
+
+    # Writing
+
+    def encode(self, name: str, array: np.ndarray, pivots: np.ndarray | None = None) -> tuple[Encoding, dict[str, Entry]]:
+        """This encoding of an array, its scales chosen anew, and the entries.
+
+        Args:
+            array: the whole array, float64.
+            pivots: ascending, where the encoding is pivoted: there the array must be the identity.
+
+        Raises:
+            CheckpointError: for elements that are not finite.
+        """
+        if not np.isfinite(array).all():
+            raise CheckpointError(name, "has elements that are not finite")
+        values = array
+        if self.pivots:
+            assert pivots is not None
+            flat = array.reshape(-1, array.shape[-1]) if self.pivots == "left" else array.reshape(len(array), -1).T
+            values = np.delete(flat, pivots, axis=0)
+            values = values if self.pivots == "left" else values.T
+            if not values.size:
+                return Encoding("plain", "F32" if self.kind == "scaled" else self.dtype, pivots=self.pivots), {}
+        encoding, entries = self, {}
+        if self.kind == "scaled":
+            data, scales = quantized(values)
+            encoding = replace(self, scale_shape=scales.shape)
+            entries = {name: Entry.of(data, "I8"), f"{name}.scales": Entry.of(scales, "F32")}
+        else:
+            entries = {name: Entry.of(values, self.dtype)}
+            if not np.isfinite(entries[name].numpy()).all():
+                raise CheckpointError(name, f"has elements that are too large for {self.dtype}")
+        if self.pivots:
+            entries[f"{name}.pivots"] = Entry.of(pivots, _index_dtype(_pivot_room(array.shape, self.pivots)))
+        return encoding, entries
+
+
+def whole(values: np.ndarray, pivots: np.ndarray, shape: Shape, side: Side) -> np.ndarray:
+    """The core ``[d, i, j, d']`` that values and pivots stand for."""
+    d, _, _, e = shape
+    size, count = _pivot_room(shape, side), e if side == "left" else d
+    result = np.zeros((size, count), values.dtype)
+    result[pivots, np.arange(count)] = 1
+    rest = np.ones(size, bool)
+    rest[pivots] = False
+    result[rest] = values if side == "left" else values.T
+    return np.ascontiguousarray(result if side == "left" else result.T).reshape(shape)
+
+
+def quantized(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes −127 … 127 and float32 scales, which broadcast: ``bytes * scales`` is nearest to the values.
+
+    Scales go to the axes that have the most of them while they take at most 1/32 of the room of the bytes.
+    """
+    shapes = product(*((1, size) for size in values.shape))
+    ones = (1,) * values.ndim
+    shape = max((s for s in shapes if prod(s) * _VALUES_OF_A_SCALE <= values.size), key=prod, default=ones)
+    axes = tuple(axis for axis, size in enumerate(shape) if size != values.shape[axis])
+    scales = (np.abs(values).max(axes, keepdims=True, initial=0) / 127).astype(np.float32)
+    if not np.isfinite(scales).all():
+        raise CheckpointError("scales", "the values are too large for float32")
+    is_normal = scales >= np.finfo(np.float32).tiny
+    scales = np.where(is_normal, scales, np.float32(0)).astype(np.float32)
+    steps = np.divide(1, scales, where=is_normal, out=np.zeros(scales.shape), dtype=np.float64)
+    return np.clip(np.rint(values * steps), -127, 127).astype(np.int8), scales
+
+
+def _pivot_room(shape: Shape, side: Side) -> int:
+    """How many rows (or columns) there are to choose pivots from."""
+    return prod(shape[:-1]) if side == "left" else prod(shape[1:])
+
+
+def _index_dtype(count: int) -> str:
+    return "U8" if count <= 1 << 8 else "U16" if count <= 1 << 16 else "U32"

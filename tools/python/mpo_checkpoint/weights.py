@@ -1,0 +1,131 @@
+"""Weights of layers, built from the operators of a checkpoint; what the operators share, the weights share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import gauge
+from .checkpoint import MPOCheckpoint
+from .modules import CompactMPOWeight, Constant, MPOBlockWeight, MPOMatrix, MPOWeight, SideBasis
+from .records import Basis, OperatorRecord, TensorRecord
+from .torch_entries import digest_of
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an `MPOWeight` was loaded from: the name of its operator, and the digests of its cores as they were then."""
+
+    operator: str
+    digests: tuple[str, ...]
+
+
+class WeightBuilder:
+    """Makes the weights of one model.
+
+    Args:
+        trains_cores: whether cores are to be trained: then operators in the gauge compact become canonical, by QR in
+            float64, but for those that share a core, whose cores stay as they are, whole. Otherwise low-rank operators
+            stay compact.
+    """
+
+    def __init__(self, checkpoint: MPOCheckpoint, trains_cores: bool, keeps_matrix: bool):
+        self.checkpoint, self.trains_cores, self.keeps_matrix = checkpoint, trains_cores, keeps_matrix
+        self._shared = shared_cores(checkpoint)
+        self._weights: dict[tuple[str, ...], MPOMatrix] = {}
+        self._parameters: dict[tuple[str, ...], nn.Parameter] = {}
+        self._constants: dict[tuple[str, ...], Constant] = {}
+
+    def weight(self, tensor: TensorRecord, like: Tensor) -> MPOMatrix:
+        """The weight of a tensor made of operators, in the dtype and on the device of another tensor."""
+        key = ("tensor", tensor.name, *_place(like))
+        if key not in self._weights:
+            operators = {name: self._operator(self.checkpoint.operators[name], like) for name in tensor.operators}
+            first = tensor.blocks[0][0]
+            is_whole = len(tensor.blocks) == len(tensor.blocks[0]) == 1 and (
+                first.shape == self.checkpoint.operators[first.operator].matrix_shape
+            )
+            self._weights[key] = (
+                operators[first.operator] if is_whole else MPOBlockWeight(operators, tensor.blocks, self.keeps_matrix)
+            )
+        return self._weights[key]
+
+    def _operator(self, operator: OperatorRecord, like: Tensor) -> MPOWeight:
+        key = ("operator", operator.name, *_place(like))
+        if key not in self._weights:
+            bases = [self._basis(operator.row_basis, like), self._basis(operator.column_basis, like)]
+            weight = self._compact(operator, like, bases) or self._whole(operator, like, bases)
+            weight.origin = Origin(operator.name, tuple(map(digest_of, weight.cores)))
+            self._weights[key] = weight
+        return self._weights[key]
+
+    def _compact(self, operator: OperatorRecord, like: Tensor, bases: list[SideBasis | None]) -> CompactMPOWeight | None:
+        """A low-rank operator as it is stored; None for any other, and where cores are trained."""
+        is_low_rank = operator.padded_shape == operator.matrix_shape == (operator.row_factors[0], operator.column_factors[-1])
+        if self.trains_cores or operator.gauge != "compact" or len(operator.cores) != 2 or not is_low_rank:
+            return None
+        name = operator.cores[1 - operator.central]
+        core = self.checkpoint.cores[name]
+        entries, where = self.checkpoint.entries(core), f"{self.checkpoint.path}: {name}"
+        values, pivots = core.encoding.parts(entries, name, core.shape, where)
+        central = operator.cores[operator.central]
+        return CompactMPOWeight(
+            self._parameter(("values", name), values, like),
+            torch.from_numpy(pivots).to(like.device),
+            self._parameter(("whole", central), self.checkpoint.core(central), like),
+            operator.central,
+            self.keeps_matrix,
+            *bases,
+        )
+
+    def _whole(self, operator: OperatorRecord, like: Tensor, bases: list[SideBasis | None]) -> MPOWeight:
+        chain = self.checkpoint.chain(operator)
+        is_shared = not self._shared.isdisjoint(operator.chain_names)
+        if operator.gauge == "compact" and self.trains_cores and not is_shared:
+            chain = gauge.canonical(chain, operator.central)
+        keys = [("whole", name) for name in operator.cores]
+        if operator.gauge == "spectral":  # its central core is not the one that is stored
+            keys[operator.central] = ("central", operator.name)
+        cores = [self._parameter(key, core, like) for key, core in zip(keys, chain)]
+        return MPOWeight(cores, operator.matrix_shape, operator.central, self.keeps_matrix, *bases)
+
+    def _parameter(self, key: tuple[str, str], array: np.ndarray, like: Tensor) -> nn.Parameter:
+        place = (*key, *_place(like))
+        if place not in self._parameters:
+            self._parameters[place] = nn.Parameter(torch.from_numpy(np.array(array)).to(like))
+        return self._parameters[place]
+
+    def _basis(self, basis: Basis, like: Tensor) -> SideBasis | None:
+        return SideBasis(**{role: self._constant(name, like) for role, name in basis.names.items()}) if basis.names else None
+
+    def _constant(self, name: str, like: Tensor) -> Constant:
+        key = (name, *_place(like))
+        if key not in self._constants:
+            value = torch.from_numpy(np.array(self.checkpoint.core(name)))
+            is_index = self.checkpoint.cores[name].role == "permutation"
+            self._constants[key] = Constant(value.to(like.device) if is_index else value.to(like))
+        return self._constants[key]
+
+
+def shared_cores(checkpoint: MPOCheckpoint) -> set[str]:
+    """Cores, and singular values, that stand in several places of chains."""
+    counts = Counter(name for operator in checkpoint.operators.values() for name in operator.chain_names)
+    return {name for name, count in counts.items() if count > 1}
+
+
+def stored_count(checkpoint: MPOCheckpoint, tensors: set[str]) -> int:
+    """The numbers that are stored of tensors that hold elements; each core counts once."""
+    records = [checkpoint.tensors[name] for name in tensors]
+    operators = {name for record in records for name in record.operators}
+    cores = {core for name in operators for core in checkpoint.operators[name].core_names}
+    dense = sum(prod(record.shape) for record in records if record.kind == "dense")
+    return dense + sum(checkpoint.cores[name].value_count for name in cores)
+
+
+def _place(like: Tensor) -> tuple[str, str]:
+    return str(like.dtype), str(like.device)
