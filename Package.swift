@@ -89,7 +89,8 @@ let package = Package(
     .testTarget(
       name: "SqueezeLoopTests",
       dependencies: [
-        "Checkpoints", "Conversion", "MPOCheckpoints", "SqueezeLoop", "Squeezing", "TensorNetworks", "TestSupport",
+        "Checkpoints", "Conversion", "Files", "MPOCheckpoints", "SqueezeLoop", "Squeezing", "TensorNetworks",
+        "TestSupport",
       ]),
     .testTarget(name: "MPOToolTests", dependencies: ["mpo", "Checkpoints", "MPOCheckpoints", "TestSupport"]),
   ],
