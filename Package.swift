@@ -101,7 +101,7 @@ let package = Package(
     .testTarget(
       name: "SqueezeLoopTests",
       dependencies: [
-        "Checkpoints", "Conversion", "MPOCheckpoints", "Recipes", "SqueezeLoop", "Squeezing", "TensorNetworks",
+        "Checkpoints", "Conversion", "Files", "MPOCheckpoints", "Recipes", "SqueezeLoop", "Squeezing", "TensorNetworks",
         "TestSupport",
       ]),
     .testTarget(name: "MPOToolTests", dependencies: ["Checkpoints", "mpo", "MPOCheckpoints", "TestSupport"]),

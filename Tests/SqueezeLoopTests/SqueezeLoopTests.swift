@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Foundation
 import MPOCheckpoints
 import Recipes
@@ -503,7 +504,7 @@ import Testing
     let squeeze = loop { $0.maximumRounds = 1 }
     _ = try squeeze.run(input, to: place.output)
     let written = try place.content(of: place.output)
-    #expect(throws: CheckpointError.self) { try squeeze.run(input, to: place.output) }
+    #expect(throws: FileError.self) { try squeeze.run(input, to: place.output) }
     // Done is done.
     #expect(try squeeze.run(input, to: place.output, resuming: true).rounds.count == 2)
     #expect(try place.content(of: place.output) == written)
@@ -524,7 +525,7 @@ import Testing
     defer { _ = SqueezePlace.run("umount", [small]) }
     // There is room for the model and the journal, not for a second model.
     let squeeze = loop { $0.maximumRounds = 3 }
-    let error = #expect(throws: CheckpointError.self) { try squeeze.run(place.model, to: small + "/out.mpo") }
+    let error = #expect(throws: FileError.self) { try squeeze.run(place.model, to: small + "/out.mpo") }
     #expect("\(try #require(error))".contains("no space left"), "\(String(describing: error))")
     #expect(try SqueezeJournal(path: small + "/out.mpo.squeeze.jsonl").rounds.count == 1)
     #expect(SqueezePlace.run("mount", ["-o", "remount,size=8m", small]) == 0)
