@@ -8,7 +8,8 @@ let package = Package(
     .library(
       name: "MPO",
       targets: [
-        "LinearAlgebra", "TensorNetworks", "Checkpoints", "MPOCheckpoints", "Squeezing", "Recipes", "Conversion",
+        "LinearAlgebra", "TensorNetworks", "Files", "Checkpoints", "MPOCheckpoints", "Squeezing", "Recipes",
+        "Conversion", "SqueezeLoop",
       ]),
   ],
   dependencies: [
@@ -29,37 +30,48 @@ let package = Package(
       name: "LinearAlgebra", dependencies: ["COpenBLAS"],
       linkerSettings: [.linkedLibrary("lapacke")]),
     .target(name: "TensorNetworks", dependencies: ["LinearAlgebra"]),
+    .target(name: "Files", dependencies: ["CLinux", .product(name: "Crypto", package: "swift-crypto")]),
+    .target(name: "Checkpoints", dependencies: ["CHDF5", "CLinux", "CZip", "CZlib", "Files"]),
     .target(
-      name: "Checkpoints",
+      name: "MPOCheckpoints",
       dependencies: [
-        "CHDF5", "CLinux", "CZip", "CZlib",
+        "Checkpoints", "CZlib", "Files", "LinearAlgebra", "Recipes", "TensorNetworks",
         .product(name: "Crypto", package: "swift-crypto"),
-        .product(name: "OrderedCollections", package: "swift-collections"),
-      ]),
-    .target(
-      name: "MPOCheckpoints", dependencies: ["CZlib", "Checkpoints", "LinearAlgebra", "Recipes", "TensorNetworks"], exclude: ["FORMAT.md"]),
+      ], exclude: ["FORMAT.md"]),
     .target(
       name: "Squeezing",
       dependencies: ["TensorNetworks", .product(name: "HeapModule", package: "swift-collections")]),
     .target(
       name: "Recipes",
-      dependencies: ["Checkpoints", "Squeezing", "TensorNetworks", .product(name: "Yams", package: "Yams")]),
-    .target(name: "Conversion", dependencies: ["MPOCheckpoints", "Recipes", "Squeezing"]),
+      dependencies: ["Checkpoints", "Files", "Squeezing", "TensorNetworks", .product(name: "Yams", package: "Yams")]),
+    .target(
+      name: "Conversion",
+      dependencies: [
+        "Checkpoints", "Files", "LinearAlgebra", "MPOCheckpoints", "Recipes", "Squeezing", "TensorNetworks",
+      ]),
+    .target(
+      name: "SqueezeLoop",
+      dependencies: [
+        "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Recipes", "Squeezing",
+        "TensorNetworks",
+      ]),
     .executableTarget(
       name: "mpo",
       dependencies: [
-        "Conversion", "LinearAlgebra", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Recipes", "SqueezeLoop", "Squeezing",
+        "TensorNetworks", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .executableTarget(
       name: "mpo-bench",
       dependencies: [
-        "Conversion", "LinearAlgebra", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "Checkpoints", "LinearAlgebra", "MPOCheckpoints", "TensorNetworks",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
 
     .executableTarget(
       name: "mpo-fuzz",
       dependencies: [
-        "CLibFuzzer", "Conversion", "LinearAlgebra", "TestSupport",
+        "Checkpoints", "CLibFuzzer", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "TestSupport",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Crypto", package: "swift-crypto"),
       ]),
@@ -67,14 +79,32 @@ let package = Package(
 
     .target(name: "TestSupport", path: "Tests/TestSupport"),
     .testTarget(name: "LinearAlgebraTests", dependencies: ["LinearAlgebra", "TestSupport"]),
-    .testTarget(name: "TensorNetworksTests", dependencies: ["TensorNetworks", "TestSupport"]),
-    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "TestSupport"]),
-    .testTarget(name: "MPOCheckpointsTests", dependencies: ["MPOCheckpoints", "Recipes", "Squeezing", "TestSupport"]),
-    .testTarget(name: "SqueezingTests", dependencies: ["Squeezing", "TestSupport"]),
-    .testTarget(name: "RecipesTests", dependencies: ["Recipes", "TestSupport"]),
-    .testTarget(name: "ConversionTests", dependencies: ["Conversion", "TestSupport"]),
+    .testTarget(name: "TensorNetworksTests", dependencies: ["LinearAlgebra", "TensorNetworks", "TestSupport"]),
+    .testTarget(name: "FilesTests", dependencies: ["Files", "TestSupport"]),
+    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "Files", "TestSupport"]),
     .testTarget(
-      name: "MPOToolTests", dependencies: ["mpo", "Checkpoints", "MPOCheckpoints", "Recipes", "TestSupport"]),
+      name: "MPOCheckpointsTests",
+      dependencies: [
+        "Checkpoints", "Files", "LinearAlgebra", "MPOCheckpoints", "Recipes", "Squeezing", "TensorNetworks",
+        "TestSupport",
+      ]),
+    .testTarget(
+      name: "SqueezingTests", dependencies: ["LinearAlgebra", "Squeezing", "TensorNetworks", "TestSupport"]),
+    .testTarget(
+      name: "RecipesTests", dependencies: ["Checkpoints", "Recipes", "Squeezing", "TensorNetworks"]),
+    .testTarget(
+      name: "ConversionTests",
+      dependencies: [
+        "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Recipes", "Squeezing",
+        "TensorNetworks", "TestSupport",
+      ]),
+    .testTarget(
+      name: "SqueezeLoopTests",
+      dependencies: [
+        "Checkpoints", "Conversion", "Files", "MPOCheckpoints", "Recipes", "SqueezeLoop", "Squeezing", "TensorNetworks",
+        "TestSupport",
+      ]),
+    .testTarget(name: "MPOToolTests", dependencies: ["Checkpoints", "mpo", "MPOCheckpoints", "TestSupport"]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Recipes
 
 /// What can keep a stage of the conversion from being done as asked.

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import LinearAlgebra
 import MPOCheckpoints
 import Recipes
@@ -60,10 +61,8 @@ public struct Converter: Sendable {
     let contents = part.map { all.selecting($0.positions) } ?? all
     let records = contents.tensors
     let writer = try MPOCheckpointWriter(folder: folder, contents: contents, packs: packs)
-    let skeleton = (checkpoint as? HDF5Checkpoint)?.skeletonName
-    if let skeleton, let source = checkpoint as? HDF5Checkpoint {
-      try source.writeSkeleton(to: folder + "/" + skeleton)
-    }
+    let skeleton = checkpoint.skeletonName
+    if let skeleton { try checkpoint.writeSkeleton(to: folder + "/" + skeleton) }
     let finished = ParallelResults<TensorRecord>(count: records.count)
     let fingerprints = ParallelResults<FileFingerprint>(count: checkpoint.files.count)
     let counter = ProgressCounter(.convert, total: records.reduce(0) { $0 + $1.info.elementCount }, progress)
@@ -232,7 +231,7 @@ extension Converter {
 }
 
 /// `‖W−Ŵ‖_F / ‖W‖_F`; 0 for a zero matrix that is restored as such.
-func relativeError<Scalar>(of mpo: MPO<Scalar>, to matrix: MatrixView<Scalar>) -> Double {
+package func relativeError<Scalar>(of mpo: MPO<Scalar>, to matrix: MatrixView<Scalar>) -> Double {
   mpo.relativeError(to: matrix)
 }
 

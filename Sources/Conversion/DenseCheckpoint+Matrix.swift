@@ -5,7 +5,7 @@ import TensorNetworks
 extension DenseCheckpoint {
   /// Calls `body` with a tensor's elements as a matrix: those of the file where they need no widening, else a copy, for
   /// which the file's bytes are in memory only while it is made.
-  func withMatrix<Scalar: CheckpointScalar, Result>(
+  package func withMatrix<Scalar: CheckpointScalar, Result>(
     of tensor: TensorInfo, rows: Int, columns: Int, _ body: (MatrixView<Scalar>) throws -> Result
   ) throws -> Result {
     if tensor.dtype == Scalar.dtype {

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import MPOCheckpoints
 
 /// Joins the parts of one conversion to the checkpoint that one run would have written, byte for byte.

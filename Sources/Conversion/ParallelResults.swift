@@ -1,14 +1,14 @@
 import Synchronization
 
 /// One slot for the result of each item of a parallel loop.
-final class ParallelResults<Value: Sendable>: Sendable {
+package final class ParallelResults<Value: Sendable>: Sendable {
   private let slots: Mutex<[Value?]>
 
-  init(count: Int) {
+  package init(count: Int) {
     slots = Mutex(Array(repeating: nil, count: count))
   }
 
-  subscript(index: Int) -> Value? {
+  package subscript(index: Int) -> Value? {
     get { slots.withLock { $0[index] } }
     set { slots.withLock { $0[index] = newValue } }
   }

@@ -3,7 +3,7 @@ import Synchronization
 
 /// Runs `body` for every item on up to `jobs` threads, in order of the list, and returns when all are done.
 /// - Throws: the first error, after the items already begun have ended; the others are not begun.
-func forEachInParallel<Item: Sendable>(
+package func forEachInParallel<Item: Sendable>(
   _ items: [Item], jobs: Int, _ body: @Sendable (Item) throws -> Void
 ) throws {
   let state = Mutex(LoopState())

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import LinearAlgebra
 import MPOCheckpoints
 import Recipes
@@ -8,9 +9,9 @@ import TensorNetworks
 /// A dense checkpoint seen as a stacked network: the matrices to decompose, what is tied, and the rest.
 public struct SourceNetwork: Sendable {
   public let checkpoint: any DenseCheckpoint
-  let matrices: [WeightMatrix]
+  package let matrices: [WeightMatrix]
   /// Tensors that are the same bytes as another.
-  let ties: [String: TensorInfo]
+  package let ties: [String: TensorInfo]
 
   /// - Throws: `ConversionError` for a selection that does not fit the checkpoint.
   public init(_ checkpoint: any DenseCheckpoint, selection: TensorSelection) throws {

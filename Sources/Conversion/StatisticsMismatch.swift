@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Recipes
 
 /// Statistics that are not those of a recipe.

@@ -68,14 +68,14 @@ extension TensorSelection {
 }
 
 /// Whether a shell glob matches a whole name; `*` matches dots and slashes too.
-func matches(_ glob: String, _ name: String) -> Bool { fnmatch(glob, name, 0) == 0 }
+package func matches(_ glob: String, _ name: String) -> Bool { fnmatch(glob, name, 0) == 0 }
 
 /// A tensor that can be decomposed, seen as a matrix.
-struct WeightMatrix: Sendable {
-  let tensor: TensorInfo
-  let rows: Int
-  let columns: Int
-  let shape: MPOShape
+package struct WeightMatrix: Sendable {
+  package let tensor: TensorInfo
+  package let rows: Int
+  package let columns: Int
+  package let shape: MPOShape
 
   /// The sides of the matrix that a tensor is; nil for what is not a floating-point matrix of at least 2 × 2.
   static func sides(of tensor: TensorInfo, convolutions: Bool = false) -> (rows: Int, columns: Int)? {

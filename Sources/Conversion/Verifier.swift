@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import LinearAlgebra
 import MPOCheckpoints
 import TensorNetworks
@@ -39,6 +40,8 @@ public struct Verifier: Sendable {
       if case .notAnMPOCheckpoint = error { throw error }
       return .invalid(reason: error.description)
     } catch let error as CheckpointError {
+      return .invalid(reason: error.description)
+    } catch let error as FileError {
       return .invalid(reason: error.description)
     }
   }

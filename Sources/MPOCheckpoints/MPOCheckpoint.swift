@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import FoundationEssentials
 import LinearAlgebra
 import TensorNetworks

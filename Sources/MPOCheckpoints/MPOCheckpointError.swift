@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 
 /// What can be wrong with an MPO checkpoint.
 public enum MPOCheckpointError: Error, Sendable, Equatable, CustomStringConvertible {

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import FoundationEssentials
 
 /// A member in which two recipes differ.

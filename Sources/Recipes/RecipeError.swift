@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 
 /// What is wrong with a recipe that was read from a file.
 public enum RecipeError: Error, Sendable, Equatable {

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Checkpoints
 import Conversion
+import Files
 import Foundation
 import Glibc
 import LinearAlgebra
@@ -73,7 +74,7 @@ struct MPOFuzz: ParsableCommand {
     } catch {
       let text = "\(error)"
       let isOwn =
-        error is CheckpointError || error is MPOCheckpointError || error is ConversionError
+        error is FileError || error is CheckpointError || error is MPOCheckpointError || error is ConversionError
         || error is LinearAlgebraError
       guard isOwn, !text.contains("\n") else { throw FuzzFinding.badError("\(type(of: error)): \(text)") }
       return false

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Checkpoints
 import Conversion
+import SqueezeLoop
 
 /// What the tool itself finds wrong.
 enum Failure: Error, CustomStringConvertible {

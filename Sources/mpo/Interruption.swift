@@ -1,6 +1,7 @@
 import Checkpoints
-import Conversion
+import Files
 import Glibc
+import SqueezeLoop
 
 /// Leaves nothing behind when the process is told to end.
 enum Interruption {

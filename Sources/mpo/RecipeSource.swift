@@ -1,6 +1,7 @@
 import ArgumentParser
 import Checkpoints
 import Conversion
+import Files
 import MPOCheckpoints
 import Recipes
 

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Recipes
 
 /// The parts of a recipe that people look for first, a line each; `mpo inspect --recipe` prints all of it.

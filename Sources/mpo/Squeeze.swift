@@ -1,7 +1,9 @@
 import ArgumentParser
 import Checkpoints
 import Conversion
+import Files
 import MPOCheckpoints
+import SqueezeLoop
 import Squeezing
 
 struct Squeeze: ParsableCommand {

@@ -1,6 +1,8 @@
 import Checkpoints
 import Conversion
+import Files
 import FoundationEssentials
+import SqueezeLoop
 
 /// Shows the rounds of a squeeze on stderr, and what came of them.
 struct SqueezeDisplay {

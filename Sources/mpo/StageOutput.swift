@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 
 /// The output of a stage: a file, or standard output for `-`.
 struct StageOutput {

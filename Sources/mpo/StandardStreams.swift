@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import FoundationEssentials
 import Glibc
 
@@ -15,13 +16,14 @@ enum StandardOutput {
   }
 
   static func write(_ bytes: [UInt8]) throws {
-    let code = writeAll(bytes, to: STDOUT_FILENO)
-    if code == EPIPE {
-      AtomicOutput.discardAll()
-      exit(128 + SIGPIPE)
-    }
-    guard code == 0 else {
-      throw CheckpointError.io(file: "standard output", operation: "write it", reason: String(cString: strerror(code)))
+    do {
+      try bytes.withUnsafeBytes { try Posix.write($0, to: STDOUT_FILENO) }
+    } catch let error as SystemError {
+      if error.code == EPIPE {
+        AtomicOutput.discardAll()
+        exit(128 + SIGPIPE)
+      }
+      throw FileError.io(file: "standard output", operation: "write it", reason: SystemError.reason(error.code))
     }
   }
 }
@@ -31,34 +33,21 @@ enum StandardError {
   static let isTerminal = isatty(STDERR_FILENO) == 1
 
   /// Nobody listening is no reason to stop working.
-  static func write(_ text: String) { _ = writeAll(Array(text.utf8), to: STDERR_FILENO) }
-}
-
-/// The error number, 0 when everything was written.
-private func writeAll(_ bytes: [UInt8], to descriptor: Int32) -> Int32 {
-  var rest = bytes[...]
-  while !rest.isEmpty {
-    let count = rest.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
-    if count < 0 {
-      if errno == EINTR { continue }
-      return errno
-    }
-    rest = rest.dropFirst(count)
+  static func write(_ text: String) {
+    Array(text.utf8).withUnsafeBytes { try? Posix.write($0, to: STDERR_FILENO) }
   }
-  return 0
 }
 
 /// Everything of standard input.
 func readStandardInput() throws -> [UInt8] {
   var result: [UInt8] = []
-  var block = Array(repeating: UInt8(0), count: 1 << 16)
+  let block = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 16, alignment: 16)
+  defer { block.deallocate() }
   while true {
-    let count = read(STDIN_FILENO, &block, block.count)
-    if count == 0 { return result }
-    if count < 0 {
-      if errno == EINTR { continue }
-      throw CheckpointError.io(file: "standard input", operation: "read it", reason: String(cString: strerror(errno)))
+    let count = try FileError.naming("standard input", "read it") { () throws(SystemError) in
+      try Posix.read(STDIN_FILENO, into: block)
     }
+    if count == 0 { return result }
     result += block[..<count]
   }
 }

@@ -1,5 +1,6 @@
 import Checkpoints
 import Conversion
+import Files
 
 /// What `mpo inspect` prints of a statistics file: a line a matrix.
 enum StatisticsText {

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import MPOCheckpoints
 
 /// What a conversion did, in a few lines.

@@ -1,3 +1,4 @@
+import Files
 import Foundation
 import TestSupport
 import Testing
@@ -38,7 +39,7 @@ import Testing
   func `a skeleton and the tensors give the same file`(_ name: String) throws {
     let original = fixtures + "/hdf5/" + name
     let source = try HDF5Checkpoint(path: original)
-    let skeleton = folder.path + "/" + source.skeletonName
+    let skeleton = try folder.path + "/" + #require(source.skeletonName)
     let output = folder.path + "/" + name
     try source.writeSkeleton(to: skeleton)
     try copy(source, to: HDF5Writer(skeleton: skeleton, output: output, tensors: source.tensors))
@@ -83,7 +84,7 @@ import Testing
 
   @Test func `an archive is written with the weights exchanged`() throws {
     let source = try HDF5Checkpoint(path: fixtures + "/hdf5/keras3.keras")
-    let skeleton = folder.path + "/" + source.skeletonName
+    let skeleton = try folder.path + "/" + #require(source.skeletonName)
     #expect(source.skeletonName == "skeleton.keras")
     try source.writeSkeleton(to: skeleton)
     let output = folder.path + "/model.keras"

@@ -206,11 +206,16 @@ import Testing
   @Test func `the content decides and not the ending`() throws {
     #expect(try openDenseCheckpoint(at: folder.write(file("a"), to: "a.bin")).tensors.map(\.name) == ["a"])
     let signature: [UInt8] = [0x89, 0x48, 0x44, 0x46, 0x0D, 0x0A, 0x1A, 0x0A]
-    #expect(try FileSignature(ofFileAt: folder.write(signature, to: "b.safetensors")) == .hdf5)
-    let withUserBlock = [UInt8](repeating: 0x20, count: 1024) + signature
-    #expect(try FileSignature(ofFileAt: folder.write(withUserBlock, to: "c")) == .hdf5)
+    func reader(_ bytes: [UInt8], _ name: String) throws -> (any CheckpointReader.Type)? {
+      let path = try folder.write(bytes, to: name)
+      let file = try CheckpointFile(path: path, givenPath: path)
+      return try checkpointReaders.first { try $0.recognizes(file) }
+    }
+    #expect(try reader(signature, "b.safetensors") == HDF5Reader.self)
+    #expect(try reader([UInt8](repeating: 0x20, count: 1024) + signature, "c") == HDF5Reader.self)
     let keras =
       Array("PK\u{3}\u{4}".utf8) + [UInt8](repeating: 0, count: 22) + [13, 0, 0, 0] + Array("metadata.json".utf8)
-    #expect(try FileSignature(ofFileAt: folder.write(keras, to: "d")) == .kerasArchive)
+    #expect(try reader(keras, "d") == KerasReader.self)
+    #expect(try reader(Array("some text".utf8), "e") == nil)
   }
 }

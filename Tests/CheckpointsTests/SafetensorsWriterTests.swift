@@ -1,3 +1,4 @@
+import Files
 import Foundation
 import TestSupport
 import Testing
@@ -97,7 +98,7 @@ import Testing
   }
 
   @Test func `a full disk is named with its remedy`() {
-    let error = CheckpointError.system("a", "write it", ENOSPC, needed: 9)
+    let error = FileError.system("a", "write it", ENOSPC, needed: 9)
     #expect("\(error)" == "a: cannot write it: no space left on device: free 9 bytes or choose another output")
   }
 
@@ -147,10 +148,10 @@ import Testing
   @Test func `the index is the one that Python writes`() throws {
     let original = fixtures + "/tiny-bert-sharded/model.safetensors.index.json"
     let model = try ShardedSafetensors(indexPath: original)
-    var weightMap: [String: String] = [:]
+    var weightMap: [TensorName: String] = [:]
     for path in model.files {
       for tensor in try SafetensorsFile(path: path).tensors {
-        weightMap[tensor.name] = (path as NSString).lastPathComponent
+        weightMap[tensor.key] = (path as NSString).lastPathComponent
       }
     }
     let text = ShardedSafetensorsWriter.indexText(

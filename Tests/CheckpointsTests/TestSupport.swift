@@ -13,16 +13,6 @@ func safetensorsBytes(header: [UInt8], dataByteCount: Int = 0, length: UInt64? =
     + (0..<dataByteCount).map { UInt8(truncatingIfNeeded: $0) }
 }
 
-/// The message of the error that `body` throws; `nil` when it throws none.
-func message<Result>(of body: () throws -> Result) -> String? {
-  do {
-    _ = try body()
-    return nil
-  } catch {
-    return "\(error)"
-  }
-}
-
 extension DenseCheckpoint {
   /// The tensor's bytes as an array.
   func bytes(of name: String) throws -> [UInt8] {

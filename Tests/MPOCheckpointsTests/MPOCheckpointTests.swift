@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Foundation
 import LinearAlgebra
 import TensorNetworks
@@ -27,7 +28,7 @@ import Testing
     } catch {
       let message = "\(error)"
       #expect(!message.contains("\n"), sourceLocation: location)
-      #expect(error is MPOCheckpointError || error is CheckpointError, sourceLocation: location)
+      #expect(error is MPOCheckpointError || error is CheckpointError || error is FileError, sourceLocation: location)
       for part in [folder] + parts {
         #expect(message.contains(part), "'\(part)' is not in: \(message)", sourceLocation: location)
       }

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Foundation
 import LinearAlgebra
 import TestSupport
@@ -41,6 +42,8 @@ import Testing
       } catch let error as MPOCheckpointError {
         return error.description
       } catch let error as CheckpointError {
+        return error.description
+      } catch let error as FileError {
         return error.description
       }
     }

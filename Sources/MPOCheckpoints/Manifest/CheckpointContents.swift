@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import TensorNetworks
 
 /// The tensors of a checkpoint, the operators they are made of, and the cores those name; every core is counted once.

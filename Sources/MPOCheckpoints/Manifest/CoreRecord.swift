@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import TensorNetworks
 
 /// An array as it is stored: a dense tensor, or a core.

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Recipes
 
 /// `manifest.json` of an MPO checkpoint; the members are those of FORMAT.md.

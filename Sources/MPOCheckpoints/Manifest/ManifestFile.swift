@@ -1,5 +1,6 @@
 import Checkpoints
 import Crypto
+import Files
 import FoundationEssentials
 
 /// Reading and writing of `manifest.json`, with the digest of the file inside itself.

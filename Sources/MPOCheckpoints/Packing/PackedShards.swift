@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Synchronization
 
 /// Shards of packed entries being written: entries arrive in any order and from any thread and are packed on the thread

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Checkpoints
 import Conversion
+import Files
 import Glibc
 
 /// Options of the subcommands that write an output.

@@ -1,0 +1,133 @@
+import Files
+
+/// A checkpoint split over several safetensors files, with the index (`*.safetensors.index.json`) that says which
+/// tensor is in which.
+public struct ShardedSafetensors: DenseCheckpoint {
+  public let path: String
+  /// The shards in the order of their names, and in each the tensors in the order of their data.
+  public let tensors: [TensorInfo]
+  /// What the shards say; where they differ, the first one's word.
+  public let metadata: [String: String]
+  public let companions: [String]
+  public let folder: String?
+  public let files: [String]
+
+  private let shards: [SafetensorsFile]
+  /// Index into `tensors` and into `shards`, by name.
+  private let places: [TensorName: (tensor: Int, shard: Int)]
+
+  public var format: CheckpointFormat { .safetensors }
+
+  /// Opens the index at `indexPath` and every shard it names, and checks that they agree.
+  public init(indexPath: String) throws { try self.init(indexPath: indexPath, path: indexPath, openedAs: nil) }
+
+  /// Opens the index at `indexPath`.
+  ///
+  /// - Parameters:
+  ///   - path: The path that the user gave.
+  ///   - model: The model folder, when that is what the user gave.
+  init(indexPath: String, path: String, openedAs model: ModelFolder?) throws {
+    let weightMap = try ShardedSafetensors.readWeightMap(at: indexPath)
+    let location = try model ?? ModelFolder(path: parentFolder(of: indexPath))
+
+    let shardNames = Set(weightMap.values).sorted()
+    var tensors: [TensorInfo] = []
+    var shards: [SafetensorsFile] = []
+    var places: [TensorName: (tensor: Int, shard: Int)] = [:]
+    var metadata: [String: String] = [:]
+    for (number, shardName) in shardNames.enumerated() {
+      let shard = try SafetensorsFile(path: location.checkedPath(of: shardName.text, namedBy: indexPath))
+      for tensor in shard.tensors {
+        if let other = places[tensor.key] {
+          throw CheckpointError.malformed(
+            file: indexPath, tensor: tensor.name,
+            reason: "it is in two shards, '\(escaped(shardNames[other.shard].text))' and '\(escaped(shardName.text))'")
+        }
+        guard let mapped = weightMap[tensor.key] else {
+          throw CheckpointError.malformed(
+            file: indexPath, tensor: tensor.name,
+            reason: "it is in shard '\(escaped(shardName.text))' but the index does not list it")
+        }
+        guard mapped == shardName else {
+          throw CheckpointError.malformed(
+            file: indexPath, tensor: tensor.name,
+            reason: "it is in shard '\(escaped(shardName.text))' but the index places it in '\(escaped(mapped.text))'")
+        }
+        places[tensor.key] = (tensors.count, number)
+        tensors.append(tensor)
+      }
+      metadata.merge(shard.metadata) { first, _ in first }
+      shards.append(shard)
+    }
+    if places.count < weightMap.count,
+      let missing = weightMap.filter({ places[$0.key] == nil }).min(by: { $0.key < $1.key })
+    {
+      throw CheckpointError.malformed(
+        file: indexPath, tensor: missing.key.text,
+        reason: "the index places it in shard '\(escaped(missing.value.text))', which does not hold it")
+    }
+    self.path = path
+    self.tensors = tensors
+    self.shards = shards
+    self.places = places
+    self.metadata = metadata
+    folder = model?.path
+    companions = try model?.companions() ?? []
+    files = shards.map(\.path)
+  }
+
+  public func withBytes<Result>(
+    of tensor: TensorInfo, _ body: (UnsafeRawBufferPointer) throws -> Result
+  ) throws -> Result {
+    try shard(of: tensor).withBytes(of: tensor, body)
+  }
+
+  public func withBytes<Result>(
+    of tensor: TensorInfo, in range: Range<Int>, _ body: (UnsafeRawBufferPointer) throws -> Result
+  ) throws -> Result {
+    try shard(of: tensor).withBytes(of: tensor, in: range, body)
+  }
+
+  public func tensor(named name: String) -> TensorInfo? { places[TensorName(name)].map { tensors[$0.tensor] } }
+
+  private func shard(of tensor: TensorInfo) throws -> SafetensorsFile {
+    guard let place = places[tensor.key] else { throw CheckpointError.noSuchTensor(tensor, in: path) }
+    return shards[place.shard]
+  }
+
+  /// Reads the index: which shard each tensor is in.
+  private static func readWeightMap(at path: String) throws -> [TensorName: TensorName] {
+    func malformed(_ tensor: String?, _ reason: String) -> CheckpointError {
+      .malformed(file: path, tensor: tensor, reason: reason)
+    }
+    let file = try MappedFile(path: path)
+    guard file.byteCount > 0 else { throw malformed(nil, "the index is empty") }
+    guard file.byteCount <= SafetensorsFile.maximumHeaderLength else {
+      throw malformed(nil, "the index of \(file.byteCount) bytes is larger than any model needs")
+    }
+    var weightMap: [TensorName: TensorName]?
+    do {
+      try file.withBytes(in: 0..<file.byteCount) { bytes in
+        try JSONReader.read(bytes) { reader in
+          guard try reader.nextKind() == .object else { throw malformed(nil, "the index is not a JSON object") }
+          try reader.readObject { reader, name in
+            guard name == "weight_map" else { return try reader.skipValue() }
+            guard try reader.nextKind() == .object else { throw malformed(nil, "its weight_map is not an object") }
+            var map: [TensorName: TensorName] = [:]
+            try reader.readObject { reader, tensor in
+              guard try reader.nextKind() == .string else {
+                throw malformed(tensor, "the weight_map does not map it to a file name")
+              }
+              map[TensorName(tensor)] = TensorName(try reader.readString())
+            }
+            weightMap = map
+          }
+        }
+      }
+    } catch let error as JSONError {
+      throw malformed(nil, "the index is not valid: \(error)")
+    }
+    guard let weightMap else { throw malformed(nil, "it has no weight_map, so it is no index of a sharded model") }
+    return weightMap
+  }
+}

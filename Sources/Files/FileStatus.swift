@@ -1,0 +1,57 @@
+import Glibc
+
+/// What the system knows of a path: its kind, its size and its identity.
+public struct FileStatus: Sendable, Hashable {
+  public enum Kind: String, Sendable {
+    case file = "a file"
+    case folder = "a folder"
+    case symbolicLink = "a symbolic link"
+    case pipe = "a named pipe"
+    case socket = "a socket"
+    case characterDevice = "a character device"
+    case blockDevice = "a block device"
+    case other = "of an unknown kind"
+  }
+
+  public let kind: Kind
+  public let byteCount: Int
+  private let device: UInt64
+  private let inode: UInt64
+
+  private init(_ status: stat) {
+    kind =
+      switch status.st_mode & S_IFMT {
+      case S_IFREG: .file
+      case S_IFDIR: .folder
+      case S_IFLNK: .symbolicLink
+      case S_IFIFO: .pipe
+      case S_IFSOCK: .socket
+      case S_IFCHR: .characterDevice
+      case S_IFBLK: .blockDevice
+      default: .other
+      }
+    byteCount = Int(status.st_size)
+    device = UInt64(status.st_dev)
+    inode = UInt64(status.st_ino)
+  }
+
+  /// The status of what `path` leads to, or of the link itself; `nil` where there is nothing.
+  public init?(at path: String, followingLinks: Bool = true) throws {
+    do {
+      self.init(try Posix.status(at: path, followingLinks: followingLinks))
+    } catch {
+      if error.code == ENOENT || error.code == ENOTDIR { return nil }
+      throw FileError.system(path, "look it up", error)
+    }
+  }
+
+  /// The status of an open file.
+  ///
+  /// - Parameter path: What messages call it.
+  package init(of descriptor: CInt, path: String) throws {
+    self.init(try FileError.naming(path, "look it up") { () throws(SystemError) in try Posix.status(of: descriptor) })
+  }
+
+  /// Whether both are the same file, whatever the paths they were found by.
+  public func isSame(as other: FileStatus) -> Bool { device == other.device && inode == other.inode }
+}

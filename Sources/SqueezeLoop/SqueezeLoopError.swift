@@ -1,0 +1,43 @@
+import Checkpoints
+import Conversion
+import Files
+
+/// What can end a squeeze with the user's own evaluation before it is done.
+public enum SqueezeLoopError: Error, Sendable, Equatable {
+  /// Which of the user's commands.
+  public enum Command: String, Sendable {
+    case evaluate, finetune
+  }
+  /// A shell could not be started.
+  case notStarted(reason: String)
+  /// A command failed; `errors` is the end of what it wrote to its standard error.
+  case commandFailed(Command, round: Int, reason: String, errors: String)
+  /// What the fine-tune command left is not the checkpoint it was given, trained.
+  case finetunedUnusable(round: Int, reason: String)
+  /// The evaluate command changed or removed what it was given.
+  case evaluatedChanged(round: Int, reason: String)
+  /// The model to begin with does not meet the limit.
+  case baselineOutsideLimit(score: Double, limit: Double)
+  case journal(path: String, reason: String)
+  case input(path: String, reason: String)
+  case workFolder(path: String, reason: String)
+}
+
+extension SqueezeLoopError: CustomStringConvertible {
+  public var description: String {
+    switch self {
+    case .notStarted(let reason): "can't start /bin/sh: \(reason)"
+    case .commandFailed(let command, let round, let reason, _):
+      "round \(round): the --\(command.rawValue) command \(reason)"
+    case .finetunedUnusable(let round, let reason):
+      "round \(round): the --finetune command left no usable checkpoint at $MPO_OUTPUT: \(reason)"
+    case .evaluatedChanged(let round, let reason):
+      "round \(round): the --evaluate command changed the checkpoint it was given (\(reason)); it must only read it"
+    case .baselineOutsideLimit(let score, let limit):
+      "the model to begin with scores \(score), which is outside the limit \(limit) already; set another --min-score"
+    case .journal(let path, let reason): "\(escaped(path, limit: 4096)): \(reason)"
+    case .input(let path, let reason): "\(escaped(path, limit: 4096)): \(reason)"
+    case .workFolder(let path, let reason): "\(escaped(path, limit: 4096)): \(reason)"
+    }
+  }
+}
