@@ -104,7 +104,9 @@ let package = Package(
         "Checkpoints", "Conversion", "Files", "MPOCheckpoints", "Recipes", "SqueezeLoop", "Squeezing", "TensorNetworks",
         "TestSupport",
       ]),
-    .testTarget(name: "MPOToolTests", dependencies: ["Checkpoints", "mpo", "MPOCheckpoints", "TestSupport"]),
+    .testTarget(
+      name: "MPOToolTests",
+      dependencies: ["Checkpoints", "Files", "mpo", "MPOCheckpoints", "Recipes", "TestSupport"]),
   ],
   swiftLanguageModes: [.v6]
 )

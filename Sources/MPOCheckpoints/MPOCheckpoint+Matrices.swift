@@ -92,7 +92,8 @@ extension MPOCheckpoint {
     for block in blocks.blocks {
       var sum: [Scalar]?
       for term in block {
-        let whole = try last.flatMap { $0.name == term.operator ? $0.matrix : nil } ?? matrix(self.operator(term.operator))
+        let whole =
+          try last.flatMap { $0.name == term.operator ? $0.matrix : nil } ?? matrix(self.operator(term.operator))
         last = (term.operator, whole)
         let range = whole.range(rows: term.rows, columns: term.columns)
         sum = sum.map { zip($0, range).map { $0 + $1 } } ?? range
@@ -115,7 +116,9 @@ extension Matrix {
   /// The elements of a range, row-major.
   fileprivate func range(rows range: Range<Int>?, columns columnRange: Range<Int>?) -> [Scalar] {
     let (rowRange, columnRange) = (range ?? 0..<rows, columnRange ?? 0..<columns)
-    if columnRange.count == columns { return Array(elements[rowRange.lowerBound * columns..<rowRange.upperBound * columns]) }
+    if columnRange.count == columns {
+      return Array(elements[rowRange.lowerBound * columns..<rowRange.upperBound * columns])
+    }
     return rowRange.flatMap { elements[$0 * columns + columnRange.lowerBound..<$0 * columns + columnRange.upperBound] }
   }
 }

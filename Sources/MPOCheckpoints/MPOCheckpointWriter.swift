@@ -35,7 +35,8 @@ public struct MPOCheckpointWriter: Sendable {
     self.contents = contents
     if let (name, reason) = contents.problem {
       throw MPOCheckpointError.tensor(
-        path: folder, tensor: name, reason: "\(reason); readers would refuse it: raise the bonds, or leave the tensor dense")
+        path: folder, tensor: name,
+        reason: "\(reason); readers would refuse it: raise the bonds, or leave the tensor dense")
     }
     self.maximumShardBytes = maximumShardBytes
     let entries = contents.arrays.flatMap(\.entries)
@@ -106,7 +107,8 @@ public struct MPOCheckpointWriter: Sendable {
   }
 
   /// - Returns: the elements as they are stored.
-  private func write<Scalar: CheckpointScalar>(_ elements: [Scalar], pivots: [Int]?, of name: String) throws -> [Scalar] {
+  private func write<Scalar: CheckpointScalar>(_ elements: [Scalar], pivots: [Int]?, of name: String) throws -> [Scalar]
+  {
     guard let core = contents.core(named: name) else {
       throw MPOCheckpointError.tensor(path: folder, tensor: name, reason: "is written but was not declared")
     }
@@ -114,7 +116,9 @@ public struct MPOCheckpointWriter: Sendable {
       .tensor(path: folder, tensor: name, reason: reason)
     }
     do {
-      return try core.encoding.encode(elements, pivots: pivots, of: name, shape: core.shape) { try write($0, to: $1.name) }
+      return try core.encoding.encode(elements, pivots: pivots, of: name, shape: core.shape) {
+        try write($0, to: $1.name)
+      }
     } catch let error as ElementError {
       throw doesNotFit("\(error); use --dtype f32, or --exclude the tensor")
     } catch let error as EncodingError {
@@ -133,7 +137,8 @@ public struct MPOCheckpointWriter: Sendable {
   /// - Returns: the manifest, whose records say what is packed.
   @discardableResult
   public func finish(
-    records: [TensorRecord] = [], operators: [OperatorRecord] = [], generator: String, source: Manifest.Source?, conversion: ConversionRecipe?,
+    records: [TensorRecord] = [], operators: [OperatorRecord] = [], generator: String, source: Manifest.Source?,
+    conversion: ConversionRecipe?,
     squeeze: Manifest.Squeeze? = nil, companions: [String] = [], from sourceFolder: String? = nil,
     part: Manifest.Part? = nil
   ) throws -> Manifest {

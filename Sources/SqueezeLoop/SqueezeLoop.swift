@@ -393,7 +393,9 @@ private final class SqueezeRun {
     func changed(_ reason: String) -> SqueezeLoopError { .evaluatedChanged(round: round, reason: reason) }
     do {
       let found = try MPOCheckpoint(path: checkpoint.path)
-      guard found.manifest == checkpoint.manifest else { throw changed("the checkpoint changed while it was evaluated: its manifest differs") }
+      guard found.manifest == checkpoint.manifest else {
+        throw changed("the checkpoint changed while it was evaluated: its manifest differs")
+      }
       if let damaged = try found.damagedFiles().first { throw damaged }
     } catch let error as MPOCheckpointError {
       throw changed(error.description)

@@ -69,7 +69,8 @@ struct SqueezeSource: Sendable {
         })
       candidates = network.matrices.map {
         SqueezeCandidate(
-          name: $0.tensor.name, split: MatrixSplit(rows: $0.rows, columns: $0.columns, shape: $0.shape), gauge: options.gauge ?? .compact)
+          name: $0.tensor.name, split: MatrixSplit(rows: $0.rows, columns: $0.columns, shape: $0.shape),
+          gauge: options.gauge ?? .compact)
       }
       warnings = []
       let fingerprints = ParallelResults<FileFingerprint>(count: checkpoint.files.count)
@@ -128,7 +129,8 @@ struct SqueezeSource: Sendable {
     squeeze: Manifest.Squeeze? = nil
   ) throws {
     try writer.finish(
-      records: records, operators: operators, generator: generator, source: origin, conversion: conversion, squeeze: squeeze,
+      records: records, operators: operators, generator: generator, source: origin, conversion: conversion,
+      squeeze: squeeze,
       companions: companions, from: companionFolder)
   }
 

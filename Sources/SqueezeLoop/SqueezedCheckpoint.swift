@@ -71,7 +71,9 @@ struct SqueezedCheckpoint: Sendable {
   ) throws {
     let writer = try MPOCheckpointWriter(folder: folder, contents: contents, packs: packs)
     BLASThreads.use(1)
-    let dense = contents.tensors.filter(\.isDense).sorted { ($1.info.byteCount, $0.name) < ($0.info.byteCount, $1.name) }
+    let dense = contents.tensors.filter(\.isDense).sorted {
+      ($1.info.byteCount, $0.name) < ($0.info.byteCount, $1.name)
+    }
     try forEachInParallel(dense, jobs: jobs) { try writer.copyDense($0, from: source) }
     let unchanged = contents.operators.filter { source.contents.operator(named: $0.name) == $0 }
     let kept = Set(unchanged.flatMap { $0.namedCores.map(\.name) })

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import MPOCheckpoints
 import Recipes
 import Squeezing

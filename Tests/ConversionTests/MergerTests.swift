@@ -33,7 +33,8 @@ import Testing
 
   @discardableResult
   private func convert(
-    _ name: String, part: Int? = nil, of count: Int = 1, packs: Bool = false, gauge: Gauge = .compact, asked: Double = 0.6
+    _ name: String, part: Int? = nil, of count: Int = 1, packs: Bool = false, gauge: Gauge = .compact,
+    asked: Double = 0.6
   ) throws -> String {
     let folder = try temporary.folder(name)
     var recipe = ConversionRecipe()
@@ -53,7 +54,8 @@ import Testing
   }
 
   @Test(arguments: [
-    (1, false, Gauge.compact), (2, false, .spectral), (3, true, .compact), (7, false, .canonical), (60, false, .compact),
+    (1, false, Gauge.compact), (2, false, .spectral), (3, true, .compact), (7, false, .canonical),
+    (60, false, .compact),
   ])
   func `parts make the checkpoint of one conversion, byte for byte`(count: Int, packs: Bool, gauge: Gauge) throws {
     let whole = try content(of: convert("whole", packs: packs, gauge: gauge))
@@ -113,7 +115,8 @@ import Testing
     let one = try convert("one", part: 1, of: 2)
     let sharded = try openDenseCheckpoint(at: fixtures + "/tiny-bert-sharded")
     let plan = try SqueezePlan(
-      SourceNetwork(sharded, selection: TensorSelection()).profile(for: ConversionRecipe(), jobs: 2).profile, budget: .ratio(0.6))
+      SourceNetwork(sharded, selection: TensorSelection()).profile(for: ConversionRecipe(), jobs: 2).profile,
+      budget: .ratio(0.6))
     var converter = Converter(jobs: 2, generator: "tests")
     converter.part = SourceNetwork.Part(index: 2, count: 2)
     let two = try temporary.folder("two")

@@ -131,7 +131,8 @@ import Testing
   }
 
   @Test func `ties are the layers of each glob, and none is in two`() throws {
-    let network = try SourceNetwork(model, selection: TensorSelection()).profile(for: ConversionRecipe(), jobs: 2).profile
+    let network = try SourceNetwork(model, selection: TensorSelection()).profile(for: ConversionRecipe(), jobs: 2)
+      .profile
     #expect(try network.ties(["block.*", "ha*"], path: "m") == [[0, 1], [3]])
     expectFailure("--tie 'none'", "m: ") { _ = try network.ties(["none"], path: "m") }
     expectFailure("--tie '*'", "'half'") { _ = try network.ties(["half", "*"], path: "m") }

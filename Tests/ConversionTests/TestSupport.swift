@@ -74,7 +74,8 @@ extension DenseCheckpoint {
 
 /// Converts by a recipe into a new folder, and opens the result.
 func converted(
-  _ checkpoint: any DenseCheckpoint, _ budget: Budget, to folder: String, selection: TensorSelection = TensorSelection(),
+  _ checkpoint: any DenseCheckpoint, _ budget: Budget, to folder: String,
+  selection: TensorSelection = TensorSelection(),
   dtype: DType? = nil, gauge: Gauge = .compact, jobs: Int = 2
 ) throws -> MPOCheckpoint {
   var recipe = ConversionRecipe()

@@ -10,7 +10,8 @@ import Testing
 @Suite struct MPOCheckpointDamageTests {
   /// As one shard, as several with an index, packed, and with a quantised core.
   @Test(arguments: [
-    (5_000_000_000, false, false, Gauge.canonical), (16, false, false, .canonical), (5_000_000_000, true, false, .spectral),
+    (5_000_000_000, false, false, Gauge.canonical), (16, false, false, .canonical),
+    (5_000_000_000, true, false, .spectral),
     (5_000_000_000, true, true, .canonical), (5_000_000_000, false, false, .compact),
   ])
   func `every flipped bit of every file is found`(

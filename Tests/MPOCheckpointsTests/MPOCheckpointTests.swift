@@ -118,7 +118,8 @@ import Testing
   }
 
   @Test(arguments: [
-    "format", "version", "generator", "manifest_sha256", "shards", "companions", "totals", "tensors", "operators", "cores",
+    "format", "version", "generator", "manifest_sha256", "shards", "companions", "totals", "tensors", "operators",
+    "cores",
   ])
   func `a missing member of the manifest is named`(name: String) throws {
     var text = try ManifestText(in: folder)

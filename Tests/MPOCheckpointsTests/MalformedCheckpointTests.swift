@@ -34,7 +34,9 @@ import Testing
       do {
         let checkpoint = try MPOCheckpoint(path: folder)
         guard malformed.at == "read" else { return nil }
-        if let damage = try (checkpoint.damagedFiles() + checkpoint.damagedEntries()).first { return damage.description }
+        if let damage = try (checkpoint.damagedFiles() + checkpoint.damagedEntries()).first {
+          return damage.description
+        }
         for matrix in checkpoint.contents.tensors.compactMap(\.blocks) {
           _ = try checkpoint.matrix(of: matrix, as: Float.self)
         }

@@ -20,7 +20,8 @@ private struct CompactCheckpoint {
     contents.append(TensorRecord(dense: TensorInfo(name: "zeros", dtype: .f32, shape: [20, 30])))
     contents.append(TensorRecord(dense: TensorInfo(name: "noise", dtype: .u8, shape: [100])))
     contents.append(TensorRecord(dense: TensorInfo(name: "empty", dtype: .f32, shape: [0])))
-    contents.append(TensorRecord(name: "tied", dtype: .f32, shape: [64, 96], orientation: nil, storage: .tied(to: "w")))
+    contents.append(
+      TensorRecord(name: "tied", dtype: .f32, shape: [64, 96], orientation: nil, storage: .tied(to: "w")))
     self.contents = contents
     let writer = try MPOCheckpointWriter(
       folder: folder, contents: contents, packs: packs, maximumShardBytes: maximumShardBytes)

@@ -35,7 +35,8 @@ import Testing
 
   @Test func `quantising what was quantised changes no byte`() throws {
     let quantized = try #require(ScaledValues(random([6, 4, 4, 8]), shape: [6, 4, 4, 8], scaleShape: [1, 4, 4, 8]))
-    let again = try #require(ScaledValues(quantized.elements(as: Double.self), shape: [6, 4, 4, 8], scaleShape: [1, 4, 4, 8]))
+    let again = try #require(
+      ScaledValues(quantized.elements(as: Double.self), shape: [6, 4, 4, 8], scaleShape: [1, 4, 4, 8]))
     #expect(again.bytes == quantized.bytes)
   }
 

@@ -120,8 +120,9 @@ import Testing
     #expect(result.status == 0, "\(result.messages)")
     #expect(try Tool.run("verify", squeezed).status == 0)
     let manifest = try MPOCheckpoint(path: squeezed).manifest
-    #expect(manifest.tensors.allSatisfy { ($0.mpo?.centralScales != nil) == fromCompact })
-    #expect(manifest.tensors.contains { !$0.packed.isEmpty })
+    let central = manifest.contents.cores.filter { $0.role == .central }
+    #expect(!central.isEmpty && central.allSatisfy { ($0.encoding.valueDType == .i8) == fromCompact })
+    #expect(manifest.contents.isPacked)
     #expect(manifest.totals.ratio < 1)
   }
 

@@ -221,7 +221,9 @@ public struct Encoding: Sendable, Hashable {
   static func indices(_ bytes: UnsafeRawBufferPointer, _ dtype: DType) -> [Int] {
     func indices<Index: FixedWidthInteger>(_: Index.Type) -> [Int] {
       (0..<bytes.count / MemoryLayout<Index>.size).map { place in
-        Int(truncatingIfNeeded: Index(littleEndian: bytes.loadUnaligned(fromByteOffset: place * MemoryLayout<Index>.size, as: Index.self)))
+        Int(
+          truncatingIfNeeded: Index(
+            littleEndian: bytes.loadUnaligned(fromByteOffset: place * MemoryLayout<Index>.size, as: Index.self)))
       }
     }
     return switch dtype {

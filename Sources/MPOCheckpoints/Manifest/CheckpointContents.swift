@@ -121,7 +121,9 @@ public struct CheckpointContents: Sendable, Equatable {
   public var sharedCores: Set<String> {
     var seen: Set<String> = []
     var shared: Set<String> = []
-    for record in operators { for core in record.namedCores where !seen.insert(core.name).inserted { shared.insert(core.name) } }
+    for record in operators {
+      for core in record.namedCores where !seen.insert(core.name).inserted { shared.insert(core.name) }
+    }
     return shared
   }
 }
