@@ -9,7 +9,14 @@ public struct TensorName: Sendable, Hashable, Comparable, CustomStringConvertibl
 
   public var description: String { text }
 
-  public static func == (one: TensorName, other: TensorName) -> Bool { one.text.utf8.elementsEqual(other.text.utf8) }
+  public static func == (one: TensorName, other: TensorName) -> Bool {
+    let (one, other) = (one.text.utf8, other.text.utf8)
+    guard one.count == other.count else { return false }
+    let isEqual = one.withContiguousStorageIfAvailable { one in
+      other.withContiguousStorageIfAvailable { zip(one, $0).allSatisfy { $0 == $1 } }
+    }
+    return isEqual.flatMap(\.self) ?? one.elementsEqual(other)
+  }
 
   /// In the order of their bytes.
   public static func < (one: TensorName, other: TensorName) -> Bool {
