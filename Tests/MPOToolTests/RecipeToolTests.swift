@@ -1,7 +1,6 @@
 import Checkpoints
 import Files
 import Foundation
-import Recipes
 import TestSupport
 import Testing
 
