@@ -89,6 +89,7 @@ public struct Verifier: Sendable {
     let problems = ParallelResults<String>(count: records.count)
     let errors = ParallelResults<Double>(count: records.count)
     let counter = ProgressCounter(.verify, total: records.reduce(0) { $0 + $1.info.elementCount }, progress)
+    BLASThreads.use(1)
     try forEachInParallel(Array(records.indices), jobs: jobs) { index in
       let record = records[index]
       func problem(_ reason: String) { problems[index] = "tensor '\(escaped(record.name))': \(reason)" }

@@ -93,7 +93,7 @@ struct SqueezedCheckpoint: Sendable {
       _ = try writer.write(truncated.gauged(record.gauge), of: record)
       try copyBases(of: record, with: writer)
     } else if let tensor = source.record(named: record.name) {
-      if source.contents.needsDoublePrecision(tensor) {
+      if contents.tensor(named: record.name).map(contents.needsDoublePrecision) ?? false {
         try decompose(tensor, record, as: Double.self, with: writer)
       } else {
         try decompose(tensor, record, as: Float.self, with: writer)

@@ -191,10 +191,14 @@ struct MPOInspection {
       lines.append(
         (
           index < chain.cores.count ? "core \(index)" : role,
-          "\(sizes(core.shape)) \(core.encoding.description), \(role)\(stored)"
+          "\(sizes(core.shape)) \(core.encoding.description), \(role)\(stored)\(Self.scales(of: core.encoding))"
         ))
     }
     return lines
+  }
+
+  private static func scales(of encoding: Encoding) -> String {
+    if case .scaled(let shape) = encoding.values { ", scales \(sizes(shape))" } else { "" }
   }
 
   private static func text(of term: BlockMatrix.Term) -> String {

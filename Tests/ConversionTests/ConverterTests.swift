@@ -42,8 +42,9 @@ import Testing
         #expect(try source.bytes(of: tensor.name) == result.bytes(of: tensor.name))
       } else {
         #expect(relativeDifference(after, before) <= (tensor.dtype == .f64 ? 1e-6 : 2e-6))
-        let error = try #require(checkpoint.record(named: tensor.name)?.blocks?.relativeError)
-        #expect(error <= 2e-6)
+        // A padded matrix is smaller as it is.
+        guard let matrix = checkpoint.record(named: tensor.name)?.blocks else { continue }
+        #expect(try #require(matrix.relativeError) <= 2e-6)
       }
     }
     #expect(checkpoint.contents.operator(named: "ones")?.bonds.allSatisfy { $0 == 1 } == true)
@@ -135,7 +136,8 @@ import Testing
     let source = try model([.random("a", [96, 64], seed: 1), .random("b", [64, 64], decay: 0.5, seed: 2)])
     let folder = try temporary.folder("a.mpo")
     expectFailure("'b'", "above 0.001", "--dtype") {
-      _ = try converted(source, .maximumError(1e-3), to: folder, dtype: .bf16, gauge: .canonical)
+      // The plan doesn't know what bytes cost.
+      _ = try converted(source, .maximumError(1e-3), to: folder, central: .int8)
     }
     #expect(!FileManager.default.fileExists(atPath: folder + "/manifest.json"))
   }

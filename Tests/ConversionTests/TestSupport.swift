@@ -76,10 +76,11 @@ extension DenseCheckpoint {
 func converted(
   _ checkpoint: any DenseCheckpoint, _ budget: Budget, to folder: String,
   selection: TensorSelection = TensorSelection(),
-  dtype: DType? = nil, gauge: Gauge = .compact, jobs: Int = 2
+  dtype: DType? = nil, central: CentralEncoding? = nil, gauge: Gauge = .compact, jobs: Int = 2
 ) throws -> MPOCheckpoint {
   var recipe = ConversionRecipe()
   (recipe.budget, recipe.selection, recipe.dtype, recipe.gauge) = (budget, selection, dtype, gauge)
+  recipe.central = central
   try convert(checkpoint, recipe: recipe, to: folder, options: ConversionOptions(jobs: jobs, generator: "tests"))
   return try MPOCheckpoint(path: folder)
 }

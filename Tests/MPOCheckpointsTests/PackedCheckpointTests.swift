@@ -282,7 +282,7 @@ private struct CompactCheckpoint {
     #expect(try checkpoint.damagedFiles() == [])
     let damages = try checkpoint.damagedEntries().map(\.description)
     #expect(damages.count == 2)
-    #expect(damages.contains { $0.contains("'w.cores.1'") && $0.contains("scale") })
+    #expect(damages.contains { $0.contains("'w.cores.1") && $0.contains("scale") })
     #expect(damages.contains { $0.contains("'zeros'") && $0.contains("CRC-32") })
   }
 

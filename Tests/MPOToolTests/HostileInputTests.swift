@@ -137,7 +137,7 @@ import Testing
       let index = try temporary.write(#"{"weight_map":"#.utf8 + Array(text.utf8), to: "m.safetensors.index.json")
       expectFailure(try Tool.run("inspect", index), index)
     }
-    let head = #"{"format":"mpo-checkpoint","version":"1.0","manifest_sha256":""#
+    let head = #"{"format":"mpo-checkpoint","version":"2.0","manifest_sha256":""#
     let digest = String(repeating: "0", count: 64)
     let checkpoint = try folder("a.mpo")
     for text in [
@@ -167,7 +167,7 @@ import Testing
   @Test(arguments: ["", " "])
   func `a digest that is in the manifest everywhere takes no memory`(digest: String) throws {
     let checkpoint = try folder("a.mpo")
-    let text = #"{"format":"mpo-checkpoint","version":"1.0","manifest_sha256":"\#(digest)"}"#
+    let text = #"{"format":"mpo-checkpoint","version":"2.0","manifest_sha256":"\#(digest)"}"#
     let spaces = Array(repeating: UInt8(ascii: " "), count: 40 << 20)
     try Data(Array(text.utf8) + spaces).write(to: URL(filePath: checkpoint + "/manifest.json"))
     let result = try Tool.shell("ulimit -v 1000000; OPENBLAS_NUM_THREADS=1 $MPO inspect '\(checkpoint)'")

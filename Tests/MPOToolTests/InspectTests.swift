@@ -46,7 +46,9 @@ import Testing
       #expect(spectra.map(\.count) == [8, 64, 32, 4])
       if path == output {
         #expect(object["kind"] as? String == "mpo")
-        #expect((object["bonds"] as? [Int])?.count == 4)
+        let operators = try #require(object["operators"] as? [[String: Any]])
+        #expect(operators.count == 1 && (operators[0]["bonds"] as? [Int])?.count == 4)
+        #expect((object["cores"] as? [[String: Any]])?.count == 5)
       } else {
         #expect(Set(object.keys) == ["name", "dtype", "shape", "orientation", "parameters", "spectra"])
       }
@@ -64,12 +66,14 @@ import Testing
     let text = try Tool.run("inspect", output).output
     let object = try Tool.run("inspect", output, "--json").json
     let records = try #require(object["tensors"] as? [[String: Any]])
+    let operators = try #require(object["operators"] as? [[String: Any]])
     for record in records where record["kind"] as? String == "mpo" {
       let name = try #require(record["name"] as? String)
       let line = try #require(text.split(separator: "\n").first { $0.hasPrefix(name) })
       let error = try #require(record["relative_error"] as? Double)
       #expect(line.contains(String(format: error < 1e-3 ? "%.1e" : "%.4f", error)))
-      let bonds = try #require(record["bonds"] as? [Int])
+      let chain = try #require(operators.first { $0["name"] as? String == name })
+      let bonds = try #require(chain["bonds"] as? [Int])
       #expect(line.contains(bonds.map(String.init).joined(separator: ",")))
     }
     for part in ["tensors ", "parameters ", "trainable ", "bytes ", "error ", "the same as"] {

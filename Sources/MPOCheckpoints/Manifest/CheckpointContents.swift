@@ -196,8 +196,8 @@ extension CheckpointContents {
         return "names the core '\(escaped(named.name))', which is not there"
       }
       guard core.role == named.role, core.shape == named.shape else {
-        return "names the core '\(escaped(named.name))' as \(named.role.rawValue) \(named.shape), which is "
-          + "\(core.role.rawValue) \(core.shape)"
+        return "needs the core '\(escaped(named.name))' in the role \(named.role.rawValue) with the shape "
+          + "\(named.shape); it has the role \(core.role.rawValue) and the shape \(core.shape)"
       }
       if named.role == .auxiliary, record.gauge == .compact, core.encoding.pivots != record.pivotSide(ofCore: index) {
         return "has the gauge compact, but its core '\(escaped(named.name))' has no pivots on its side"

@@ -47,7 +47,7 @@ enum ManifestFile {
       }
       guard digest(of: data, recorded: head.sha256) == head.sha256 else {
         throw MPOCheckpointError.manifest(
-          path: path, reason: "was changed after it was written (its SHA-256 is another); convert the model again")
+          path: path, reason: "was changed after it was written (its SHA-256 differs); convert the model again")
       }
       return try decoder.decode(Manifest.self, from: data)
     } catch let error as DecodingError {
@@ -83,7 +83,10 @@ enum ManifestFile {
     case .typeMismatch(_, let context), .valueNotFound(_, let context):
       return "has a member '\(at(context.codingPath))' of the wrong type"
     case .dataCorrupted(let context):
-      if context.codingPath.isEmpty { return "is not valid JSON" }
+      if context.codingPath.isEmpty {
+        let isText = context.debugDescription.hasPrefix("The given data was not valid JSON")
+        return isText ? "is not valid JSON" : "has an invalid member: \(escaped(context.debugDescription))"
+      }
       return "has an invalid member '\(at(context.codingPath))': \(escaped(context.debugDescription))"
     @unknown default: return "can't be understood"
     }
