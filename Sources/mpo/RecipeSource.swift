@@ -56,8 +56,16 @@ enum RecipeSource {
     case .plan(let path): try Self.planFile(path).recipe
     case .file(let path):
       try ConversionRecipe(yaml: String(decoding: readFile(path), as: UTF8.self), path: path)
-    case .checkpoint(let path): try Conversion.recipe(of: MPOCheckpoint(path: path))
+    case .checkpoint(let path): try Self.recipe(ofCheckpointAt: path)
     }
+  }
+
+  private static func recipe(ofCheckpointAt path: String) throws -> ConversionRecipe {
+    let checkpoint = try MPOCheckpoint(path: path)
+    if checkpoint.manifest.squeeze != nil {
+      warn("\(escaped(path, limit: 4096)) was squeezed after its conversion; its recipe makes what it was before")
+    }
+    return try Conversion.recipe(of: checkpoint)
   }
 
   static func planFile(_ path: String) throws -> StageFile.Plan {

@@ -126,6 +126,16 @@ import Testing
     expectFailure(try Tool.run("convert", bert, "-o", path("a.mpo"), "--recipe", path("none")), path("none"), "no such")
   }
 
+  @Test func `the recipe of a checkpoint that was squeezed since makes what it was before, with a warning`() throws {
+    try run(["convert", bert, "-o", path("a.mpo"), "--ratio", "0.6"])
+    try run([
+      "squeeze", path("a.mpo"), "-o", path("s.mpo"), "--evaluate", "echo 1", "--max-drop", "0", "--max-steps", "1",
+    ])
+    let result = try run(["convert", bert, "-o", path("b.mpo"), "--like", path("s.mpo")])
+    #expect(result.messages.hasPrefix("mpo: warning: \(path("s.mpo")) was squeezed"), "\(result.messages)")
+    #expect(try isSame("a.mpo", "b.mpo"))
+  }
+
   // MARK: - Stages that disagree
 
   @Test func `plan refuses another structure than that of the profile`() throws {
