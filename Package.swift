@@ -106,7 +106,7 @@ let package = Package(
       ]),
     .testTarget(
       name: "MPOToolTests",
-      dependencies: ["Checkpoints", "Files", "mpo", "MPOCheckpoints", "Recipes", "TestSupport"]),
+      dependencies: ["Checkpoints", "Files", "mpo", "MPOCheckpoints", "TestSupport"]),
   ],
   swiftLanguageModes: [.v6]
 )
