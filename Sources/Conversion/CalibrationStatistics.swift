@@ -24,17 +24,17 @@ public struct CalibrationStatistics: Sendable {
   private let inputRows: Set<String>?
   private let fingerprint = CachedFingerprint()
 
-  /// - Throws: `CheckpointError` for what is no safetensors file, `ConversionError` for what is no statistics file.
+  /// - Throws: `CheckpointError` for what is no safetensors file, `ConversionError` for what is not a statistics file.
   public init(path: String) throws {
     try self.init(openDenseCheckpoint(at: path))
   }
 
-  /// - Throws: `ConversionError` for what is no statistics file.
+  /// - Throws: `ConversionError` for what is not a statistics file.
   public init(_ file: any DenseCheckpoint) throws {
     self.file = file
     func refused(_ reason: String) -> ConversionError { .stageFile(path: file.path, reason: reason) }
     guard Self.isPresent(in: file) else {
-      throw refused("is no statistics file (metadata 'format' is not '\(Self.formatName)')")
+      throw refused("is not a statistics file (metadata 'format' is not '\(Self.formatName)')")
     }
     guard file.files.count == 1 else { throw refused("is several files; statistics are one file") }
     let version = file.metadata["version"] ?? "1"
@@ -44,7 +44,7 @@ public struct CalibrationStatistics: Sendable {
     do {
       inputRows = try file.metadata["input_rows"].map { Set(try Self.names($0)) }
     } catch {
-      throw refused("its metadata 'input_rows' is no JSON list of names; make the statistics again")
+      throw refused("its metadata 'input_rows' is not a JSON list of names; make the statistics again")
     }
   }
 
@@ -162,7 +162,7 @@ extension CalibrationStatistics {
   private func tensor(_ name: String, _ axis: Axis, _ kind: String) throws -> TensorInfo? {
     let found = axis.prefixes.compactMap { file.tensor(named: "\(name).\($0)_\(kind)") }
     guard found.count < 2 else {
-      throw invalid(found[1].name, "stands beside '\(escaped(found[0].name))', which is another name for it")
+      throw invalid(found[1].name, "means the same as '\(escaped(found[0].name))', which the file has too")
     }
     return found.first
   }

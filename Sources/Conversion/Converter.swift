@@ -32,7 +32,6 @@ public struct Converter: Sendable {
   /// Cores of nil dtype are at least F32: a source in half precision is restored to the rounding of single precision,
   /// which leaves next to all of its elements as they were. F64 cores leave all of them.
   private var isLossless: Bool { recipe.budget == .lossless }
-  private var quantizesCentralCores: Bool { recipe.central == .int8 }
   private var packs: Bool { recipe.pack }
   /// The conversion fails when a measured relative error is above it.
   private var maximumError: Double? {
@@ -141,7 +140,7 @@ public struct Converter: Sendable {
         try check(layer, bonds, fits: tensor, in: checkpoint)
         let (chain, cores) = OperatorRecord.ordinary(
           name: tensor.name, layer.split, bonds: layer.shape.limitedBonds(bonds), gauge: layer.gauge,
-          dtype: coreDType ?? defaultCoreDType(for: tensor.dtype), scalesCentralCore: quantizesCentralCores,
+          dtype: coreDType ?? defaultCoreDType(for: tensor.dtype), central: recipe.central,
           entropies: layer.entropies)
         var blocks = BlockMatrix(whole: chain)
         (blocks.svdRelativeError, blocks.norm) = (layer.svdRelativeError, layer.norm)

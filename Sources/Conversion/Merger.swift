@@ -76,7 +76,8 @@ public struct Merger: Sendable {
     for (number, checkpoint) in parts.enumerated() {
       guard let part = checkpoint.manifest.part else {
         throw refused(
-          checkpoint, "is no part of a conversion: it was written without --part, there is nothing to merge")
+          checkpoint,
+          "is a whole conversion and not a part: it was written without --part, so there is nothing to merge")
       }
       if number == 0 { (count, tensorCount) = (part.count, part.tensorCount) }
       if let difference = difference(checkpoint.manifest, first.manifest) {
@@ -115,15 +116,15 @@ public struct Merger: Sendable {
 
   /// What two parts of one conversion have in common and these have not.
   private static func difference(_ a: Manifest, _ b: Manifest) -> String? {
-    if a.source?.files != b.source?.files { return "the source files have other sizes or checksums" }
-    if a.source != b.source { return "the source has other metadata" }
-    if a.conversion != b.conversion { return "it was made with another recipe" }
+    if a.source?.files != b.source?.files { return "the source files differ in size or checksum" }
+    if a.source != b.source { return "the metadata of the source differ" }
+    if a.conversion != b.conversion { return "the recipes differ" }
     if a.generator != b.generator {
       return "they were written by '\(escaped(a.generator))' and '\(escaped(b.generator))'"
     }
-    if a.part?.count != b.part?.count { return "it was divided into another number of parts" }
-    if a.part?.tensorCount != b.part?.tensorCount { return "the model has another number of tensors" }
-    if companions(of: a) != companions(of: b) { return "the files carried over from the model folder are others" }
+    if a.part?.count != b.part?.count { return "the numbers of parts differ" }
+    if a.part?.tensorCount != b.part?.tensorCount { return "the numbers of tensors differ" }
+    if companions(of: a) != companions(of: b) { return "the files copied from the model folder differ" }
     return nil
   }
 }

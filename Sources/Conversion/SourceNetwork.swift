@@ -44,7 +44,7 @@ public struct SourceNetwork: Sendable {
       let count = try container.decode(Int.self, forKey: .count)
       guard let part = Part(index: index, count: count) else {
         throw DecodingError.dataCorruptedError(
-          forKey: .index, in: container, debugDescription: "\(index)/\(count) is no part")
+          forKey: .index, in: container, debugDescription: "\(index)/\(count) is not a part")
       }
       self = part
     }

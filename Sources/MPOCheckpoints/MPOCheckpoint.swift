@@ -39,7 +39,7 @@ public struct MPOCheckpoint: Sendable {
     }
     guard status.kind == .folder, try FileStatus(at: path + "/" + Manifest.fileName) != nil else {
       throw MPOCheckpointError.notAnMPOCheckpoint(
-        path: path, reason: "is no MPO checkpoint (a folder with a manifest.json); make one with 'mpo convert'")
+        path: path, reason: "is not an MPO checkpoint (a folder with a manifest.json); make one with 'mpo convert'")
     }
     self.path = path
     identity = status
@@ -165,7 +165,7 @@ public struct MPOCheckpoint: Sendable {
   }
 
   private func missing(_ name: String) -> MPOCheckpointError {
-    .tensor(path: path, tensor: name, reason: "is not there")
+    .tensor(path: path, tensor: name, reason: "is missing")
   }
 
   /// Calls `body` with the bytes of an entry of a core or dense tensor, unpacked. Memory: those of the entry where it is packed.

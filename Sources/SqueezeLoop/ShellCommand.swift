@@ -70,7 +70,7 @@ public struct ShellCommand: Sendable {
       do {
         ending = try process.ending()
       } catch {
-        throw SqueezeLoopError.notStarted(reason: "its end was missed (\(SystemError.reason(error.code)))")
+        throw SqueezeLoopError.notStarted(reason: "its exit status can't be read (\(SystemError.reason(error.code)))")
       }
       if let deadline, ending == nil, !hasTimedOut, clock.now >= deadline {
         hasTimedOut = true

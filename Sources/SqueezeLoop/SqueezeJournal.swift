@@ -55,7 +55,7 @@ public final class SqueezeJournal {
         return "was written by \(escaped(generator)), this is \(other.generator)"
       }
       if files.map(\.sha256) != other.files.map(\.sha256) {
-        return "is of another input: '\(escaped(input, limit: 4096))' had other bytes"
+        return "belongs to another input: the bytes of '\(escaped(input, limit: 4096))' have changed since"
       }
       let (a, b) = (options, other.options)
       let names: [(String, Bool)] = [
@@ -71,7 +71,7 @@ public final class SqueezeJournal {
         ("--shape", selection.shapes == other.selection.shapes),
         ("--convolutions", selection.convolutions == other.selection.convolutions),
       ]
-      return names.first { !$0.1 }.map { "was begun with another \($0.0)" }
+      return names.first { !$0.1 }.map { "was begun with a different \($0.0)" }
     }
   }
 
@@ -126,7 +126,7 @@ public final class SqueezeJournal {
     }
     guard Posix.lock(descriptor) else {
       throw SqueezeLoopError.journal(
-        path: path, reason: "another squeeze is at work on it; wait for it to end, or give another output")
+        path: path, reason: "another squeeze is using it; wait for it to end, or give another output")
     }
     try read()
   }
@@ -140,7 +140,7 @@ public final class SqueezeJournal {
   var lastAccepted: Round? { rounds.last { $0.accepted } }
 
   private func read() throws {
-    guard let status = try FileStatus(at: path), status.kind == .file else { throw invalid("is no regular file") }
+    guard let status = try FileStatus(at: path), status.kind == .file else { throw invalid("is not a regular file") }
     let file = try MappedFile(path: path)
     let content = try file.withBytes(in: 0..<file.byteCount) { Array($0) }
     let decoder = JSONDecoder()

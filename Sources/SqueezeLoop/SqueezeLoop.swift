@@ -130,7 +130,7 @@ public struct SqueezeLoop: Sendable {
     throw SqueezeLoopError.journal(
       path: journal.path,
       reason:
-        "holds \(journal.rounds.count) rounds of a squeeze that was not done; --resume goes on with it, remove the "
+        "holds \(journal.rounds.count) rounds of a squeeze that was not done; --resume continues it, remove the "
         + "journal to begin anew")
   }
 }
@@ -490,9 +490,9 @@ enum Score: Equatable {
       return .none(reason: "printed nothing; its last line must be a number")
     }
     guard let number = Double(line) else {
-      return .none(reason: "printed no number as its last line but '\(escaped(String(line), limit: 60))'")
+      return .none(reason: "printed '\(escaped(String(line), limit: 60))' as its last line, which is not a number")
     }
-    guard number.isFinite else { return .none(reason: "printed \(line), which is no score to go by") }
+    guard number.isFinite else { return .none(reason: "printed \(line), which is not a finite number") }
     return .number(number)
   }
 }
@@ -520,7 +520,7 @@ extension MPOCheckpoint {
       case (.dense, .dense): continue
       case (.tied(let a), .tied(let b)) where a == b: continue
       case (.blocks(let a), .blocks(let b)) where a.blocks == b.blocks: continue
-      default: return "tensor '\(name)' is kept in another way (dense, tied or as blocks of operators) than it was"
+      default: return "tensor '\(name)' is stored differently than before (dense, tied or as blocks of operators)"
       }
     }
     for record in other.contents.operators {
@@ -531,7 +531,9 @@ extension MPOCheckpoint {
         return "operator '\(name)' has bonds \(found.bonds), which may not be above \(record.bonds)"
       }
     }
-    guard contents.tensors.count == other.contents.tensors.count else { return "it has tensors that were not there" }
+    guard contents.tensors.count == other.contents.tensors.count else {
+      return "it has tensors that the input does not have"
+    }
     return nil
   }
 }

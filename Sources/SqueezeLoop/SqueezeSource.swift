@@ -200,7 +200,7 @@ extension TensorSelection {
       throw SqueezeLoopError.input(
         path: checkpoint.path,
         reason:
-          "keeps no matrix as cores that could be squeezed; convert the dense model with --lossless, or squeeze that")
+          "has no operator that can be squeezed; convert the dense model with --lossless, or squeeze that")
     }
     return chosen
   }

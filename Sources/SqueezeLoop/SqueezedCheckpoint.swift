@@ -142,7 +142,7 @@ extension MPOCheckpoint {
       return isUsable(norm) ? profile(spectra, norm: norm) : nil
     }
     guard let record = record(named: candidate.name) else {
-      throw MPOCheckpointError.tensor(path: path, tensor: candidate.name, reason: "is not there")
+      throw MPOCheckpointError.tensor(path: path, tensor: candidate.name, reason: "is missing")
     }
     func dense<Scalar: CheckpointScalar>(_ type: Scalar.Type) throws -> LayerProfile? {
       try withMatrix(of: record, rows: candidate.rows, columns: candidate.columns) { (view: MatrixView<Scalar>) in

@@ -16,7 +16,8 @@ struct MPOInspection {
     }
     guard let record = checkpoint.record(named: name) else {
       throw MPOCheckpointError.tensor(
-        path: checkpoint.path, tensor: name, reason: "there is none of that name; 'mpo inspect' lists them")
+        path: checkpoint.path, tensor: name,
+        reason: "the checkpoint has no tensor of this name; 'mpo inspect' lists the names")
     }
     let spectra = spectrum ? try storedSpectra(of: record, in: checkpoint) : nil
     if json {

@@ -32,10 +32,11 @@ import Testing
     defer { HDF5Probe.use(program: Tool.path, arguments: ["probe-hdf5"]) }
     HDF5Probe.use(program: "/bin/sh", arguments: ["-c", "kill -SEGV $$"])
     #expect(
-      reason() == "\(path): is no valid HDF5 file: libhdf5 crashes on it (signal 11); it is damaged, or made to do harm"
+      reason()
+        == "\(path): is not a valid HDF5 file: libhdf5 crashes on it (signal 11); it is damaged, or made to do harm"
     )
     HDF5Probe.use(program: "/bin/sh", arguments: ["-c", "sleep 1000"], timeLimit: .milliseconds(50))
-    #expect(reason()?.contains("does not come to an end") == true)
+    #expect(reason()?.contains("does not finish") == true)
     HDF5Probe.use(program: "/usr/bin/perl", arguments: ["-e", "$x .= 'x' x 10000000 while 1"])
     #expect(reason()?.contains("takes more than 1024 MB of memory") == true)
     HDF5Probe.use(program: "/bin/sh", arguments: ["-c", "exit 1"])

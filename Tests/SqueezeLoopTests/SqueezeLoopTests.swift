@@ -272,8 +272,8 @@ import Testing
 
   static let faults: [(command: String, reason: String)] = [
     ("echo worse >&2; exit 4", "exited with status 4"), ("kill -9 $$", "killed by signal 9"),
-    ("echo fine", "printed no number as its last line but 'fine'"), ("true", "printed nothing"),
-    ("echo nan", "no score"), ("echo inf", "no score"), ("echo 1 2", "no number"),
+    ("echo fine", "printed 'fine' as its last line, which is not a number"), ("true", "printed nothing"),
+    ("echo nan", "not a finite number"), ("echo inf", "not a finite number"), ("echo 1 2", "not a number"),
     ("sleep 60 & wait", "did not end within"), ("trap '' TERM; sleep 60 & wait", "did not end within"),
     ("rm -r {}; echo 1", "changed the checkpoint"), ("rm {}/tensors.safetensors; echo 1", "changed the checkpoint"),
     ("echo >> {}/manifest.json; echo 1", "changed the checkpoint"),
@@ -466,13 +466,13 @@ import Testing
     let place = try SqueezePlace()
     let journal = try SqueezeJournal(path: place.output + ".squeeze.jsonl")
     var error = #expect(throws: SqueezeLoopError.self) { try loop().run(place.model, to: place.output) }
-    #expect("\(try #require(error))".contains("another squeeze is at work on it"))
+    #expect("\(try #require(error))".contains("another squeeze is using it"))
     journal.remove()
     let folder = try SqueezeWorkFolder(beside: place.output)
     error = #expect(throws: SqueezeLoopError.self) {
       try loop().run(place.model, to: place.output, journal: place.path + "/j.jsonl")
     }
-    #expect("\(try #require(error))".contains("another squeeze is at work in it"))
+    #expect("\(try #require(error))".contains("another squeeze is using it"))
     folder.remove()
     #expect(try place.names == ["model.safetensors"])
   }

@@ -169,7 +169,7 @@ extension CheckpointContents {
         var size: (rows: Int, columns: Int)?
         for term in block {
           guard let record = self.operator(named: term.operator) else {
-            return "is made of the operator '\(escaped(term.operator))', which is not there"
+            return "is made of the operator '\(escaped(term.operator))', which is missing"
           }
           let (rows, columns) = (term.rows ?? 0..<record.rows, term.columns ?? 0..<record.columns)
           guard rows.upperBound <= record.rows, columns.upperBound <= record.columns else {
@@ -193,7 +193,7 @@ extension CheckpointContents {
   private func problem(of record: OperatorRecord) -> String? {
     for (index, named) in record.namedCores.enumerated() {
       guard let core = core(named: named.name) else {
-        return "names the core '\(escaped(named.name))', which is not there"
+        return "names the core '\(escaped(named.name))', which is missing"
       }
       guard core.role == named.role, core.shape == named.shape else {
         return "needs the core '\(escaped(named.name))' in the role \(named.role.rawValue) with the shape "

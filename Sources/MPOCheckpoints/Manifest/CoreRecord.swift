@@ -33,7 +33,7 @@ extension StoredArray {
     var rest = Dictionary(entries.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
     for entry in packed {
       guard let expected = rest.removeValue(forKey: entry.name) else {
-        return "'\(escaped(entry.name))' is no entry of '\(escaped(name))', or packed twice"
+        return "'\(escaped(entry.name))' is not an entry of '\(escaped(name))', or is packed twice"
       }
       guard (expected.dtype, expected.shape) == (entry.dtype, entry.shape) else {
         return "'\(escaped(entry.name))' unpacks to \(entry.dtype.rawValue) \(entry.shape), not "
@@ -100,7 +100,7 @@ extension CoreRecord: Codable {
       }
     guard shape.count == axes, shape.allSatisfy({ $0 > 0 }), let count = shape.productOfSizes, count <= Int.max / 64,
       role != .basis || shape[0] == shape[1]
-    else { throw invalid(.shape, "\(shape) is no shape of a core with the role \(role.rawValue)") }
+    else { throw invalid(.shape, "\(shape) is not the shape of a core with the role \(role.rawValue)") }
     if let problem = encoding.problem(role: role, shape: shape) { throw invalid(.encoding, problem) }
     if let problem = packedProblem { throw invalid(.packed, problem) }
   }

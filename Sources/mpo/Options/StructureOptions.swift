@@ -7,8 +7,8 @@ struct StructureOptions: ParsableArguments, RecipeOptions {
   @Option(
     help: ArgumentHelp(
       "What a matrix may become: mpo (a chain of --sites), svd (a factorisation of low rank, a chain of two) or auto "
-        + "(whichever has less error for its parameters, or dense; chosen over the whole network. With --calibration: "
-        + "low rank or dense). Default: mpo.", valueName: "s"))
+        + "(for each matrix a chain, low rank or dense, whatever has the least error for its numbers over the whole "
+        + "network; with --calibration low rank or dense). Default: mpo.", valueName: "s"))
   var structure: Structure?
 
   var given: [String] { structure.map { _ in ["structure"] } ?? [] }
