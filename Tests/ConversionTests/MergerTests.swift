@@ -102,7 +102,7 @@ import Testing
     expectFailure(whole, "not a part", "--part") { _ = try merge([one, whole]) }
     expectFailure(one, "is one of 2 parts; not given: 2") { _ = try merge([one]) }
     expectFailure(one, "is part 1 of 2", "give each part once") { _ = try merge([one, two, one]) }
-    expectFailure(third, "another conversion", "number of parts") { _ = try merge([one, third]) }
+    expectFailure(third, "another conversion", "numbers of parts differ") { _ = try merge([one, third]) }
     expectFailure(other, "another conversion", "recipe") { _ = try merge([one, other]) }
     let shard = URL(filePath: two + "/tensors.safetensors")
     var bytes = try Data(contentsOf: shard)

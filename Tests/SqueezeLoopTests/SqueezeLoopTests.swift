@@ -252,7 +252,7 @@ import Testing
 
   @Test(arguments: [
     ("exit 3", "exited with status 3"), ("true", "no folder at that path"),
-    ("mkdir \"$MPO_OUTPUT\"", "no MPO checkpoint"),
+    ("mkdir \"$MPO_OUTPUT\"", "not an MPO checkpoint"),
     ("cp -r {} \"$MPO_OUTPUT\" && echo >> \"$MPO_OUTPUT\"/tensors.safetensors", "bytes"),
     ("cp -r {} \"$MPO_OUTPUT\" && echo >> \"$MPO_OUTPUT\"/manifest.json", "changed after it was written"),
     ("cp -r {} \"$MPO_OUTPUT\" && rm -r {}", "removed or changed what it was given"),
