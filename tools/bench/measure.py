@@ -76,7 +76,7 @@ def flops_of_profile(record):
     left, right = outer_sizes(record)
     size = prod(record["padded_shape"])
     short, long = sorted(record["matrix_shape"])
-    grams = {(left, size), (right, size)}
+    grams = {(left, size), (right, size)} if len(record["bonds"]) > 1 else {(short, short * long)}
     if record.get("svd_relative_error") is not None:  # it also has the singular values of the matrix
         grams.add((short, short * long))
     return sum(n * elements + 4 / 3 * n**3 for n, elements in grams if n > 1)
@@ -86,6 +86,9 @@ def flops_of_decomposition(record):
     """The same of truncating it to its bonds and measuring the error: eigenvectors of n × n count 4 n³."""
     sites = [i * j for i, j in zip(record["row_factors"], record["column_factors"])]
     centre, bonds = record["central"], record["bonds"]
+    if len(bonds) == 1:  # by the Gram matrix of the shorter side
+        short = min(sites)
+        return 4 * short**3 + prod(sites) * (short + 2 * bonds[0]) + flops_of_product(record)
     flops = 0
     for chain, kept in ((sites[:centre], bonds[:centre]), (sites[:centre:-1], bonds[centre:][::-1])):
         before = 1
