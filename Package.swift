@@ -71,7 +71,7 @@ let package = Package(
     .executableTarget(
       name: "mpo-fuzz",
       dependencies: [
-        "Checkpoints", "CLibFuzzer", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "TestSupport",
+        "Checkpoints", "CLibFuzzer", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Recipes", "TestSupport",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Crypto", package: "swift-crypto"),
       ]),
