@@ -5,6 +5,7 @@ import Files
 import MPOCheckpoints
 import SqueezeLoop
 import Squeezing
+import TensorNetworks
 
 struct Squeeze: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -84,6 +85,12 @@ struct Squeeze: ParsableCommand {
     help: ArgumentHelp("Type of the cores that dense matrices become. Default: that of the matrix.", valueName: "type"))
   var dtype: CoreDType?
 
+  @Option(
+    help: ArgumentHelp(
+      "Which of the many equal chains the operators are stored as: compact, canonical or spectral. Default: that of the "
+        + "operators of IN; compact for matrices that were dense.", valueName: "g"))
+  var gauge: Gauge?
+
   @Flag(help: "Pack OUT, losslessly, as 'mpo convert --pack' does; it is packed without this when IN is.")
   var pack = false
 
@@ -129,6 +136,7 @@ struct Squeeze: ParsableCommand {
     options.ties = tie
     options.minimumBonds = minBond
     options.coreDType = dtype?.dtype
+    options.gauge = gauge
     options.packs = pack
     return options
   }

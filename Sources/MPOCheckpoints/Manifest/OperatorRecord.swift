@@ -88,14 +88,15 @@ public struct OperatorRecord: Sendable, Equatable {
   public func changed(
     bonds: [Int], gauge: Gauge, cores present: [CoreRecord]
   ) -> (operator: OperatorRecord, cores: [CoreRecord]) {
-    let encodings = Dictionary(present.map { ($0.name, $0.encoding.values) }, uniquingKeysWith: { first, _ in first })
+    let encodings = Dictionary(
+      present.map { (TensorName($0.name), $0.encoding.values) }, uniquingKeysWith: { first, _ in first })
     let record = OperatorRecord(
       name: name, rows: rows, columns: columns, shape: shape, bonds: bonds, gauge: gauge, cores: cores,
       singularValues: gauge == .spectral ? singularValues ?? "\(name).singular_values" : nil, rowBasis: rowBasis,
       columnBasis: columnBasis, entropies: entropies)
     let changed = record.namedCores.enumerated().map { index, core in
       var encoding: Encoding
-      switch encodings[core.name] ?? encodings[cores[0]] {
+      switch encodings[TensorName(core.name)] ?? encodings[TensorName(cores[0])] {
       case .scaled?:
         // Scales are for whole cores: a pivoted one has another shape of values.
         encoding = .scaled(shape: core.shape)
