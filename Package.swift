@@ -101,12 +101,12 @@ let package = Package(
     .testTarget(
       name: "SqueezeLoopTests",
       dependencies: [
-        "Checkpoints", "Conversion", "Files", "MPOCheckpoints", "Recipes", "SqueezeLoop", "Squeezing", "TensorNetworks",
-        "TestSupport",
+        "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Recipes", "SqueezeLoop", "Squeezing",
+        "TensorNetworks", "TestSupport",
       ]),
     .testTarget(
       name: "MPOToolTests",
-      dependencies: ["Checkpoints", "Files", "mpo", "MPOCheckpoints", "TestSupport"]),
+      dependencies: ["Checkpoints", "Files", "mpo", "MPOCheckpoints", "Recipes", "TensorNetworks", "TestSupport"]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -21,7 +21,7 @@ public struct CalibrationStatistics: Sendable {
   public var outputRidge: Double?
   /// What was prepared and is needed again; nil to prepare every metric whenever it is asked for.
   var prepared: PreparedMetrics?
-  private let inputRows: Set<String>?
+  private let inputRows: Set<TensorName>?
   private let fingerprint = CachedFingerprint()
 
   /// - Throws: `CheckpointError` for what is no safetensors file, `ConversionError` for what is not a statistics file.
@@ -42,7 +42,7 @@ public struct CalibrationStatistics: Sendable {
       throw refused("has version '\(escaped(version))'; this mpo reads the versions 1 and 2: update it")
     }
     do {
-      inputRows = try file.metadata["input_rows"].map { Set(try Self.names($0)) }
+      inputRows = try file.metadata["input_rows"].map { Set(try Self.names($0).map { TensorName($0) }) }
     } catch {
       throw refused("its metadata 'input_rows' is not a JSON list of names; make the statistics again")
     }
@@ -71,7 +71,7 @@ public struct CalibrationStatistics: Sendable {
   }
 
   /// Names of the matrices it speaks of.
-  public var matrices: Set<String> { Set(entries.map(\.matrix)) }
+  public var matrices: Set<TensorName> { Set(entries.map { TensorName($0.matrix) }) }
 
   /// Whether a dense checkpoint is a statistics file.
   public static func isPresent(in checkpoint: any DenseCheckpoint) -> Bool {
@@ -81,7 +81,7 @@ public struct CalibrationStatistics: Sendable {
   /// A warning that counts the matrices of a network that the file does not speak of; nil when it speaks of all.
   /// - Throws: `ConversionError.stageFile` when it speaks of none: it is of another model.
   public func warning(for network: SourceNetwork) throws -> String? {
-    let names = network.matrices.map(\.tensor.name)
+    let names = network.matrices.map(\.tensor.key)
     let known = matrices
     let missing = names.filter { !known.contains($0) }
     guard missing.count < names.count else {
@@ -90,13 +90,8 @@ public struct CalibrationStatistics: Sendable {
         reason: "has no statistics of any matrix of \(escaped(network.checkpoint.path)); is it of this model?")
     }
     guard let first = missing.first else { return nil }
-    return "\(missing.count) of \(names.count) matrices have no statistics ('\(escaped(first))'"
+    return "\(missing.count) of \(names.count) matrices have no statistics ('\(escaped(first.text))'"
       + "\(missing.count > 1 ? ", …" : "")); their errors are measured in the Frobenius norm"
-  }
-
-  /// What the manifest says of it.
-  public var options: [String: String] {
-    get throws { ["calibration": description ?? path, "calibration_sha256": try identity.sha256] }
   }
 
   /// Keeps what is prepared for one use until it is needed again, in an unnamed temporary file: factors of second moments
@@ -154,7 +149,7 @@ extension CalibrationStatistics {
   /// The side of a matrix that the layer's inputs are on, as far as the file says: what it does not say, the orientation
   /// of the tensor does.
   public func inputs(of matrix: String, orientation: TensorInfo.Orientation = .outputInput) -> Axis {
-    (inputRows?.contains(matrix) ?? (orientation == .inputOutput)) ? .rows : .columns
+    (inputRows?.contains(TensorName(matrix)) ?? (orientation == .inputOutput)) ? .rows : .columns
   }
 
   /// The tensor that has one kind of statistic of a matrix.

@@ -24,12 +24,15 @@ public struct Merger: Sendable {
       if let damage = try part.damagedFiles().first { throw damage }
     }
     var contents = CheckpointContents()
-    var origins: [String: Int] = [:]
+    var origins: [TensorName: Int] = [:]
     for place in places {
       let part = parts[place.part].contents
       let tensor = part.tensors[place.tensor]
-      origins[tensor.name] = place.part
-      for core in part.namedCores(of: tensor) { origins[core.name] = origins[core.name] ?? place.part }
+      origins[TensorName(tensor.name)] = place.part
+      try Self.check(tensor, of: parts[place.part], sharesWith: contents, origins, parts)
+      for core in part.namedCores(of: tensor) where origins[TensorName(core.name)] == nil {
+        origins[TensorName(core.name)] = place.part
+      }
       contents.append(tensor, from: part)
     }
     let whole = contents
@@ -40,11 +43,11 @@ public struct Merger: Sendable {
       total: dense.reduce(whole.cores.reduce(0) { $0 + $1.valueCount }) { $0 + $1.info.elementCount }, progress)
     let owners = origins.mapValues { parts[$0] }
     try forEachInParallel(dense.sorted { ($1.info.byteCount, $0.name) < ($0.info.byteCount, $1.name) }, jobs: jobs) {
-      if let part = owners[$0.name] { try writer.copyDense($0, from: part) }
+      if let part = owners[TensorName($0.name)] { try writer.copyDense($0, from: part) }
       counter.finished($0.name, elements: $0.info.elementCount)
     }
     try forEachInParallel(whole.cores.sorted { ($1.storedBytes, $0.name) < ($0.storedBytes, $1.name) }, jobs: jobs) {
-      if let part = owners[$0.name] { try writer.copy($0, from: part) }
+      if let part = owners[TensorName($0.name)] { try writer.copy($0, from: part) }
       counter.finished($0.name, elements: $0.valueCount)
     }
     if let skeleton = manifest.source?.skeleton {
@@ -56,6 +59,37 @@ public struct Merger: Sendable {
       from: parts[0].path)
     for part in parts { try part.checkNotReplaced() }
     return merged
+  }
+
+  /// Checks that what a tensor shares with tensors of other parts is the same there: operators, cores and their bytes.
+  private static func check(
+    _ tensor: TensorRecord, of part: MPOCheckpoint, sharesWith contents: CheckpointContents,
+    _ origins: [TensorName: Int], _ parts: [MPOCheckpoint]
+  ) throws {
+    func refused(_ name: String, _ kind: String, _ other: MPOCheckpoint) -> ConversionError {
+      .notMergeable(
+        path: part.path,
+        reason:
+          "has another \(kind) '\(escaped(name))' than '\(escaped(other.path, limit: 4096))'; convert the parts again")
+    }
+    for record in (tensor.blocks?.operators ?? []).compactMap({ part.contents.operator(named: $0) }) {
+      let origin = origins[TensorName(record.cores[0])].map { parts[$0] }
+      if let known = contents.operator(named: record.name), known != record {
+        throw refused(record.name, "operator", origin ?? parts[0])
+      }
+    }
+    for core in part.contents.namedCores(of: tensor) {
+      guard let origin = origins[TensorName(core.name)].map({ parts[$0] }), origin.path != part.path else { continue }
+      guard let known = contents.core(named: core.name), known.hasSameEntries(as: core) else {
+        throw refused(core.name, "core", origin)
+      }
+      for entry in core.entries {
+        let isEqual = try part.withEntryBytes(of: entry) { own in
+          try origin.withEntryBytes(of: entry) { $0.elementsEqual(own) }
+        }
+        if !isEqual { throw refused(core.name, "core", origin) }
+      }
+    }
   }
 
   /// The files that every part has: all but the index of its own shards.
@@ -126,5 +160,12 @@ public struct Merger: Sendable {
     if a.part?.tensorCount != b.part?.tensorCount { return "the numbers of tensors differ" }
     if companions(of: a) != companions(of: b) { return "the files copied from the model folder differ" }
     return nil
+  }
+}
+
+extension CoreRecord {
+  /// Whether both are the same array, packed or not.
+  fileprivate func hasSameEntries(as other: CoreRecord) -> Bool {
+    role == other.role && shape == other.shape && encoding == other.encoding
   }
 }

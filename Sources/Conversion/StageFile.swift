@@ -121,8 +121,8 @@ public enum StageFile {
     if let missing = (1...count).first(where: { !seen.contains($0) }) {
       throw invalid(first.path, "is one of \(count) parts, and part \(missing) is not given; pass all of them")
     }
-    let layers = profiles.flatMap(\.profile.network.layers).sorted { $0.name < $1.name }
-    if let twice = zip(layers, layers.dropFirst()).first(where: { $0.name == $1.name }) {
+    let layers = profiles.flatMap(\.profile.network.layers).sorted { TensorName($0.name) < TensorName($1.name) }
+    if let twice = zip(layers, layers.dropFirst()).first(where: { TensorName($0.name) == TensorName($1.name) }) {
       throw invalid(first.path, "profiles '\(twice.0.name)', as another part does; pass each part once")
     }
     return Profile(

@@ -93,7 +93,8 @@ extension MPOCheckpoint {
       var sum: [Scalar]?
       for term in block {
         let whole =
-          try last.flatMap { $0.name == term.operator ? $0.matrix : nil } ?? matrix(self.operator(term.operator))
+          try last.flatMap { TensorName($0.name) == TensorName(term.operator) ? $0.matrix : nil }
+          ?? matrix(self.operator(term.operator))
         last = (term.operator, whole)
         let range = whole.range(rows: term.rows, columns: term.columns)
         sum = sum.map { zip($0, range).map { $0 + $1 } } ?? range

@@ -91,12 +91,7 @@ public final class SqueezeJournal {
     public let accepted: Bool
     public let seconds: Double
     /// The planned bonds of the matrices that the round changes.
-    public let bonds: [String: [Int]]
-
-    enum CodingKeys: String, CodingKey {
-      case round, step, parameters, ratio, score, accepted, seconds, bonds
-      case predictedError = "predicted_error"
-    }
+    public let bonds: [TensorName: [Int]]
   }
 
   /// The last lines.
@@ -225,4 +220,47 @@ public final class SqueezeJournal {
 
   /// Removes the file of a squeeze that has nothing to go on with.
   func remove() { try? Posix.unlink(path) }
+}
+
+extension SqueezeJournal.Round {
+  enum CodingKeys: String, CodingKey {
+    case round, step, parameters, ratio, score, accepted, seconds, bonds
+    case predictedError = "predicted_error"
+  }
+
+  /// The bonds of one matrix. They are a list in the journal: members of a JSON object can't have names that Unicode calls
+  /// equivalent.
+  private struct Change: Codable {
+    let name: String
+    let bonds: [Int]
+  }
+
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    round = try container.decode(Int.self, forKey: .round)
+    step = try container.decodeIfPresent(Int.self, forKey: .step)
+    parameters = try container.decode(Int.self, forKey: .parameters)
+    ratio = try container.decode(Double.self, forKey: .ratio)
+    predictedError = try container.decodeIfPresent(Double.self, forKey: .predictedError)
+    score = try container.decode(Double.self, forKey: .score)
+    accepted = try container.decode(Bool.self, forKey: .accepted)
+    seconds = try container.decode(Double.self, forKey: .seconds)
+    bonds = Dictionary(
+      try container.decode([Change].self, forKey: .bonds).map { (TensorName($0.name), $0.bonds) },
+      uniquingKeysWith: { first, _ in first })
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(round, forKey: .round)
+    try container.encodeIfPresent(step, forKey: .step)
+    try container.encode(parameters, forKey: .parameters)
+    try container.encode(ratio, forKey: .ratio)
+    try container.encodeIfPresent(predictedError, forKey: .predictedError)
+    try container.encode(score, forKey: .score)
+    try container.encode(accepted, forKey: .accepted)
+    try container.encode(seconds, forKey: .seconds)
+    try container.encode(
+      bonds.sorted { $0.key < $1.key }.map { Change(name: $0.key.text, bonds: $0.value) }, forKey: .bonds)
+  }
 }

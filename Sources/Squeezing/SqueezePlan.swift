@@ -47,6 +47,8 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
         throw SqueezeError.tiedShapesDiffer(layers[tie[0]].name, layers[member].name)
       }
     }
+    var network = network
+    network.layers = layers.map(\.scaled)
     let tied = Set(ties.joined())
     let groups =
       (ties.filter { !$0.isEmpty } + layers.indices.filter { !tied.contains($0) }.map { [$0] })
@@ -65,7 +67,9 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
     var forms: [OperatorForm?] = Array(repeating: nil, count: layers.count)
     for (group, form) in zip(groups, chosen) { for member in group { forms[member] = form } }
 
-    self.layers = zip(layers, forms).map { Layer($0, form: $1, gauge: gauge, rounding: rounding) }
+    self.layers = layers.indices.map {
+      Layer(network.layers[$0], norm: layers[$0].norm, form: forms[$0], gauge: gauge, rounding: rounding)
+    }
     self.budget = budget.description
     self.criterion = criterion
     parametersBefore = network.parameters

@@ -5,6 +5,7 @@ import Files
 import MPOCheckpoints
 import SqueezeLoop
 import Squeezing
+import TensorNetworks
 
 struct Squeeze: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -85,6 +86,12 @@ struct Squeeze: ParsableCommand {
     help: ArgumentHelp("Type of the cores that dense matrices become. Default: that of the matrix.", valueName: "type"))
   var dtype: CoreDType?
 
+  @Option(
+    help: ArgumentHelp(
+      "Which of the many equal chains the operators are stored as: compact, canonical or spectral. Default: that of the "
+        + "operators of INPUT; compact for matrices that were dense.", valueName: "g"))
+  var gauge: Gauge?
+
   @Flag(help: "Pack OUT, losslessly, as 'mpo convert --pack' does; without this it is packed if INPUT is.")
   var pack = false
 
@@ -130,6 +137,7 @@ struct Squeeze: ParsableCommand {
     options.ties = tie
     options.minimumBonds = minBond
     options.coreDType = dtype?.dtype
+    options.gauge = gauge
     options.packs = pack
     return options
   }

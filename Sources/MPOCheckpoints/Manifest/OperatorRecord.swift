@@ -89,13 +89,14 @@ public struct OperatorRecord: Sendable, Equatable {
   public func changed(
     bonds: [Int], gauge: Gauge, cores present: [CoreRecord]
   ) -> (operator: OperatorRecord, cores: [CoreRecord]) {
-    let encodings = Dictionary(present.map { ($0.name, $0.encoding) }, uniquingKeysWith: { first, _ in first })
+    let encodings = Dictionary(
+      present.map { (TensorName($0.name), $0.encoding) }, uniquingKeysWith: { first, _ in first })
     let record = OperatorRecord(
       name: name, rows: rows, columns: columns, shape: shape, bonds: bonds, gauge: gauge, cores: cores,
       singularValues: gauge == .spectral ? singularValues ?? "\(name).singular_values" : nil, rowBasis: rowBasis,
       columnBasis: columnBasis, entropies: entropies)
     let changed = record.namedCores.enumerated().map { index, core in
-      let encoding = encodings[core.name] ?? encodings[cores[0]] ?? .plain(.f32)
+      let encoding = encodings[TensorName(core.name)] ?? encodings[TensorName(cores[0])] ?? .plain(.f32)
       let pivots = core.role == .auxiliary ? record.pivotSide(ofCore: index) : nil
       return CoreRecord(
         name: core.name, role: core.role, shape: core.shape, encoding: encoding.adapted(to: core.shape, pivots: pivots))

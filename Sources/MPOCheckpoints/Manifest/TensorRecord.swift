@@ -118,8 +118,8 @@ public struct BlockMatrix: Sendable, Equatable {
 
   /// The operators it names, each once, in order.
   public var operators: [String] {
-    var seen: Set<String> = []
-    return blocks.joined().map(\.operator).filter { seen.insert($0).inserted }
+    var seen: Set<TensorName> = []
+    return blocks.joined().map(\.operator).filter { seen.insert(TensorName($0)).inserted }
   }
 }
 
