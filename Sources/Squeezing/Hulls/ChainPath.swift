@@ -118,17 +118,32 @@ struct ChainPath {
       let site = sites[bond]
       var next = Array(repeating: Double.infinity, count: dimensions.count)
       var origin = Array(repeating: 0, count: dimensions.count)
+      // Of the bond before, the choices that go with a dimension are a range, which moves up with it.
+      var range = 0..<0
       for (place, dimension) in dimensions.enumerated() {
         let slope = price * Double(site * dimension)
-        for (index, left) in before.enumerated() where dimension <= left * site && left <= site * dimension {
-          let cost = costs[index] + slope * Double(left)
-          if cost < next[place] {
-            next[place] = cost
-            origin[place] = index
+        let known = range
+        let lower = before[range.lowerBound...].firstIndex { dimension <= $0 * site } ?? before.count
+        let upper = before[range.upperBound...].firstIndex { $0 > site * dimension } ?? before.count
+        range = min(lower, upper)..<upper
+        func search(_ part: Range<Int>) {
+          for index in part {
+            let cost = costs[index] + slope * Double(before[index])
+            if cost < next[place] {
+              next[place] = cost
+              origin[place] = index
+            }
           }
         }
-        next[place] += ownCost(bond, dimension, price: price)
+        // A larger dimension favours smaller bonds before it: those above the last best one stay worse than that.
+        if place > 0, range.contains(origin[place - 1]), next[place - 1] < .infinity {
+          search(range.lowerBound..<origin[place - 1] + 1)
+          search(max(known.upperBound, range.lowerBound)..<upper)
+        } else {
+          search(range)
+        }
       }
+      for (place, dimension) in dimensions.enumerated() { next[place] += ownCost(bond, dimension, price: price) }
       origins.append(origin)
       (costs, before) = (next, dimensions)
     }
