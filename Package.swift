@@ -106,7 +106,7 @@ let package = Package(
       ]),
     .testTarget(
       name: "MPOToolTests",
-      dependencies: ["Checkpoints", "Files", "mpo", "MPOCheckpoints", "Recipes", "TensorNetworks", "TestSupport"]),
+      dependencies: ["Checkpoints", "Files", "mpo", "MPOCheckpoints", "TensorNetworks", "TestSupport"]),
   ],
   swiftLanguageModes: [.v6]
 )
