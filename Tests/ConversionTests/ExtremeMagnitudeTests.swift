@@ -50,6 +50,7 @@ import Testing
   ) throws {
     var recipe = ConversionRecipe()
     (recipe.budget, recipe.structure, recipe.gauge) = (wanted.budget, wanted.structure, gauge)
+    recipe.selection.include = ["*"]
     let folder = try temporary.folder("out")
     try convert(source, recipe: recipe, to: folder, options: ConversionOptions(jobs: 2, generator: "tests"))
     let checkpoint = try MPOCheckpoint(path: folder)

@@ -42,8 +42,11 @@ import Testing
     #expect(restored.tensors.map(\.name) == base.contents.tensors.map(\.name))
     for tensor in expected.tensors { #expect(try restored.bytes(of: tensor.name) == expected.bytes(of: tensor.name)) }
     let report = try Verifier(jobs: 2).verify(base, against: restored)
-    // The recorded error of one matrix is made up, and no source is named.
-    #expect(report.problems.count == 1 && report.problems[0].contains("'chain.weight'"), "\(report.problems)")
+    // The recorded error of one matrix, and of the one that is tied to it, is made up.
+    #expect(report.problems.count == 2, "\(report.problems)")
+    for name in ["'chain.weight'", "'tied.weight'"] {
+      #expect(report.problems.contains { $0.contains(name) && $0.contains("the manifest says 0.25") })
+    }
   }
 
   @Test func `parts that share operators, cores and bases are merged, each shared core once`() throws {

@@ -24,7 +24,12 @@ import Testing
 
   @Test(arguments: Gauge.allCases)
   func `conversions, parts and squeezes give the same bytes with any number of jobs`(gauge: Gauge) throws {
-    let options = ["--ratio", "0.6", "--gauge", gauge.rawValue, "--pack"]
+    let (profile, plan) = (temporary.path + "/profile.json", temporary.path + "/plan.json")
+    #expect(try Tool.run("profile", bert, "-o", profile).status == 0)
+    let planned = try Tool.run(
+      "plan", profile, "-o", plan, "--ratio", "0.6", "--gauge", gauge.rawValue, "--pack")
+    #expect(planned.status == 0, "\(planned.messages)")
+    let options = ["--plan", plan]
     var converted: Set<[String: Data]> = []
     var squeezed: Set<[String: Data]> = []
     for jobs in ["1", "3"] {
