@@ -9,10 +9,10 @@ import Synchronization
 /// of unknown origin names a program that does nothing but `examine` them: when that crashes, the file is refused. The
 /// `mpo` tool does so; a library that is not told of such a program opens files at once.
 public enum HDF5Probe {
-  private struct Program {
+  struct Program: Sendable {
     let path: String
     let arguments: [String]
-    let timeLimit: Duration
+    var timeLimit = Duration.seconds(60)
   }
 
   private static let program = Mutex<Program?>(nil)
@@ -56,7 +56,12 @@ public enum HDF5Probe {
   /// - Throws: `CheckpointError.malformed` when the program crashed, did not come to an end, or took far more memory than
   ///   the file has bytes.
   static func check(_ descriptor: CInt, path: String) throws {
-    guard let program = program.withLock({ $0 }),
+    if let program = program.withLock({ $0 }) { try check(descriptor, path: path, by: program) }
+  }
+
+  /// The same by a program that is given.
+  static func check(_ descriptor: CInt, path: String, by program: Program) throws {
+    guard
       let process = try? ChildProcess(
         program.path, program.arguments, variables: probeVariables, input: .descriptor(descriptor))
     else { return }
