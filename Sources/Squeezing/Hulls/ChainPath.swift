@@ -17,9 +17,9 @@ struct ChainPath {
   private let choices: [[Int]]
 
   /// Dimensions looked at for each bond, at most. With all of them the plans of a network were not measurably better.
-  private static let choicesPerBond = 128
+  private static let choicesPerBond = 24
   /// Vertices are not looked for between two that are closer than this part of the dense matrix.
-  private static let resolution = 1.0 / 200
+  private static let resolution = 1.0 / 40
 
   init(of group: SqueezeGroup, gauge: Gauge, minimumBond: Int) {
     self.group = group
@@ -123,16 +123,15 @@ struct ChainPath {
       for (place, dimension) in dimensions.enumerated() {
         let slope = price * Double(site * dimension)
         let known = range
-        let lower = before[range.lowerBound...].firstIndex { dimension <= $0 * site } ?? before.count
-        let upper = before[range.upperBound...].firstIndex { $0 > site * dimension } ?? before.count
+        var (lower, upper) = (range.lowerBound, range.upperBound)
+        while lower < before.count, dimension > before[lower] * site { lower += 1 }
+        while upper < before.count, before[upper] <= site * dimension { upper += 1 }
         range = min(lower, upper)..<upper
+        var (best, bestIndex) = (Double.infinity, 0)
         func search(_ part: Range<Int>) {
           for index in part {
             let cost = costs[index] + slope * Double(before[index])
-            if cost < next[place] {
-              next[place] = cost
-              origin[place] = index
-            }
+            if cost < best { (best, bestIndex) = (cost, index) }
           }
         }
         // A larger dimension favours smaller bonds before it: those above the last best one stay worse than that.
@@ -142,6 +141,7 @@ struct ChainPath {
         } else {
           search(range)
         }
+        (next[place], origin[place]) = (best, bestIndex)
       }
       for (place, dimension) in dimensions.enumerated() { next[place] += ownCost(bond, dimension, price: price) }
       origins.append(origin)

@@ -99,7 +99,14 @@ public struct MPOShape: Sendable, Hashable {
 
   /// `Σ_k d_{k-1} i_k j_k d_k`.
   public func parameterCount(bonds: [Int]) -> Int {
-    coreShapes(bonds: bonds).reduce(0) { $0 + $1.reduce(1, *) }
+    var count = 0
+    var left = 1
+    for site in rowFactors.indices {
+      let right = site < bonds.count ? bonds[site] : 1
+      count += left * rowFactors[site] * columnFactors[site] * right
+      left = right
+    }
+    return count
   }
 }
 
