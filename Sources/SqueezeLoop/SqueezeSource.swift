@@ -59,7 +59,9 @@ struct SqueezeSource: Sendable {
       files = checkpoint.manifest.shards + checkpoint.manifest.companions
     } else {
       let checkpoint = try openDenseCheckpoint(at: path)
-      let network = try SourceNetwork(checkpoint, selection: selection)
+      var matrices = selection
+      matrices.experts = false
+      let network = try SourceNetwork(checkpoint, selection: matrices)
       content = .dense(checkpoint)
       contents = CheckpointContents(
         tensors: checkpoint.tensors.map { tensor in
@@ -72,7 +74,10 @@ struct SqueezeSource: Sendable {
           name: $0.tensor.name, split: MatrixSplit(rows: $0.rows, columns: $0.columns, shape: $0.shape),
           gauge: options.gauge ?? .compact)
       }
-      warnings = []
+      let configuration = ModelConfiguration(of: checkpoint)
+      warnings = checkpoint.tensors.filter { configuration.expertCount(of: $0) != nil }.map {
+        "tensor '\(escaped($0.name))' is a stack of experts; it stays dense: squeeze what a conversion made of the model"
+      }
       let fingerprints = ParallelResults<FileFingerprint>(count: checkpoint.files.count)
       try forEachInParallel(Array(checkpoint.files.indices), jobs: jobs) {
         fingerprints[$0] = try FileFingerprint(ofFileAt: checkpoint.files[$0])

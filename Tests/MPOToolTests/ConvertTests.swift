@@ -30,7 +30,7 @@ import Testing
     let ratio = try #require(totals["ratio"] as? Double)
     #expect(ratio <= 0.6 && ratio > 0.59)
     let recipe = try #require(manifest["conversion"] as? [String: Any])
-    #expect(recipe["budget"] as? [String: Double] == ["ratio": 0.6] && recipe["structure"] as? String == "mpo")
+    #expect(recipe["budget"] as? [String: Double] == ["ratio": 0.6] && recipe["structure"] as? String == "auto")
 
     let verified = try Tool.run("verify", output, "--against", model)
     #expect(verified.status == 0 && verified.messages.isEmpty, "\(verified.output)")
