@@ -176,7 +176,8 @@ public struct Converter: Sendable {
         var blocks = BlockMatrix(
           rows: tensor.shape[0] * tensor.shape[1], columns: tensor.shape[2],
           blocks: chains.map { [BlockMatrix.Term($0.operator.name)] })
-        (blocks.svdRelativeError, blocks.norm) = joined(experts.map { ($0.svdRelativeError, $0.norm * $0.norm) })
+        (blocks.svdRelativeError, blocks.norm) = joined(
+          experts.map { ($0.bonds == nil ? 0 : $0.svdRelativeError, $0.norm * $0.norm) })
         record.storage = .blocks(blocks)
         contents.append(record, operators: chains.map(\.operator), cores: chains.flatMap(\.cores))
         continue

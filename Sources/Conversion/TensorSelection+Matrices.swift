@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Glibc
 import MPOCheckpoints
 import Recipes
@@ -76,6 +77,29 @@ extension TensorSelection {
     let isIncluded =
       include.isEmpty ? min(rows, columns) >= Self.minimumSide : include.contains { matches($0, tensor.name) }
     return isIncluded && !exclude.contains { matches($0, tensor.name) }
+  }
+
+  /// The largest tensors of a checkpoint that are not to be decomposed, and why, as the end of a sentence; nil where all are.
+  func largestDenseTensors(of checkpoint: any DenseCheckpoint) -> String? {
+    let configuration = ModelConfiguration(of: checkpoint)
+    func reason(_ tensor: TensorInfo) -> String? {
+      guard tensor.dtype.isDecomposable else { return tensor.dtype.rawValue }
+      guard let sides = sides(of: tensor, configuration) else {
+        switch tensor.shape.count {
+        case 4 where !convolutions: return "a convolution kernel"
+        case 3 where WeightMatrix.stackedSides(of: tensor) != nil: return "of rank 3, experts or not"
+        default: return "no matrix"
+        }
+      }
+      if selects(tensor, rows: sides.rows, columns: sides.columns) { return nil }
+      if exclude.contains(where: { matches($0, tensor.name) }) { return "excluded" }
+      return include.isEmpty ? "has a side below \(Self.minimumSide)" : "not included"
+    }
+    let dense = checkpoint.tensors.compactMap { tensor in reason(tensor).map { (tensor, $0) } }
+      .sorted { $0.0.elementCount > $1.0.elementCount }
+    guard !dense.isEmpty else { return nil }
+    return dense.prefix(3).map { "'\(escaped($0.0.name))' (\($0.0.elementCount) numbers, \($0.1))" }
+      .joined(separator: ", ") + (dense.count > 3 ? " and \(dense.count - 3) more" : "")
   }
 
   /// What the matrices that are to be decomposed had and have in a converted checkpoint: numbers of all but tied ones.

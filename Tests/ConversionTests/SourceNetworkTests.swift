@@ -42,7 +42,8 @@ import Testing
 
   @Test(
     arguments: [
-      (Structure.chain, nil, true, false), (.chain, .ratio(0.5), true, false), (.chain, .maximumError(0.1), true, false),
+      (Structure.chain, nil, true, false), (.chain, .ratio(0.5), true, false),
+      (.chain, .maximumError(0.1), true, false),
       (.svd, nil, false, true), (.svd, .ratio(0.5), false, true), (.auto, nil, true, true),
       (.chain, .bond(4), false, false), (.svd, .bond(4), false, false), (.chain, .lossless, true, false),
     ] as [(Structure, Budget?, Bool, Bool)])
