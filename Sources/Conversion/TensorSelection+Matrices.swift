@@ -10,7 +10,7 @@ extension TensorSelection {
   /// Parses `GLOB=3,4,4,4,4x4,4,8,6,4`.
   public static func parseShape(_ text: String) throws -> ShapeRule {
     func invalid(_ reason: String) -> ConversionError {
-      .badOption(option: "--shape", value: text, reason: reason)
+      .badMember(member: "selection.shapes", value: text, reason: reason)
     }
     guard let separator = text.lastIndex(of: "=") else {
       throw invalid("give it as GLOB=3,4,4,4,4x4,4,8,6,4: row factors x column factors")
@@ -35,9 +35,12 @@ extension TensorSelection {
     let candidates = checkpoint.tensors.compactMap { tensor in
       sides(of: tensor, configuration).map { (tensor, $0) }
     }
-    for (option, globs) in [("--include", include), ("--exclude", exclude), ("--shape", shapes.map(\.glob))] {
+    let members = [
+      ("selection.include", include), ("selection.exclude", exclude), ("selection.shapes", shapes.map(\.glob)),
+    ]
+    for (member, globs) in members {
       for glob in globs where !candidates.contains(where: { matches(glob, $0.0.name) }) {
-        throw ConversionError.globMatchesNothing(option: option, glob: glob, path: checkpoint.path)
+        throw ConversionError.globMatchesNothing(member: member, glob: glob, path: checkpoint.path)
       }
     }
     let matrices = try candidates.flatMap { tensor, sides -> [WeightMatrix] in
@@ -214,12 +217,12 @@ extension NetworkProfile {
     return try globs.map { glob in
       let members = layers.indices.filter { matches(glob, layers[$0].name) }
       guard !members.isEmpty else {
-        throw ConversionError.globMatchesNothing(option: "--tie", glob: glob, path: path)
+        throw ConversionError.globMatchesNothing(member: "ties", glob: glob, path: path)
       }
       for member in members {
         if let other = taken.updateValue(glob, forKey: member) {
-          throw ConversionError.badOption(
-            option: "--tie", value: glob, reason: "'\(other)' ties '\(layers[member].name)' already")
+          throw ConversionError.badMember(
+            member: "ties", value: glob, reason: "'\(other)' ties '\(layers[member].name)' already")
         }
       }
       return members

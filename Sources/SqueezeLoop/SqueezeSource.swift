@@ -92,12 +92,12 @@ struct SqueezeSource: Sendable {
     packs = options.packs || contents.isPacked
     let names = candidates.map(\.name)
     for floor in options.minimumBonds where !names.contains(where: { matches(floor.glob, $0) }) {
-      throw ConversionError.globMatchesNothing(option: "--min-bond", glob: floor.glob, path: path)
+      throw ConversionError.globMatchesNothing(member: "minimum_bond", glob: floor.glob, path: path)
     }
     for glob in options.ties {
       let tied = candidates.filter { matches(glob, $0.name) }
       guard let first = tied.first else {
-        throw ConversionError.globMatchesNothing(option: "--tie", glob: glob, path: path)
+        throw ConversionError.globMatchesNothing(member: "ties", glob: glob, path: path)
       }
       for other in tied {
         guard other.shape == first.shape else { throw SqueezeError.tiedShapesDiffer(first.name, other.name) }
@@ -192,9 +192,9 @@ extension TensorSelection {
       if record.namedCores.contains(where: { shared.contains($0.name) }) { return nil }
       return SqueezeCandidate(name: record.name, split: record.split, bonds: record.bonds, gauge: record.gauge)
     }
-    for (option, globs) in [("--include", include), ("--exclude", exclude)] {
+    for (member, globs) in [("selection.include", include), ("selection.exclude", exclude)] {
       for glob in globs where !all.contains(where: { matches(glob, $0.name) }) {
-        throw ConversionError.globMatchesNothing(option: option, glob: glob, path: checkpoint.path)
+        throw ConversionError.globMatchesNothing(member: member, glob: glob, path: checkpoint.path)
       }
     }
     let chosen = all.filter { candidate in

@@ -23,6 +23,11 @@ enum Failure: Error, CustomStringConvertible {
     String(reflecting: type(of: error)).hasPrefix("ArgumentParser.")
   }
 
+  /// The message of an error, with the names of options.
+  static func text(of error: any Error) -> String {
+    (error as? ConversionError)?.text(naming: RecipeOption.name) ?? "\(error)"
+  }
+
   static func status(of error: any Error) -> Int32 {
     if error is Failure { return 3 }
     if case ConversionError.errorAboveMaximum = error { return 3 }

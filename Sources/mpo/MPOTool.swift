@@ -34,7 +34,7 @@ struct MPOTool: ParsableCommand {
       do {
         try command.run()
       } catch  where Failure.isOwn(error) {
-        StandardError.write("mpo: \(AtomicOutput.withFinalNames("\(error)"))\n")
+        StandardError.write("mpo: \(AtomicOutput.withFinalNames(Failure.text(of: error)))\n")
         Glibc.exit(Failure.status(of: error))
       }
     } catch {
