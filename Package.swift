@@ -71,7 +71,7 @@ let package = Package(
     .executableTarget(
       name: "mpo-fuzz",
       dependencies: [
-        "Checkpoints", "CLibFuzzer", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "TestSupport",
+        "Checkpoints", "CLibFuzzer", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Recipes", "TestSupport",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Crypto", package: "swift-crypto"),
       ]),
@@ -101,12 +101,12 @@ let package = Package(
     .testTarget(
       name: "SqueezeLoopTests",
       dependencies: [
-        "Checkpoints", "Conversion", "Files", "MPOCheckpoints", "Recipes", "SqueezeLoop", "Squeezing", "TensorNetworks",
-        "TestSupport",
+        "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Recipes", "SqueezeLoop", "Squeezing",
+        "TensorNetworks", "TestSupport",
       ]),
     .testTarget(
       name: "MPOToolTests",
-      dependencies: ["Checkpoints", "Files", "mpo", "MPOCheckpoints", "Recipes", "TestSupport"]),
+      dependencies: ["Checkpoints", "Files", "mpo", "MPOCheckpoints", "Recipes", "TensorNetworks", "TestSupport"]),
   ],
   swiftLanguageModes: [.v6]
 )

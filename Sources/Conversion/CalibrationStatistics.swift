@@ -21,20 +21,20 @@ public struct CalibrationStatistics: Sendable {
   public var outputRidge: Double?
   /// What was prepared and is needed again; nil to prepare every metric whenever it is asked for.
   var prepared: PreparedMetrics?
-  private let inputRows: Set<String>?
+  private let inputRows: Set<TensorName>?
   private let fingerprint = CachedFingerprint()
 
-  /// - Throws: `CheckpointError` for what is no safetensors file, `ConversionError` for what is no statistics file.
+  /// - Throws: `CheckpointError` for what is no safetensors file, `ConversionError` for what is not a statistics file.
   public init(path: String) throws {
     try self.init(openDenseCheckpoint(at: path))
   }
 
-  /// - Throws: `ConversionError` for what is no statistics file.
+  /// - Throws: `ConversionError` for what is not a statistics file.
   public init(_ file: any DenseCheckpoint) throws {
     self.file = file
     func refused(_ reason: String) -> ConversionError { .stageFile(path: file.path, reason: reason) }
     guard Self.isPresent(in: file) else {
-      throw refused("is no statistics file (metadata 'format' is not '\(Self.formatName)')")
+      throw refused("is not a statistics file (metadata 'format' is not '\(Self.formatName)')")
     }
     guard file.files.count == 1 else { throw refused("is several files; statistics are one file") }
     let version = file.metadata["version"] ?? "1"
@@ -42,9 +42,9 @@ public struct CalibrationStatistics: Sendable {
       throw refused("has version '\(escaped(version))'; this mpo reads the versions 1 and 2: update it")
     }
     do {
-      inputRows = try file.metadata["input_rows"].map { Set(try Self.names($0)) }
+      inputRows = try file.metadata["input_rows"].map { Set(try Self.names($0).map { TensorName($0) }) }
     } catch {
-      throw refused("its metadata 'input_rows' is no JSON list of names; make the statistics again")
+      throw refused("its metadata 'input_rows' is not a JSON list of names; make the statistics again")
     }
   }
 
@@ -71,7 +71,7 @@ public struct CalibrationStatistics: Sendable {
   }
 
   /// Names of the matrices it speaks of.
-  public var matrices: Set<String> { Set(entries.map(\.matrix)) }
+  public var matrices: Set<TensorName> { Set(entries.map { TensorName($0.matrix) }) }
 
   /// Whether a dense checkpoint is a statistics file.
   public static func isPresent(in checkpoint: any DenseCheckpoint) -> Bool {
@@ -81,7 +81,7 @@ public struct CalibrationStatistics: Sendable {
   /// A warning that counts the matrices of a network that the file does not speak of; nil when it speaks of all.
   /// - Throws: `ConversionError.stageFile` when it speaks of none: it is of another model.
   public func warning(for network: SourceNetwork) throws -> String? {
-    let names = network.matrices.map(\.name)
+    let names = network.matrices.map { TensorName($0.name) }
     let known = matrices
     let missing = names.filter { !known.contains($0) }
     guard missing.count < names.count else {
@@ -90,13 +90,8 @@ public struct CalibrationStatistics: Sendable {
         reason: "has no statistics of any matrix of \(escaped(network.checkpoint.path)); is it of this model?")
     }
     guard let first = missing.first else { return nil }
-    return "\(missing.count) of \(names.count) matrices have no statistics ('\(escaped(first))'"
+    return "\(missing.count) of \(names.count) matrices have no statistics ('\(escaped(first.text))'"
       + "\(missing.count > 1 ? ", …" : "")); their errors are measured in the Frobenius norm"
-  }
-
-  /// What the manifest says of it.
-  public var options: [String: String] {
-    get throws { ["calibration": description ?? path, "calibration_sha256": try identity.sha256] }
   }
 
   /// Keeps what is prepared for one use until it is needed again, in an unnamed temporary file: factors of second moments
@@ -154,7 +149,7 @@ extension CalibrationStatistics {
   /// The side of a matrix that the layer's inputs are on, as far as the file says: what it does not say, the orientation
   /// of the tensor does.
   public func inputs(of matrix: String, orientation: TensorInfo.Orientation = .outputInput) -> Axis {
-    (inputRows?.contains(matrix) ?? (orientation == .inputOutput)) ? .rows : .columns
+    (inputRows?.contains(TensorName(matrix)) ?? (orientation == .inputOutput)) ? .rows : .columns
   }
 
   /// The tensor that has one kind of statistic of a matrix.
@@ -162,7 +157,7 @@ extension CalibrationStatistics {
   private func tensor(_ name: String, _ axis: Axis, _ kind: String) throws -> TensorInfo? {
     let found = axis.prefixes.compactMap { file.tensor(named: "\(name).\($0)_\(kind)") }
     guard found.count < 2 else {
-      throw invalid(found[1].name, "stands beside '\(escaped(found[0].name))', which is another name for it")
+      throw invalid(found[1].name, "means the same as '\(escaped(found[0].name))', which the file has too")
     }
     return found.first
   }

@@ -53,7 +53,7 @@ extension ConversionError: CustomStringConvertible {
         + (tensors.count > 3 ? " and \(tensors.count - 3) more" : "")
         + "; store the cores in a wider \(name("dtype")) (and without \(name("central")) int8), or ask for less"
     case .noKerasArchive(let path):
-      "\(escaped(path, limit: 4096)): its source was no Keras archive, so there is no model to put the weights into; "
+      "\(escaped(path, limit: 4096)): its source was not a Keras archive, so there is no model to put the weights into; "
         + "restore to an .h5 or a .safetensors file"
     case .onePart(let path, let index, let count):
       "\(escaped(path, limit: 4096)): is part \(index) of \(count) of a conversion; join all of them with 'mpo merge' first"

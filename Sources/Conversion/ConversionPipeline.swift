@@ -59,7 +59,7 @@ public struct ConversionPipeline: Sendable {
   private let statistics: CalibrationStatistics?
   private let options: ConversionOptions
   /// Found once, for all stages.
-  private let ties: [String: TensorInfo]
+  private let ties: [TensorName: TensorInfo]
 
   /// - Parameter passes: how many stages will look at the matrices: 2 for a profile and a decomposition.
   /// - Throws: `StatisticsMismatch` when the statistics are not those of the recipe, `RecipeConflict` for members of it

@@ -19,7 +19,7 @@ public struct Converter: Sendable {
   public var refinement = RefinementOptions()
   public var generator: String
   /// Tensors that are the same bytes as another, where they are known.
-  var ties: [String: TensorInfo]?
+  var ties: [TensorName: TensorInfo]?
 
   public init(recipe: ConversionRecipe = ConversionRecipe(), jobs: Int, generator: String) {
     self.recipe = recipe
@@ -32,7 +32,6 @@ public struct Converter: Sendable {
   /// Cores of nil dtype are at least F32: a source in half precision is restored to the rounding of single precision,
   /// which leaves next to all of its elements as they were. F64 cores leave all of them.
   private var isLossless: Bool { recipe.budget == .lossless }
-  private var quantizesCentralCores: Bool { recipe.central == .int8 }
   private var packs: Bool { recipe.pack }
   /// The conversion fails when a measured relative error is above it.
   private var maximumError: Double? {
@@ -110,18 +109,18 @@ public struct Converter: Sendable {
 
   /// Which tensors a part has: all parts get about as many bytes, and tensors that are tied stay together.
   private static func positions(of part: SourceNetwork.Part, in records: [TensorRecord]) -> [Int] {
-    func holder(_ record: TensorRecord) -> String {
-      if case .tied(let other) = record.storage { other } else { record.name }
+    func holder(_ record: TensorRecord) -> TensorName {
+      if case .tied(let other) = record.storage { TensorName(other) } else { TensorName(record.name) }
     }
-    let largestFirst = records.indices.filter { holder(records[$0]) == records[$0].name }.sorted {
+    let largestFirst = records.indices.filter { holder(records[$0]) == TensorName(records[$0].name) }.sorted {
       (records[$1].info.byteCount, $0) < (records[$0].info.byteCount, $1)
     }
     var sizes = Array(repeating: 0, count: part.count)
-    var own: Set<String> = []
+    var own: Set<TensorName> = []
     for index in largestFirst {
       let lightest = sizes.indices.min { (sizes[$0], $0) < (sizes[$1], $1) } ?? 0
       sizes[lightest] += records[index].info.byteCount
-      if lightest == part.index - 1 { own.insert(records[index].name) }
+      if lightest == part.index - 1 { own.insert(TensorName(records[index].name)) }
     }
     return records.indices.filter { own.contains(holder(records[$0])) }
   }
@@ -147,15 +146,15 @@ public struct Converter: Sendable {
 
   /// What will be stored: for every tensor of the source its record, with the operators and cores that the plan gives it.
   private func contents(
-    of checkpoint: any DenseCheckpoint, plan: SqueezePlan, ties: [String: TensorInfo]
+    of checkpoint: any DenseCheckpoint, plan: SqueezePlan, ties: [TensorName: TensorInfo]
   ) throws -> CheckpointContents {
-    var layers = Dictionary(plan.layers.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+    var layers = Dictionary(plan.layers.map { (TensorName($0.name), $0) }, uniquingKeysWith: { first, _ in first })
     var contents = CheckpointContents()
     for tensor in checkpoint.tensors {
-      let layer = layers.removeValue(forKey: tensor.name)
+      let layer = layers.removeValue(forKey: tensor.key)
       let experts = layer == nil ? takeExperts(of: tensor, from: &layers, in: checkpoint) : []
       var record = TensorRecord(dense: tensor)
-      if let target = ties[tensor.name] {
+      if let target = ties[tensor.key] {
         record.storage = .tied(to: target.name)
       } else if let layer, layer.bonds != nil {
         let (chain, cores) = try planned(
@@ -186,20 +185,20 @@ public struct Converter: Sendable {
     }
     if let missing = layers.keys.min() {
       throw ConversionError.mismatch(
-        path: checkpoint.path, tensor: missing, reason: "is in the plan but not in the model; plan this model")
+        path: checkpoint.path, tensor: missing.text, reason: "is in the plan but not in the model; plan this model")
     }
     return contents
   }
 
   /// The layers that the plan has for the matrices that are stacked in a tensor.
   private func takeExperts(
-    of tensor: TensorInfo, from layers: inout [String: SqueezePlan.Layer], in checkpoint: any DenseCheckpoint
+    of tensor: TensorInfo, from layers: inout [TensorName: SqueezePlan.Layer], in checkpoint: any DenseCheckpoint
   ) -> [SqueezePlan.Layer] {
-    guard tensor.shape.count == 3, layers[WeightMatrix.name(ofExpert: 0, in: tensor)] != nil,
+    guard tensor.shape.count == 3, layers[TensorName(WeightMatrix.name(ofExpert: 0, in: tensor))] != nil,
       !WeightMatrix.isAmbiguous(tensor, in: checkpoint)
     else { return [] }
     return (0..<tensor.shape[0]).compactMap {
-      layers.removeValue(forKey: WeightMatrix.name(ofExpert: $0, in: tensor))
+      layers.removeValue(forKey: TensorName(WeightMatrix.name(ofExpert: $0, in: tensor)))
     }
   }
 
@@ -231,7 +230,7 @@ public struct Converter: Sendable {
     }
     return OperatorRecord.ordinary(
       name: layer.name, layer.split, bonds: layer.shape.limitedBonds(bonds), gauge: layer.gauge,
-      dtype: coreDType ?? defaultCoreDType(for: tensor.dtype), scalesCentralCore: quantizesCentralCores,
+      dtype: coreDType ?? defaultCoreDType(for: tensor.dtype), central: recipe.central,
       entropies: layer.entropies)
   }
 
@@ -343,6 +342,14 @@ package func relativeError<Scalar>(of mpo: MPO<Scalar>, to matrix: MatrixView<Sc
 }
 
 func relativeError<Scalar>(of restored: Matrix<Scalar>, to matrix: MatrixView<Scalar>) -> Double {
-  let distance = restored.elements.withUnsafeBufferPointer { Scalar.squaredDistance(matrix.elements, $0) }.squareRoot()
-  return distance == 0 ? 0 : distance / matrix.squaredNorm.squareRoot()
+  let norm = matrix.norm
+  if (1e-100...1e100).contains(norm) {
+    return restored.elements.withUnsafeBufferPointer { Scalar.squaredDistance(matrix.elements, $0) }.squareRoot() / norm
+  }
+  // Squares would vanish or overflow.
+  let squaredDistance = zip(matrix.elements, restored.elements).reduce(0.0) { sum, pair in
+    let difference = pair.0 == pair.1 ? 0 : (Double(pair.0) - Double(pair.1)) / norm
+    return sum + difference * difference
+  }
+  return squaredDistance.squareRoot()
 }

@@ -24,12 +24,15 @@ public struct Merger: Sendable {
       if let damage = try part.damagedFiles().first { throw damage }
     }
     var contents = CheckpointContents()
-    var origins: [String: Int] = [:]
+    var origins: [TensorName: Int] = [:]
     for place in places {
       let part = parts[place.part].contents
       let tensor = part.tensors[place.tensor]
-      origins[tensor.name] = place.part
-      for core in part.namedCores(of: tensor) { origins[core.name] = origins[core.name] ?? place.part }
+      origins[TensorName(tensor.name)] = place.part
+      try Self.check(tensor, of: parts[place.part], sharesWith: contents, origins, parts)
+      for core in part.namedCores(of: tensor) where origins[TensorName(core.name)] == nil {
+        origins[TensorName(core.name)] = place.part
+      }
       contents.append(tensor, from: part)
     }
     let whole = contents
@@ -40,11 +43,11 @@ public struct Merger: Sendable {
       total: dense.reduce(whole.cores.reduce(0) { $0 + $1.valueCount }) { $0 + $1.info.elementCount }, progress)
     let owners = origins.mapValues { parts[$0] }
     try forEachInParallel(dense.sorted { ($1.info.byteCount, $0.name) < ($0.info.byteCount, $1.name) }, jobs: jobs) {
-      if let part = owners[$0.name] { try writer.copyDense($0, from: part) }
+      if let part = owners[TensorName($0.name)] { try writer.copyDense($0, from: part) }
       counter.finished($0.name, elements: $0.info.elementCount)
     }
     try forEachInParallel(whole.cores.sorted { ($1.storedBytes, $0.name) < ($0.storedBytes, $1.name) }, jobs: jobs) {
-      if let part = owners[$0.name] { try writer.copy($0, from: part) }
+      if let part = owners[TensorName($0.name)] { try writer.copy($0, from: part) }
       counter.finished($0.name, elements: $0.valueCount)
     }
     if let skeleton = manifest.source?.skeleton {
@@ -56,6 +59,37 @@ public struct Merger: Sendable {
       from: parts[0].path)
     for part in parts { try part.checkNotReplaced() }
     return merged
+  }
+
+  /// Checks that what a tensor shares with tensors of other parts is the same there: operators, cores and their bytes.
+  private static func check(
+    _ tensor: TensorRecord, of part: MPOCheckpoint, sharesWith contents: CheckpointContents,
+    _ origins: [TensorName: Int], _ parts: [MPOCheckpoint]
+  ) throws {
+    func refused(_ name: String, _ kind: String, _ other: MPOCheckpoint) -> ConversionError {
+      .notMergeable(
+        path: part.path,
+        reason:
+          "has another \(kind) '\(escaped(name))' than '\(escaped(other.path, limit: 4096))'; convert the parts again")
+    }
+    for record in (tensor.blocks?.operators ?? []).compactMap({ part.contents.operator(named: $0) }) {
+      let origin = origins[TensorName(record.cores[0])].map { parts[$0] }
+      if let known = contents.operator(named: record.name), known != record {
+        throw refused(record.name, "operator", origin ?? parts[0])
+      }
+    }
+    for core in part.contents.namedCores(of: tensor) {
+      guard let origin = origins[TensorName(core.name)].map({ parts[$0] }), origin.path != part.path else { continue }
+      guard let known = contents.core(named: core.name), known.hasSameEntries(as: core) else {
+        throw refused(core.name, "core", origin)
+      }
+      for entry in core.entries {
+        let isEqual = try part.withEntryBytes(of: entry) { own in
+          try origin.withEntryBytes(of: entry) { $0.elementsEqual(own) }
+        }
+        if !isEqual { throw refused(core.name, "core", origin) }
+      }
+    }
   }
 
   /// The files that every part has: all but the index of its own shards.
@@ -76,7 +110,8 @@ public struct Merger: Sendable {
     for (number, checkpoint) in parts.enumerated() {
       guard let part = checkpoint.manifest.part else {
         throw refused(
-          checkpoint, "is no part of a conversion: it was written without --part, there is nothing to merge")
+          checkpoint,
+          "is a whole conversion and not a part: it was written without --part, so there is nothing to merge")
       }
       if number == 0 { (count, tensorCount) = (part.count, part.tensorCount) }
       if let difference = difference(checkpoint.manifest, first.manifest) {
@@ -115,15 +150,22 @@ public struct Merger: Sendable {
 
   /// What two parts of one conversion have in common and these have not.
   private static func difference(_ a: Manifest, _ b: Manifest) -> String? {
-    if a.source?.files != b.source?.files { return "the source files have other sizes or checksums" }
-    if a.source != b.source { return "the source has other metadata" }
-    if a.conversion != b.conversion { return "it was made with another recipe" }
+    if a.source?.files != b.source?.files { return "the source files differ in size or checksum" }
+    if a.source != b.source { return "the metadata of the source differ" }
+    if a.conversion != b.conversion { return "the recipes differ" }
     if a.generator != b.generator {
       return "they were written by '\(escaped(a.generator))' and '\(escaped(b.generator))'"
     }
-    if a.part?.count != b.part?.count { return "it was divided into another number of parts" }
-    if a.part?.tensorCount != b.part?.tensorCount { return "the model has another number of tensors" }
-    if companions(of: a) != companions(of: b) { return "the files carried over from the model folder are others" }
+    if a.part?.count != b.part?.count { return "the numbers of parts differ" }
+    if a.part?.tensorCount != b.part?.tensorCount { return "the numbers of tensors differ" }
+    if companions(of: a) != companions(of: b) { return "the files copied from the model folder differ" }
     return nil
+  }
+}
+
+extension CoreRecord {
+  /// Whether both are the same array, packed or not.
+  fileprivate func hasSameEntries(as other: CoreRecord) -> Bool {
+    role == other.role && shape == other.shape && encoding == other.encoding
   }
 }

@@ -13,8 +13,8 @@ import TensorNetworks
 /// kept, and what is missing is prepared again. Safe to use from several threads.
 final class PreparedMetrics: Sendable {
   /// Of each second moment, by the name of its tensor; tensors with the same bytes have one in common.
-  private let sides: [String: Side]
-  private let grams = Mutex<[String: KeptGram]>([:])
+  private let sides: [TensorName: Side]
+  private let grams = Mutex<[TensorName: KeptGram]>([:])
   private let spool: Mutex<Spool>
   private let keepsGrams: Bool
 
@@ -64,11 +64,11 @@ final class PreparedMetrics: Sendable {
     let entries = statistics.entries
     let grams = entries.filter { if case .gram = $0.kind { true } else { false } }
     let groups = try Self.groups(of: grams.map(\.tensor), in: statistics.file)
-    var sides: [String: Side] = [:]
+    var sides: [TensorName: Side] = [:]
     var capacity = 0
     for group in groups {
       let side = Side(uses: passes * group.count)
-      for name in group { sides[name] = side }
+      for name in group { sides[TensorName(name)] = side }
       if side.uses > 1, let size = statistics.file.tensor(named: group[0])?.shape.first {
         capacity += Self.byteCount(size: size)
       }
@@ -76,7 +76,7 @@ final class PreparedMetrics: Sendable {
     keepsGrams = passes > 1
     if keepsGrams {
       // The shorter side of a matrix is at most as long as any side that the file speaks of.
-      for (_, entries) in Dictionary(grouping: entries, by: \.matrix) {
+      for (_, entries) in Dictionary(grouping: entries, by: { TensorName($0.matrix) }) {
         capacity += Self.byteCount(size: entries.compactMap { $0.shape.min() }.min() ?? 0)
       }
     }
@@ -89,7 +89,7 @@ final class PreparedMetrics: Sendable {
   ///   - tensor: the name of the second moment.
   ///   - ridge: relative to the mean of the diagonal.
   func root(of tensor: String, ridge: Double, _ prepare: () throws -> MetricRoot) throws -> MetricRoot {
-    guard let side = sides[tensor], side.uses > 1 else { return try prepare() }
+    guard let side = sides[TensorName(tensor)], side.uses > 1 else { return try prepare() }
     let (kept, root) = try side.kept.withLock { kept -> (KeptRoot?, MetricRoot?) in
       if let kept, kept.relativeRidge == ridge { return (kept, nil) }
       let root = try prepare()
@@ -109,7 +109,7 @@ final class PreparedMetrics: Sendable {
 
   /// The Gram matrix of a whitened matrix, `[size, size]`, if it was kept.
   func gram(of matrix: String, size: Int) throws -> WhitenedGram? {
-    guard let kept = grams.withLock({ $0[matrix] }), kept.size == size else { return nil }
+    guard let kept = grams.withLock({ $0[TensorName(matrix)] }), kept.size == size else { return nil }
     return try kept.place.withValues { packed in
       WhitenedGram(
         matrix: Matrix(rows: size, columns: size) { target in
@@ -128,7 +128,7 @@ final class PreparedMetrics: Sendable {
   func keep(_ gram: WhitenedGram, of matrix: String) {
     guard keepsGrams, let place = keep(lowerTriangleOf: gram.matrix) else { return }
     let kept = KeptGram(place: place, size: gram.matrix.rows, squaredNorm: gram.squaredNorm)
-    grams.withLock { $0[matrix] = kept }
+    grams.withLock { $0[TensorName(matrix)] = kept }
   }
 
   private static func byteCount(size: Int) -> Int { size * (size + 1) / 2 * MemoryLayout<Double>.size }

@@ -11,7 +11,7 @@ public struct SourceNetwork: Sendable {
   public let checkpoint: any DenseCheckpoint
   package let matrices: [WeightMatrix]
   /// Tensors that are the same bytes as another.
-  package let ties: [String: TensorInfo]
+  package let ties: [TensorName: TensorInfo]
 
   /// - Throws: `ConversionError` for a selection that does not fit the checkpoint.
   public init(_ checkpoint: any DenseCheckpoint, selection: TensorSelection) throws {
@@ -19,10 +19,10 @@ public struct SourceNetwork: Sendable {
   }
 
   /// - Parameter ties: what `TiedTensors.find` found.
-  init(_ checkpoint: any DenseCheckpoint, selection: TensorSelection, ties: [String: TensorInfo]) throws {
+  init(_ checkpoint: any DenseCheckpoint, selection: TensorSelection, ties: [TensorName: TensorInfo]) throws {
     self.checkpoint = checkpoint
     self.ties = ties
-    matrices = try selection.matrices(of: checkpoint).filter { ties[$0.tensor.name] == nil }
+    matrices = try selection.matrices(of: checkpoint).filter { ties[$0.tensor.key] == nil }
   }
 
   /// A part of the work, for profiles that are made on several machines.
@@ -44,7 +44,7 @@ public struct SourceNetwork: Sendable {
       let count = try container.decode(Int.self, forKey: .count)
       guard let part = Part(index: index, count: count) else {
         throw DecodingError.dataCorruptedError(
-          forKey: .index, in: container, debugDescription: "\(index)/\(count) is no part")
+          forKey: .index, in: container, debugDescription: "\(index)/\(count) is not a part")
       }
       self = part
     }
@@ -86,7 +86,7 @@ public struct SourceNetwork: Sendable {
     }
     let network = NetworkProfile(
       parameters: checkpoint.tensors.reduce(0) { $0 + $1.elementCount },
-      tiedParameters: ties.keys.reduce(0) { $0 + (checkpoint.tensor(named: $1)?.elementCount ?? 0) },
+      tiedParameters: ties.keys.reduce(0) { $0 + (checkpoint.tensor(named: $1.text)?.elementCount ?? 0) },
       layers: matrices.indices.compactMap { unusable.contains(matrices[$0].tensor.key) ? nil : layers[$0] })
     return (network, warnings)
   }
@@ -106,7 +106,7 @@ public struct SourceNetwork: Sendable {
       of: matrix.tensor, expert: matrix.expert, rows: matrix.rows, columns: matrix.columns
     ) {
       (view: MatrixView<Scalar>) in
-      let norm = view.squaredNorm.squareRoot()
+      let norm = view.norm
       guard norm.isFinite, norm < Double(Scalar.greatestFiniteMagnitude) / 1e4 else { return nil }
       let metric = try statistics.flatMap {
         try LayerMetric(of: matrix.info, rows: matrix.rows, columns: matrix.columns, $0)

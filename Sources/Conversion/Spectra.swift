@@ -9,7 +9,8 @@ import TensorNetworks
 public func sourceSpectra(of tensor: TensorInfo, in checkpoint: any DenseCheckpoint) throws -> SingularSpectra {
   guard let sides = WeightMatrix.sides(of: tensor) else {
     throw ConversionError.mismatch(
-      path: checkpoint.path, tensor: tensor.name, reason: "is no floating-point matrix; it has no spectra")
+      path: checkpoint.path, tensor: tensor.name, reason: "is not a floating-point matrix, so it has no singular values"
+    )
   }
   let shape = MPOShape.automatic(rows: sides.rows, columns: sides.columns, sites: TensorSelection().sites)
   return try checkpoint.withMatrix(of: tensor, rows: sides.rows, columns: sides.columns) {

@@ -109,20 +109,21 @@ public enum StageFile {
       guard profile.network.parameters == first.profile.network.parameters,
         profile.network.tiedParameters == first.profile.network.tiedParameters,
         profile.sourceDType == first.profile.sourceDType, (profile.part?.count ?? 1) == count
-      else { throw invalid(path, "is of another model, or of another division into parts, than \(first.path)") }
+      else { throw invalid(path, "belongs to another model, or to another division into parts, than \(first.path)") }
       if let difference = profile.recipe.difference(from: first.profile.recipe, path: path, otherPath: first.path) {
         throw difference
       }
       guard seen.insert(profile.part?.index ?? 1).inserted else {
-        throw invalid(path, "is part \(profile.part?.index ?? 1) of \(count) again")
+        throw invalid(
+          path, "is part \(profile.part?.index ?? 1) of \(count), which was given already; pass each part once")
       }
     }
     if let missing = (1...count).first(where: { !seen.contains($0) }) {
       throw invalid(first.path, "is one of \(count) parts, and part \(missing) is not given; pass all of them")
     }
-    let layers = profiles.flatMap(\.profile.network.layers).sorted { $0.name < $1.name }
-    if let twice = zip(layers, layers.dropFirst()).first(where: { $0.name == $1.name }) {
-      throw invalid(first.path, "and another both profile '\(twice.0.name)'")
+    let layers = profiles.flatMap(\.profile.network.layers).sorted { TensorName($0.name) < TensorName($1.name) }
+    if let twice = zip(layers, layers.dropFirst()).first(where: { TensorName($0.name) == TensorName($1.name) }) {
+      throw invalid(first.path, "profiles '\(twice.0.name)', as another part does; pass each part once")
     }
     return Profile(
       source: first.profile.source, part: nil, recipe: first.profile.recipe, sourceDType: first.profile.sourceDType,

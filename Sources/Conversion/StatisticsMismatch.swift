@@ -15,11 +15,11 @@ public enum StatisticsMismatch: Error, Sendable, Hashable {
 extension StatisticsMismatch: CustomStringConvertible {
   public var description: String {
     switch self {
-    case .missing(let expected): "the recipe wants \(expected.text), and none are given"
+    case .missing(let expected): "the recipe wants \(expected.text), but none are given"
     case .unexpected(let path, let sha256):
-      "the recipe wants no statistics, and \(escaped(path, limit: 4096)) (SHA-256 \(sha256)) is given"
+      "the recipe wants no statistics, but \(escaped(path, limit: 4096)) (SHA-256 \(sha256)) was given"
     case .differs(let path, let sha256, let expected):
-      "the recipe wants \(expected.text), and \(escaped(path, limit: 4096)) has the SHA-256 \(sha256)"
+      "the recipe wants \(expected.text), and \(escaped(path, limit: 4096)) has SHA-256 \(sha256)"
     }
   }
 }

@@ -7,13 +7,13 @@ enum TiedTensors {
   private static let sampleByteCount = 4096
 
   /// For every tensor whose bytes, dtype and shape are those of an earlier tensor: that tensor.
-  static func find(in checkpoint: any DenseCheckpoint) throws -> [String: TensorInfo] {
+  static func find(in checkpoint: any DenseCheckpoint) throws -> [TensorName: TensorInfo] {
     struct Key: Hashable {
       let dtype: DType
       let shape: [Int]
     }
     let large = checkpoint.tensors.filter { $0.shape.count >= 2 && $0.elementCount >= minimumElements }
-    var ties: [String: TensorInfo] = [:]
+    var ties: [TensorName: TensorInfo] = [:]
     for (_, alike) in Dictionary(grouping: large, by: { Key(dtype: $0.dtype, shape: $0.shape) })
     where alike.count > 1 {
       var samples: [[UInt8]: [TensorInfo]] = [:]
@@ -22,7 +22,7 @@ enum TiedTensors {
         // What has not been trained yet is equal without being tied.
         if sample.allSatisfy({ $0 == sample[0] }) { continue }
         if let earlier = try samples[sample, default: []].first(where: { try isEqual($0, tensor, in: checkpoint) }) {
-          ties[tensor.name] = earlier
+          ties[tensor.key] = earlier
         } else {
           samples[sample, default: []].append(tensor)
         }

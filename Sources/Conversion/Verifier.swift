@@ -85,7 +85,7 @@ public struct Verifier: Sendable {
     _ progress: @escaping ProgressHandler
   ) throws {
     let records = checkpoint.contents.tensors
-    let known = Dictionary(original.tensors.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+    let known = Dictionary(original.tensors.map { ($0.key, $0) }, uniquingKeysWith: { first, _ in first })
     let problems = ParallelResults<String>(count: records.count)
     let errors = ParallelResults<Double>(count: records.count)
     let counter = ProgressCounter(.verify, total: records.reduce(0) { $0 + $1.info.elementCount }, progress)
@@ -94,7 +94,7 @@ public struct Verifier: Sendable {
       let record = records[index]
       func problem(_ reason: String) { problems[index] = "tensor '\(escaped(record.name))': \(reason)" }
       defer { counter.finished(record.name, elements: record.info.elementCount) }
-      guard let tensor = known[record.name] else { return problem("is not in \(escaped(original.path))") }
+      guard let tensor = known[TensorName(record.name)] else { return problem("is not in \(escaped(original.path))") }
       guard tensor.dtype == record.dtype, tensor.shape == record.shape else {
         return problem("is \(tensor.dtype.rawValue) \(tensor.shape) in \(escaped(original.path))")
       }
@@ -111,8 +111,8 @@ public struct Verifier: Sendable {
     report.relativeErrors = records.indices.compactMap { index in errors[index].map { (records[index].name, $0) } }
     // A part has some of the tensors only.
     if checkpoint.manifest.part != nil { return }
-    let names = Set(records.map(\.name))
-    report.problems += original.tensors.filter { !names.contains($0.name) }.map {
+    let names = Set(records.map(\.info.key))
+    report.problems += original.tensors.filter { !names.contains($0.key) }.map {
       "tensor '\(escaped($0.name))': is in \(escaped(original.path)) but not here"
     }
   }

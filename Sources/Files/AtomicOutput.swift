@@ -254,7 +254,7 @@ public final class AtomicOutput: Sendable {
           // The folder was there a moment ago: that of a file system like /proc, which takes nothing.
           throw FileError.io(
             file: name.path, operation: "create it",
-            reason: "the folder '\(escaped(name.parent))' takes no new files; choose another output")
+            reason: "the folder '\(escaped(name.parent))' does not accept new files; choose another output")
         default: throw FileError.system(name.path, "create it", error)
         }
       }

@@ -25,8 +25,8 @@ extension FileError: CustomStringConvertible {
     case .notRegular(let file, let kind): "\(path(file)): is \(kind.rawValue), not a regular file"
     case .rangeOutside(let file, let range, let byteCount):
       "\(path(file)): bytes \(range.lowerBound)..<\(range.upperBound) lie outside the file of \(byteCount) bytes"
-    case .outputExists(let file): "\(path(file)): exists already; choose another output or pass --force to replace it"
-    case .outputNotReplaceable(let file, let reason): "\(path(file)): not replaced, even with --force: \(reason)"
+    case .outputExists(let file): "\(path(file)): exists already; choose another output"
+    case .outputNotReplaceable(let file, let reason): "\(path(file)): can't be replaced: \(reason)"
     }
   }
 

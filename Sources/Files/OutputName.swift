@@ -13,7 +13,7 @@ struct OutputName {
     parent = parentFolder(of: path)
     name = path == "/" ? "" : pathComponents(of: path).last ?? ""
     guard !["", ".", ".."].contains(name), !path.utf8.contains(0) else {
-      throw FileError.io(file: given, operation: "create it", reason: "it is no name for an output")
+      throw FileError.io(file: given, operation: "create it", reason: "an output can't have this name")
     }
   }
 

@@ -16,7 +16,7 @@ extension MPOCheckpoint {
 
   private func core(_ name: String) throws -> CoreRecord {
     guard let core = contents.core(named: name) else {
-      throw MPOCheckpointError.tensor(path: path, tensor: name, reason: "is not there")
+      throw MPOCheckpointError.tensor(path: path, tensor: name, reason: "is missing")
     }
     return core
   }
@@ -28,7 +28,7 @@ extension MPOCheckpoint {
     let indices = try withEntryBytes(of: entry) { Encoding.indices($0, entry.dtype) }
     guard indices.sorted().elementsEqual(0..<core.shape[0]) else {
       throw MPOCheckpointError.tensor(
-        path: path, tensor: name, reason: "is no permutation: it lacks an index; convert the model again")
+        path: path, tensor: name, reason: "is not a permutation: it lacks an index; convert the model again")
     }
     return indices
   }
@@ -93,7 +93,8 @@ extension MPOCheckpoint {
       var sum: [Scalar]?
       for term in block {
         let whole =
-          try last.flatMap { $0.name == term.operator ? $0.matrix : nil } ?? matrix(self.operator(term.operator))
+          try last.flatMap { TensorName($0.name) == TensorName(term.operator) ? $0.matrix : nil }
+          ?? matrix(self.operator(term.operator))
         last = (term.operator, whole)
         let range = whole.range(rows: term.rows, columns: term.columns)
         sum = sum.map { zip($0, range).map { $0 + $1 } } ?? range
@@ -106,7 +107,7 @@ extension MPOCheckpoint {
   /// - Throws: `MPOCheckpointError` where there is none of that name.
   public func `operator`(_ name: String) throws -> OperatorRecord {
     guard let record = contents.operator(named: name) else {
-      throw MPOCheckpointError.tensor(path: path, tensor: name, reason: "is not there")
+      throw MPOCheckpointError.tensor(path: path, tensor: name, reason: "is missing")
     }
     return record
   }

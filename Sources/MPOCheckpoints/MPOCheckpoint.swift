@@ -9,7 +9,7 @@ public struct MPOCheckpoint: Sendable {
   public let path: String
   public let manifest: Manifest
   private let shards: any DenseCheckpoint
-  private let packed: [String: PackedEntry]
+  private let packed: [TensorName: PackedEntry]
   /// What the folder was when it was opened.
   private let identity: FileStatus
 
@@ -39,7 +39,7 @@ public struct MPOCheckpoint: Sendable {
     }
     guard status.kind == .folder, try FileStatus(at: path + "/" + Manifest.fileName) != nil else {
       throw MPOCheckpointError.notAnMPOCheckpoint(
-        path: path, reason: "is no MPO checkpoint (a folder with a manifest.json); make one with 'mpo convert'")
+        path: path, reason: "is not an MPO checkpoint (a folder with a manifest.json); make one with 'mpo convert'")
     }
     self.path = path
     identity = status
@@ -65,8 +65,8 @@ public struct MPOCheckpoint: Sendable {
     let isSharded = manifest.shards.count > 1
     let entryPoint = isSharded ? MPOCheckpointWriter.indexName : first.file
     shards = try openDenseCheckpoint(at: path + "/" + entryPoint)
-    let found = Set(shards.files.map { Self.name(of: $0) })
-    guard found == Set(manifest.shards.map(\.file)) else {
+    let found = Set(shards.files.map { TensorName(Self.name(of: $0)) })
+    guard found == Set(manifest.shards.map { TensorName($0.file) }) else {
       throw MPOCheckpointError.manifest(
         path: path + "/" + Manifest.fileName, reason: "lists other shards than \(entryPoint) does")
     }
@@ -74,7 +74,8 @@ public struct MPOCheckpoint: Sendable {
     // Files that were opened by name may be those of another checkpoint that has taken its place.
     guard try FileStatus(at: path)?.isSame(as: status) == true else { throw Self.replaced(path) }
     packed = Dictionary(
-      manifest.contents.arrays.flatMap(\.packed).map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+      manifest.contents.arrays.flatMap(\.packed).map { (TensorName($0.name), $0) },
+      uniquingKeysWith: { first, _ in first })
   }
 
   private static func replaced(_ path: String) -> MPOCheckpointError {
@@ -133,10 +134,10 @@ public struct MPOCheckpoint: Sendable {
   private static func checkEntries(
     of contents: CheckpointContents, _ found: [TensorInfo], _ path: String
   ) throws {
-    var rest = Dictionary(found.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+    var rest = Dictionary(found.map { ($0.key, $0) }, uniquingKeysWith: { first, _ in first })
     for array in contents.arrays {
       for expected in array.storedEntries {
-        guard let entry = rest.removeValue(forKey: expected.name) else {
+        guard let entry = rest.removeValue(forKey: expected.key) else {
           throw MPOCheckpointError.tensor(path: path, tensor: expected.name, reason: "is missing from the shards")
         }
         guard entry.shape == expected.shape, entry.dtype == expected.dtype else {
@@ -148,7 +149,8 @@ public struct MPOCheckpoint: Sendable {
       }
     }
     if let extra = rest.keys.min() {
-      throw MPOCheckpointError.tensor(path: path, tensor: extra, reason: "is in the shards but not in the manifest")
+      throw MPOCheckpointError.tensor(
+        path: path, tensor: extra.text, reason: "is in the shards but not in the manifest")
     }
   }
 
@@ -165,7 +167,7 @@ public struct MPOCheckpoint: Sendable {
   }
 
   private func missing(_ name: String) -> MPOCheckpointError {
-    .tensor(path: path, tensor: name, reason: "is not there")
+    .tensor(path: path, tensor: name, reason: "is missing")
   }
 
   /// Calls `body` with the bytes of an entry of a core or dense tensor, unpacked. Memory: those of the entry where it is packed.
@@ -173,7 +175,7 @@ public struct MPOCheckpoint: Sendable {
   public func withEntryBytes<Result>(
     of entry: TensorInfo, _ body: (UnsafeRawBufferPointer) throws -> Result
   ) throws -> Result {
-    guard let packed = packed[entry.name] else {
+    guard let packed = packed[entry.key] else {
       // The shards know nothing of the sides of a matrix, which are part of what a record says.
       let stored = TensorInfo(name: entry.name, dtype: entry.dtype, shape: entry.shape)
       return try shards.withBytes(of: stored, body)

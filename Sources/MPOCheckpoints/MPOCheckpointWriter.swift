@@ -143,7 +143,7 @@ public struct MPOCheckpointWriter: Sendable {
     part: Manifest.Part? = nil
   ) throws -> Manifest {
     let shardFiles: [String]
-    var packed: [String: PackedEntry] = [:]
+    var packed: [TensorName: PackedEntry] = [:]
     switch output {
     case .shards(let shards):
       try shards.finish()

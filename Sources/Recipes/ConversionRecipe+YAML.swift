@@ -45,7 +45,10 @@ extension ConversionRecipe {
     of node: Node, _ members: any RecipeMember.Type, prefix: [String], path: String
   ) throws {
     if let sequence = node.sequence {
-      for element in sequence { try checkMembers(of: element, members, prefix: prefix, path: path) }
+      // Lists of lists have no members; with aliases they can be longer than any computer counts.
+      for element in sequence where element.sequence == nil {
+        try checkMembers(of: element, members, prefix: prefix, path: path)
+      }
     }
     for (key, value) in node.mapping ?? [:] {
       let name = key.string ?? ""

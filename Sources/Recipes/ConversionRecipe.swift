@@ -46,4 +46,11 @@ public struct ConversionRecipe: Sendable, Hashable {
 public enum CentralEncoding: String, Sendable, Hashable, Codable, CaseIterable {
   /// Bytes with scales.
   case int8
+
+  /// The encoding in a few words, for people.
+  public var summary: String {
+    switch self {
+    case .int8: "bytes with scales, a quarter of f32"
+    }
+  }
 }

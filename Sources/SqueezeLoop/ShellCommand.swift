@@ -40,16 +40,18 @@ public struct ShellCommand: Sendable {
     var errors = try Pipe()
     let watchdog = ProcessGroupWatchdog()
     let command = text.split(separator: "{}", omittingEmptySubsequences: false).joined(separator: Self.quoted(path))
+    let start = try Self.reportingStart { () throws(SystemError) in try Posix.socketPair() }
+    defer { Posix.close(start.0) }
     let process = try Self.running.start {
-      do throws(SystemError) {
-        return try ChildProcess(
-          "/bin/sh", ["-c", command], variables: variables, output: .descriptor(output.writeEnd),
-          errors: .descriptor(errors.writeEnd), group: .own)
-      } catch {
-        throw SqueezeLoopError.notStarted(reason: SystemError.reason(error.code))
+      defer { Posix.close(start.1) }
+      return try Self.reportingStart { () throws(SystemError) in
+        try ChildProcess(
+          "/bin/sh", ["-c", Self.waitingForStart, "sh", command], variables: variables, input: .descriptor(start.1),
+          output: .descriptor(output.writeEnd), errors: .descriptor(errors.writeEnd), group: .own)
       }
     }
     watchdog?.watch(process.id)
+    try Self.reportingStart { () throws(SystemError) in try Posix.send("start\n", to: start.0) }
     output.closeWriteEnd()
     errors.closeWriteEnd()
 
@@ -68,7 +70,7 @@ public struct ShellCommand: Sendable {
       do {
         ending = try process.ending()
       } catch {
-        throw SqueezeLoopError.notStarted(reason: "its end was missed (\(SystemError.reason(error.code)))")
+        throw SqueezeLoopError.notStarted(reason: "its exit status can't be read (\(SystemError.reason(error.code)))")
       }
       if let deadline, ending == nil, !hasTimedOut, clock.now >= deadline {
         hasTimedOut = true
@@ -91,6 +93,17 @@ public struct ShellCommand: Sendable {
     default: outcome = .timedOut
     }
     return Outcome(ending: outcome, output: output.text, errors: errors.text)
+  }
+
+  /// The command begins when the watchdog knows of it, so that it never outlives this process.
+  private static let waitingForStart = "read -r start && exec /bin/sh -c \"$1\" </dev/null"
+
+  private static func reportingStart<Result>(_ body: () throws(SystemError) -> Result) throws -> Result {
+    do throws(SystemError) {
+      return try body()
+    } catch {
+      throw SqueezeLoopError.notStarted(reason: SystemError.reason(error.code))
+    }
   }
 
   /// As one word of the shell.

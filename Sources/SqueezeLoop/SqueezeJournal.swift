@@ -55,7 +55,7 @@ public final class SqueezeJournal {
         return "was written by \(escaped(generator)), this is \(other.generator)"
       }
       if files.map(\.sha256) != other.files.map(\.sha256) {
-        return "is of another input: '\(escaped(input, limit: 4096))' had other bytes"
+        return "belongs to another input: the bytes of '\(escaped(input, limit: 4096))' have changed since"
       }
       let (a, b) = (options, other.options)
       let names: [(String, Bool)] = [
@@ -71,7 +71,7 @@ public final class SqueezeJournal {
         ("--shape", selection.shapes == other.selection.shapes),
         ("--convolutions", selection.convolutions == other.selection.convolutions),
       ]
-      return names.first { !$0.1 }.map { "was begun with another \($0.0)" }
+      return names.first { !$0.1 }.map { "was begun with a different \($0.0)" }
     }
   }
 
@@ -91,12 +91,7 @@ public final class SqueezeJournal {
     public let accepted: Bool
     public let seconds: Double
     /// The planned bonds of the matrices that the round changes.
-    public let bonds: [String: [Int]]
-
-    enum CodingKeys: String, CodingKey {
-      case round, step, parameters, ratio, score, accepted, seconds, bonds
-      case predictedError = "predicted_error"
-    }
+    public let bonds: [TensorName: [Int]]
   }
 
   /// The last lines.
@@ -126,7 +121,7 @@ public final class SqueezeJournal {
     }
     guard Posix.lock(descriptor) else {
       throw SqueezeLoopError.journal(
-        path: path, reason: "another squeeze is at work on it; wait for it to end, or give another output")
+        path: path, reason: "another squeeze is using it; wait for it to end, or give another output")
     }
     try read()
   }
@@ -140,7 +135,7 @@ public final class SqueezeJournal {
   var lastAccepted: Round? { rounds.last { $0.accepted } }
 
   private func read() throws {
-    guard let status = try FileStatus(at: path), status.kind == .file else { throw invalid("is no regular file") }
+    guard let status = try FileStatus(at: path), status.kind == .file else { throw invalid("is not a regular file") }
     let file = try MappedFile(path: path)
     let content = try file.withBytes(in: 0..<file.byteCount) { Array($0) }
     let decoder = JSONDecoder()
@@ -225,4 +220,47 @@ public final class SqueezeJournal {
 
   /// Removes the file of a squeeze that has nothing to go on with.
   func remove() { try? Posix.unlink(path) }
+}
+
+extension SqueezeJournal.Round {
+  enum CodingKeys: String, CodingKey {
+    case round, step, parameters, ratio, score, accepted, seconds, bonds
+    case predictedError = "predicted_error"
+  }
+
+  /// The bonds of one matrix. They are a list in the journal: members of a JSON object can't have names that Unicode calls
+  /// equivalent.
+  private struct Change: Codable {
+    let name: String
+    let bonds: [Int]
+  }
+
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    round = try container.decode(Int.self, forKey: .round)
+    step = try container.decodeIfPresent(Int.self, forKey: .step)
+    parameters = try container.decode(Int.self, forKey: .parameters)
+    ratio = try container.decode(Double.self, forKey: .ratio)
+    predictedError = try container.decodeIfPresent(Double.self, forKey: .predictedError)
+    score = try container.decode(Double.self, forKey: .score)
+    accepted = try container.decode(Bool.self, forKey: .accepted)
+    seconds = try container.decode(Double.self, forKey: .seconds)
+    bonds = Dictionary(
+      try container.decode([Change].self, forKey: .bonds).map { (TensorName($0.name), $0.bonds) },
+      uniquingKeysWith: { first, _ in first })
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(round, forKey: .round)
+    try container.encodeIfPresent(step, forKey: .step)
+    try container.encode(parameters, forKey: .parameters)
+    try container.encode(ratio, forKey: .ratio)
+    try container.encodeIfPresent(predictedError, forKey: .predictedError)
+    try container.encode(score, forKey: .score)
+    try container.encode(accepted, forKey: .accepted)
+    try container.encode(seconds, forKey: .seconds)
+    try container.encode(
+      bonds.sorted { $0.key < $1.key }.map { Change(name: $0.key.text, bonds: $0.value) }, forKey: .bonds)
+  }
 }

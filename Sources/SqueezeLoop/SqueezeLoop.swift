@@ -88,6 +88,7 @@ public struct SqueezeLoop: Sendable {
     if isNew {
       folder.clean(keeping: nil)
       try journal.begin(header)
+      for warning in source.warnings { events(.warning(warning)) }
     } else {
       folder.clean(keeping: journal.lastAccepted?.round)
       events(.resumed(journal.rounds))
@@ -130,7 +131,7 @@ public struct SqueezeLoop: Sendable {
     throw SqueezeLoopError.journal(
       path: journal.path,
       reason:
-        "holds \(journal.rounds.count) rounds of a squeeze that was not done; --resume goes on with it, remove the "
+        "holds \(journal.rounds.count) rounds of a squeeze that was not done; --resume continues it, remove the "
         + "journal to begin anew")
   }
 }
@@ -142,10 +143,10 @@ private final class SqueezeRun {
   private let journal: SqueezeJournal
   private let folder: SqueezeWorkFolder
   private let events: (SqueezeLoop.Event) -> Void
-  private let candidates: [String: SqueezeCandidate]
+  private let candidates: [TensorName: SqueezeCandidate]
   /// Profiles that still hold: without fine-tuning a matrix changes with its bonds only.
-  private var profiles: [String: (bonds: [Int]?, profile: LayerProfile)] = [:]
-  private var warned: Set<String> = []
+  private var profiles: [TensorName: (bonds: [Int]?, profile: LayerProfile)] = [:]
+  private var warned: Set<TensorName> = []
   private var roundBegin = ContinuousClock.now
 
   private var options: SqueezeOptions { loop.options }
@@ -159,7 +160,8 @@ private final class SqueezeRun {
     self.journal = journal
     self.folder = folder
     self.events = events
-    candidates = Dictionary(source.candidates.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+    candidates = Dictionary(
+      source.candidates.map { (TensorName($0.name), $0) }, uniquingKeysWith: { first, _ in first })
   }
 
   /// Runs rounds until one of the reasons to stop.
@@ -205,7 +207,7 @@ private final class SqueezeRun {
     rejected > smallest ? max(smallest, rejected / 2) : nil
   }
 
-  private func rejectedPlans() -> [[String: [Int]]] {
+  private func rejectedPlans() -> [[TensorName: [Int]]] {
     journal.rounds.reversed().prefix { !$0.accepted }.map(\.bonds)
   }
 
@@ -240,7 +242,9 @@ private final class SqueezeRun {
     if options.finetune != nil { profiles = [:] }
     let all = source.candidates
     let due = all.indices.filter { index in
-      profiles[all[index].name].map { $0.bonds != checkpoint.contents.operator(named: all[index].name)?.bonds } ?? true
+      profiles[TensorName(all[index].name)].map {
+        $0.bonds != checkpoint.contents.operator(named: all[index].name)?.bonds
+      } ?? true
     }
     let found = ParallelResults<LayerProfile>(count: all.count)
     let largestFirst = due.sorted {
@@ -250,16 +254,16 @@ private final class SqueezeRun {
     for index in due {
       let bonds = checkpoint.contents.operator(named: all[index].name)?.bonds
       if let profile = found[index] {
-        profiles[all[index].name] = (bonds, profile)
+        profiles[TensorName(all[index].name)] = (bonds, profile)
       } else {
-        profiles[all[index].name] = nil
-        if warned.insert(all[index].name).inserted {
+        profiles[TensorName(all[index].name)] = nil
+        if warned.insert(TensorName(all[index].name)).inserted {
           events(.warning("tensor '\(escaped(all[index].name))' has NaN, infinite or huge elements; it stays as it is"))
         }
       }
     }
     let layers = all.compactMap { candidate in
-      profiles[candidate.name].map {
+      profiles[TensorName(candidate.name)].map {
         SqueezeRound.Layer(
           profile: $0.profile, bonds: $0.bonds, minimumBond: options.minimumBond(for: candidate.name))
       }
@@ -271,10 +275,10 @@ private final class SqueezeRun {
   }
 
   /// The bonds of the matrices that a plan changes.
-  private static func changes(_ network: SqueezeRound, _ plan: SqueezeRound.Plan) -> [String: [Int]] {
-    var changes: [String: [Int]] = [:]
+  private static func changes(_ network: SqueezeRound, _ plan: SqueezeRound.Plan) -> [TensorName: [Int]] {
+    var changes: [TensorName: [Int]] = [:]
     for (layer, bonds) in zip(network.layers, plan.bonds) {
-      if let bonds, bonds != layer.bonds { changes[layer.profile.name] = bonds }
+      if let bonds, bonds != layer.bonds { changes[TensorName(layer.profile.name)] = bonds }
     }
     return changes
   }
@@ -297,7 +301,7 @@ private final class SqueezeRun {
   }
 
   private func round(
-    from current: MPOCheckpoint, step: Int, _ plan: SqueezeRound.Plan, _ changes: [String: [Int]], worst: Double
+    from current: MPOCheckpoint, step: Int, _ plan: SqueezeRound.Plan, _ changes: [TensorName: [Int]], worst: Double
   ) throws -> SqueezeJournal.Round {
     let number = journal.rounds.count
     let previous = journal.lastAccepted?.round
@@ -331,7 +335,7 @@ private final class SqueezeRun {
   /// Appends a finished round to the journal.
   private func record(
     _ number: Int, of checkpoint: MPOCheckpoint, step: Int?, predictedError: Double?, score: Double, accepted: Bool,
-    bonds: [String: [Int]]
+    bonds: [TensorName: [Int]]
   ) throws -> SqueezeJournal.Round {
     try folder.synchronize()
     let now = ContinuousClock.now
@@ -374,10 +378,25 @@ private final class SqueezeRun {
     } catch let error as FileError {
       throw unusable(error.description)
     }
+    if try inGivenGauges(target, squeezed, to: path) { return removeTree(at: target) }
     try flushFolder(at: target)
     guard rename(target, path) == 0 else {
       throw FileError.system(target, "give the fine-tuned checkpoint its name", errno)
     }
+  }
+
+  /// Writes what was trained in the gauges it was given in, so that its numbers can be compared; false where it has them
+  /// already.
+  private func inGivenGauges(_ trained: String, _ given: String, to path: String) throws -> Bool {
+    let (trained, given) = (try MPOCheckpoint(path: trained), try MPOCheckpoint(path: given).contents)
+    let gauges = given.operators.map { (TensorName($0.name), $0.gauge) }
+    let regauged = SqueezedCheckpoint(
+      trained, gauges: Dictionary(gauges, uniquingKeysWith: { first, _ in first }), keepsErrors: false)
+    guard regauged.contents != trained.contents else { return false }
+    let output = try AtomicOutput(at: path, kind: .folder, replacing: false)
+    try regauged.write(to: output.temporaryPath, jobs: loop.jobs) { try source.finish($0, generator: loop.generator) }
+    try output.commit()
+    return true
   }
 
   private func score(of checkpoint: MPOCheckpoint, round: Int) throws -> Double {
@@ -490,9 +509,9 @@ enum Score: Equatable {
       return .none(reason: "printed nothing; its last line must be a number")
     }
     guard let number = Double(line) else {
-      return .none(reason: "printed no number as its last line but '\(escaped(String(line), limit: 60))'")
+      return .none(reason: "printed '\(escaped(String(line), limit: 60))' as its last line, which is not a number")
     }
-    guard number.isFinite else { return .none(reason: "printed \(line), which is no score to go by") }
+    guard number.isFinite else { return .none(reason: "printed \(line), which is not a finite number") }
     return .number(number)
   }
 }
@@ -518,9 +537,9 @@ extension MPOCheckpoint {
       }
       switch (found.storage, record.storage) {
       case (.dense, .dense): continue
-      case (.tied(let a), .tied(let b)) where a == b: continue
+      case (.tied(let a), .tied(let b)) where TensorName(a) == TensorName(b): continue
       case (.blocks(let a), .blocks(let b)) where a.blocks == b.blocks: continue
-      default: return "tensor '\(name)' is kept in another way (dense, tied or as blocks of operators) than it was"
+      default: return "tensor '\(name)' is stored differently than before (dense, tied or as blocks of operators)"
       }
     }
     for record in other.contents.operators {
@@ -531,7 +550,9 @@ extension MPOCheckpoint {
         return "operator '\(name)' has bonds \(found.bonds), which may not be above \(record.bonds)"
       }
     }
-    guard contents.tensors.count == other.contents.tensors.count else { return "it has tensors that were not there" }
+    guard contents.tensors.count == other.contents.tensors.count else {
+      return "it has tensors that the input does not have"
+    }
     return nil
   }
 }

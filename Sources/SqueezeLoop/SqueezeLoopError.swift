@@ -34,7 +34,7 @@ extension SqueezeLoopError: CustomStringConvertible {
     case .evaluatedChanged(let round, let reason):
       "round \(round): the --evaluate command changed the checkpoint it was given (\(reason)); it must only read it"
     case .baselineOutsideLimit(let score, let limit):
-      "the model to begin with scores \(score), which is outside the limit \(limit) already; set another --min-score"
+      "the input scores \(score), which is already outside the limit \(limit); set another --min-score"
     case .journal(let path, let reason): "\(escaped(path, limit: 4096)): \(reason)"
     case .input(let path, let reason): "\(escaped(path, limit: 4096)): \(reason)"
     case .workFolder(let path, let reason): "\(escaped(path, limit: 4096)): \(reason)"

@@ -48,7 +48,9 @@ struct SqueezeSource: Sendable {
       contents = checkpoint.contents
       candidates = try selection.candidates(in: checkpoint)
       let shared = contents.sharedCores
-      warnings = contents.operators.filter { record in record.namedCores.contains { shared.contains($0.name) } }.map {
+      warnings = contents.operators.filter { record in
+        record.namedCores.contains { shared.contains(TensorName($0.name)) }
+      }.map {
         "operator '\(escaped($0.name))' shares cores with others; it stays as it is"
       }
       origin = checkpoint.manifest.source
@@ -66,7 +68,7 @@ struct SqueezeSource: Sendable {
       contents = CheckpointContents(
         tensors: checkpoint.tensors.map { tensor in
           var record = TensorRecord(dense: tensor)
-          if let target = network.ties[tensor.name] { record.storage = .tied(to: target.name) }
+          if let target = network.ties[tensor.key] { record.storage = .tied(to: target.name) }
           return record
         })
       candidates = network.matrices.map {
@@ -154,7 +156,7 @@ struct SqueezeSource: Sendable {
       let cores: MPO<Scalar> = try checkpoint.chain(chain)
       try source.withMatrix(of: record.info, rows: chain.rows, columns: chain.columns) { (view: MatrixView<Scalar>) in
         let profile = LayerProfile(
-          name: record.name, split: chain.split, norm: view.squaredNorm.squareRoot(),
+          name: record.name, split: chain.split, norm: view.norm,
           spectra: try SingularSpectra(of: view, shape: chain.shape),
           singularValues: try Matrix.singularValues(of: view.elements, rows: view.rows, columns: view.columns))
         result.blocks?.relativeError = relativeError(of: cores, to: view)
@@ -189,7 +191,7 @@ extension TensorSelection {
   fileprivate func candidates(in checkpoint: MPOCheckpoint) throws -> [SqueezeCandidate] {
     let shared = checkpoint.contents.sharedCores
     let all = checkpoint.contents.operators.compactMap { record -> SqueezeCandidate? in
-      if record.namedCores.contains(where: { shared.contains($0.name) }) { return nil }
+      if record.namedCores.contains(where: { shared.contains(TensorName($0.name)) }) { return nil }
       return SqueezeCandidate(name: record.name, split: record.split, bonds: record.bonds, gauge: record.gauge)
     }
     for (member, globs) in [("selection.include", include), ("selection.exclude", exclude)] {
@@ -205,7 +207,7 @@ extension TensorSelection {
       throw SqueezeLoopError.input(
         path: checkpoint.path,
         reason:
-          "keeps no matrix as cores that could be squeezed; convert the dense model with --lossless, or squeeze that")
+          "has no operator that can be squeezed; convert the dense model with --lossless, or squeeze that")
     }
     return chosen
   }

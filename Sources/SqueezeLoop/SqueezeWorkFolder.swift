@@ -24,12 +24,12 @@ final class SqueezeWorkFolder {
     } catch {
       throw SqueezeLoopError.workFolder(
         path: given,
-        reason: "is in the way and no folder of a squeeze (\(SystemError.reason(error.code))); move it away")
+        reason: "is in the way and is not the folder of a squeeze (\(SystemError.reason(error.code))); move it away")
     }
     path = try realPath(of: given)
     guard Posix.lock(descriptor) else {
       throw SqueezeLoopError.workFolder(
-        path: given, reason: "another squeeze is at work in it; wait for it to end, or give another output")
+        path: given, reason: "another squeeze is using it; wait for it to end, or give another output")
     }
   }
 

@@ -17,17 +17,20 @@ struct SqueezedCheckpoint: Sendable {
   ///   - candidates: what a dense matrix needs to become cores.
   ///   - coreDType: of such cores; nil for that of the matrix.
   ///   - gauge: of every operator whose cores are its own; nil leaves each as it is, and makes new ones compact.
+  ///   - gauges: by name of the operator, where they are not all the same.
   ///   - keepsErrors: whether what the source says of the errors of unchanged matrices still holds.
   init(
-    _ source: MPOCheckpoint, bonds: [String: [Int]] = [:], candidates: [String: SqueezeCandidate] = [:],
-    coreDType: DType? = nil, gauge: Gauge? = nil, keepsErrors: Bool = true
+    _ source: MPOCheckpoint, bonds: [TensorName: [Int]] = [:], candidates: [TensorName: SqueezeCandidate] = [:],
+    coreDType: DType? = nil, gauge: Gauge? = nil, gauges: [TensorName: Gauge] = [:], keepsErrors: Bool = true
   ) {
     self.source = source
     let old = source.contents
     let shared = old.sharedCores
     var contents = CheckpointContents()
     for var tensor in old.tensors {
-      if tensor.isDense, let bonds = bonds[tensor.name], let candidate = candidates[tensor.name] {
+      if tensor.isDense, let bonds = bonds[TensorName(tensor.name)],
+        let candidate = candidates[TensorName(tensor.name)]
+      {
         let (chain, cores) = OperatorRecord.ordinary(
           name: tensor.name, candidate.split, bonds: bonds, gauge: gauge ?? .compact, dtype: coreDType ?? tensor.dtype)
         tensor.storage = .blocks(BlockMatrix(whole: chain))
@@ -39,9 +42,9 @@ struct SqueezedCheckpoint: Sendable {
       var isChanged = false
       for record in (tensor.blocks?.operators ?? []).compactMap({ old.operator(named: $0) }) {
         let present = record.namedCores.compactMap { old.core(named: $0.name) }
-        let isOwn = !record.namedCores.contains { shared.contains($0.name) }
-        let newBonds = isOwn ? bonds[record.name] ?? record.bonds : record.bonds
-        let newGauge = isOwn ? gauge ?? record.gauge : record.gauge
+        let isOwn = !record.namedCores.contains { shared.contains(TensorName($0.name)) }
+        let newBonds = isOwn ? bonds[TensorName(record.name)] ?? record.bonds : record.bonds
+        let newGauge = isOwn ? gauge ?? gauges[TensorName(record.name)] ?? record.gauge : record.gauge
         isChanged = isChanged || newBonds != record.bonds
         if newBonds == record.bonds, newGauge == record.gauge {
           operators.append(record)
@@ -76,11 +79,11 @@ struct SqueezedCheckpoint: Sendable {
     }
     try forEachInParallel(dense, jobs: jobs) { try writer.copyDense($0, from: source) }
     let unchanged = contents.operators.filter { source.contents.operator(named: $0.name) == $0 }
-    let kept = Set(unchanged.flatMap { $0.namedCores.map(\.name) })
-    try forEachInParallel(contents.cores.filter { kept.contains($0.name) }, jobs: jobs) {
+    let kept = Set(unchanged.flatMap { $0.namedCores.map { TensorName($0.name) } })
+    try forEachInParallel(contents.cores.filter { kept.contains(TensorName($0.name)) }, jobs: jobs) {
       try writer.copy($0, from: source)
     }
-    let changed = contents.operators.filter { !kept.contains($0.cores[0]) }
+    let changed = contents.operators.filter { !kept.contains(TensorName($0.cores[0])) }
       .sorted { ($1.rows * $1.columns, $0.name) < ($0.rows * $0.columns, $1.name) }
     try forEachInParallel(changed, jobs: jobs) { try write($0, with: writer) }
     try finish(writer)
@@ -133,21 +136,25 @@ extension MPOCheckpoint {
     func profile(_ spectra: SingularSpectra, norm: Double) -> LayerProfile {
       LayerProfile(name: candidate.name, split: candidate.split, norm: norm, spectra: spectra)
     }
-    func isUsable(_ norm: Double) -> Bool { norm.isFinite && norm < Double(Float.greatestFiniteMagnitude) / 1e4 }
+    func isUsable(_ norm: Double, isDouble: Bool) -> Bool {
+      norm < (isDouble ? .greatestFiniteMagnitude : Double(Float.greatestFiniteMagnitude)) / 1e4
+    }
     if let record = contents.operator(named: candidate.name) {
       let chain: MPO<Double> = try self.chain(record)
       guard chain.cores.allSatisfy({ $0.elements.allSatisfy(\.isFinite) }) else { return nil }
       let spectra = try chain.spectra()
-      let norm = spectra.spectra[0].reduce(0) { $0 + $1 * $1 }.squareRoot()
-      return isUsable(norm) ? profile(spectra, norm: norm) : nil
+      let norm = spectra.norm
+      let isDouble = record.cores.allSatisfy { contents.core(named: $0)?.encoding.needsDoublePrecision ?? false }
+      return isUsable(norm, isDouble: isDouble) ? profile(spectra, norm: norm) : nil
     }
     guard let record = record(named: candidate.name) else {
-      throw MPOCheckpointError.tensor(path: path, tensor: candidate.name, reason: "is not there")
+      throw MPOCheckpointError.tensor(path: path, tensor: candidate.name, reason: "is missing")
     }
     func dense<Scalar: CheckpointScalar>(_ type: Scalar.Type) throws -> LayerProfile? {
       try withMatrix(of: record, rows: candidate.rows, columns: candidate.columns) { (view: MatrixView<Scalar>) in
-        let norm = view.squaredNorm.squareRoot()
-        return isUsable(norm) ? profile(try SingularSpectra(of: view, shape: candidate.shape), norm: norm) : nil
+        let norm = view.norm
+        return isUsable(norm, isDouble: type == Double.self)
+          ? profile(try SingularSpectra(of: view, shape: candidate.shape), norm: norm) : nil
       }
     }
     return contents.needsDoublePrecision(record) ? try dense(Double.self) : try dense(Float.self)

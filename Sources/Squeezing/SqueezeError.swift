@@ -14,7 +14,7 @@ public enum SqueezeError: Error, Sendable, Equatable, CustomStringConvertible {
   public var description: String {
     switch self {
     case .ratioOutOfReach(let asked, let smallest):
-      "ratio \(asked) can't be reached: with every bond as low as it goes the checkpoint still has "
+      "ratio \(asked) can't be reached: at the smallest bonds the checkpoint still has "
         + "\((smallest * 1e4).rounded(.up) / 1e4) of its parameters; ask for more, or let more matrices be decomposed"
     case .matrixRatioOutOfReach(let asked, let smallest):
       "matrix ratio \(asked) can't be reached: with every bond as low as it goes the matrices still have "
@@ -29,7 +29,7 @@ public enum SqueezeError: Error, Sendable, Equatable, CustomStringConvertible {
       "'\(a)' and '\(b)' are tied but have different shapes; tie matrices of one shape"
     case .minimumBondAboveBond(let minimum, let bond):
       "every bond should be at most \(bond) and at least \(minimum); ask for a bond of \(minimum) or more, or lower the "
-        + "least bond"
+        + "minimum"
     }
   }
 }

@@ -32,10 +32,13 @@ extension SqueezePlan {
       case svdRelativeError = "svd_relative_error"
     }
 
-    /// - Parameter form: nil for a dense matrix.
-    init(_ profile: LayerProfile, form: OperatorForm?, gauge: Gauge, rounding: RoundingError) {
+    /// - Parameters:
+    ///   - profile: scaled, so that its values can be squared.
+    ///   - norm: of the matrix.
+    ///   - form: nil for a dense matrix.
+    init(_ profile: LayerProfile, norm: Double, form: OperatorForm?, gauge: Gauge, rounding: RoundingError) {
       name = profile.name
-      norm = profile.norm
+      self.norm = norm
       split = MatrixSplit(rows: profile.rows, columns: profile.columns, shape: form?.shape ?? profile.shape)
       bonds = form?.bonds
       self.gauge = form?.gauge ?? gauge

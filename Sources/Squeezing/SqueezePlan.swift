@@ -52,6 +52,8 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
         throw SqueezeError.tiedShapesDiffer(layers[tie[0]].name, layers[member].name)
       }
     }
+    var network = network
+    network.layers = layers.map(\.scaled)
     let tied = Set(ties.joined())
     let groups =
       (ties.filter { !$0.isEmpty } + layers.indices.filter { !tied.contains($0) }.map { [$0] })
@@ -70,7 +72,9 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
     var forms: [OperatorForm?] = Array(repeating: nil, count: layers.count)
     for (group, form) in zip(groups, chosen) { for member in group { forms[member] = form } }
 
-    self.layers = zip(layers, forms).map { Layer($0, form: $1, gauge: gauge, rounding: rounding) }
+    self.layers = layers.indices.map {
+      Layer(network.layers[$0], norm: layers[$0].norm, form: forms[$0], gauge: gauge, rounding: rounding)
+    }
     self.budget = budget.description
     self.criterion = criterion
     parametersBefore = network.parameters
@@ -159,8 +163,15 @@ extension SqueezePlan {
               .lowRank(rows: members[0].rows, columns: members[0].columns),
               members.map { ($0.norm, $0.singularValues.map { SingularSpectra([$0]) }) }))
         }
-        return forms.filter { gauge != .compact || $0.storedCount <= members[0].denseParameterCount }
+        let count = members[0].denseParameterCount
+        let smallest = forms.filter { gauge != .compact || $0.storedCount <= count }
           .min { $0.storedCount < $1.storedCount }
+        // A compact form at full bonds has the very elements of the matrix: no few numbers are worth rounding them.
+        let exact = forms.first { $0.bonds == $0.shape.fullBonds && $0.storedCount == count }
+        guard gauge == .compact, let exact, let smallest, 64 * (count - smallest.storedCount) < count else {
+          return smallest
+        }
+        return exact
       }
     }
 

@@ -6,6 +6,7 @@ import Foundation
 import Glibc
 import LinearAlgebra
 import MPOCheckpoints
+import Recipes
 
 /// Feeds damaged inputs to a reader in this process. A crash, an input that takes longer than the limit, and memory beyond
 /// it all end the process; the input is then the file `last-input` of the scratch folder.
@@ -13,7 +14,7 @@ import MPOCheckpoints
 struct MPOFuzz: ParsableCommand {
   static let configuration = CommandConfiguration(commandName: "mpo-fuzz", abstract: "See tools/fuzz.")
 
-  @Argument(help: "header, index, manifest, packed or hdf5.") var target: FuzzTarget
+  @Argument(help: "header, index, manifest, packed, recipe or hdf5.") var target: FuzzTarget
   @Option(help: "The folder of the corpus.") var corpus: String
   @Option(help: "The folder of the fixtures.") var fixtures: String
   @Option(help: "An empty folder to work in.") var scratch: String
@@ -26,20 +27,34 @@ struct MPOFuzz: ParsableCommand {
 
   func run() throws {
     try target.prepare(scratch, corpus: corpus)
-    let seeds = try target.seeds(corpus: corpus, fixtures: fixtures)
+    let folder = corpus + "/checkpoints"
+    let originals =
+      try FileManager.default.contentsOfDirectory(atPath: folder).sorted().map { folder + "/" + $0 }
+      + [fixtures + "/malformed/base.mpo"]
+    let checkpoints = try originals.enumerated().map { index, original in
+      try DamagedCheckpoint(copying: original, to: scratch + "/\(index).mpo")
+    }
+    func read(_ input: [UInt8]) throws -> Bool { try self.read(input, checkpoints) }
+
     // Whatever is set up once is set up before memory is limited.
-    for seed in seeds { try readAlone(seed) }
+    let seeds = try target.seeds(corpus: corpus, checkpoints: originals, fixtures: fixtures)
+    for (index, seed) in seeds.enumerated() {
+      let isValid = try alone(seed, read)
+      guard isValid || !target.readsCheckpoints || index >= originals.count else {
+        throw ValidationError("\(originals[index]) is not valid: run tools/fixtures/fuzz_fixtures.py")
+      }
+    }
     try limitMemory()
-    for path in inputs { try readAlone(Array(try Data(contentsOf: URL(filePath: path)))) }
+    for path in inputs { _ = try alone(Array(try Data(contentsOf: URL(filePath: path))), read) }
     guard inputs.isEmpty else { return }
     #if LIBFUZZER
-      if target != .hdf5 { return try readWhatLibFuzzerMakes(seeds) }
+      if target != .hdf5 { return try readWhatLibFuzzerMakes(seeds, read) }
     #endif
 
     var mutator = Mutator(seeds, seed: seed)
     let deadline = ContinuousClock.now.advanced(by: .seconds(seconds))
     var count = Count()
-    while ContinuousClock.now < deadline { count.add(isValid: try readAlone(mutator.next())) }
+    while ContinuousClock.now < deadline { count.add(isValid: try alone(mutator.next(), read)) }
     print("\(target.rawValue): \(count), seed \(seed)")
   }
 
@@ -56,8 +71,7 @@ struct MPOFuzz: ParsableCommand {
   }
 
   /// Reads an input, with a limit of time and a copy to find it by; whether it was valid.
-  @discardableResult
-  private func readAlone(_ input: [UInt8]) throws -> Bool {
+  private func alone(_ input: [UInt8], _ read: ([UInt8]) throws -> Bool) throws -> Bool {
     try Data(input).write(to: URL(filePath: scratch + "/last-input"))
     alarm(limit)
     defer { alarm(0) }
@@ -65,9 +79,9 @@ struct MPOFuzz: ParsableCommand {
   }
 
   /// Whether the input was valid.
-  private func read(_ input: [UInt8]) throws -> Bool {
+  private func read(_ input: [UInt8], _ checkpoints: [DamagedCheckpoint]) throws -> Bool {
     do {
-      try target.read(input, in: scratch, tool: tool)
+      try target.read(input, in: scratch, checkpoints: checkpoints, tool: tool)
       return true
     } catch let error as FuzzFinding {
       throw error
@@ -75,7 +89,7 @@ struct MPOFuzz: ParsableCommand {
       let text = "\(error)"
       let isOwn =
         error is FileError || error is CheckpointError || error is MPOCheckpointError || error is ConversionError
-        || error is LinearAlgebraError
+        || error is LinearAlgebraError || error is RecipeError
       guard isOwn, !text.contains("\n") else { throw FuzzFinding.badError("\(type(of: error)): \(text)") }
       return false
     }
@@ -88,7 +102,7 @@ struct MPOFuzz: ParsableCommand {
     /// libFuzzer watches the memory; under AddressSanitizer addresses can't be limited.
     private func limitMemory() throws {}
 
-    private func readWhatLibFuzzerMakes(_ seeds: [[UInt8]]) throws {
+    private func readWhatLibFuzzerMakes(_ seeds: [[UInt8]], _ read: @escaping ([UInt8]) throws -> Bool) throws {
       let places = (found: found ?? scratch + "/found", seeds: scratch + "/seeds", words: scratch + "/words")
       for folder in [places.found, places.seeds] {
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)

@@ -13,8 +13,8 @@ struct Convert: ParsableCommand {
       MODEL is a .safetensors or HDF5 file, a *.safetensors.index.json or a model folder. Every weight matrix becomes \
       cores or stays dense, whichever is better for the whole network, until the budget is met.
 
-      Everything that decides the result is a recipe. It is written by options, or taken as it is from --recipe, --like \
-      or --plan; then options that it decides are refused.
+      A recipe is everything that decides the result. Options write one; --recipe, --like and --plan take a whole one, \
+      and refuse options that it decides.
       """)
 
   @Argument(help: "The dense checkpoint.")

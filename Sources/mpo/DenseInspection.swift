@@ -16,7 +16,8 @@ struct DenseInspection {
     }
     guard let tensor = checkpoint.tensor(named: name) else {
       throw CheckpointError.malformed(
-        file: checkpoint.path, tensor: name, reason: "there is none of that name; 'mpo inspect' lists them")
+        file: checkpoint.path, tensor: name,
+        reason: "the checkpoint has no tensor of this name; 'mpo inspect' lists the names")
     }
     let spectra = spectrum ? try sourceSpectra(of: tensor, in: checkpoint) : nil
     if json {

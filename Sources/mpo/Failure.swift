@@ -1,11 +1,12 @@
 import ArgumentParser
 import Checkpoints
 import Conversion
+import Files
 import SqueezeLoop
 
 /// What the tool itself finds wrong.
 enum Failure: Error, CustomStringConvertible {
-  /// Something that was checked does not hold; the findings have been printed.
+  /// A check failed; the findings have been printed.
   case checkFailed(String)
 
   var description: String {
@@ -23,9 +24,11 @@ enum Failure: Error, CustomStringConvertible {
     String(reflecting: type(of: error)).hasPrefix("ArgumentParser.")
   }
 
-  /// The message of an error, with the names of options.
-  static func text(of error: any Error) -> String {
-    (error as? ConversionError)?.text(naming: RecipeOption.name) ?? "\(error)"
+  /// What is printed of an error from the work: with the names of options, and with the option that helps, where there is
+  /// one.
+  static func message(of error: any Error) -> String {
+    if case FileError.outputExists = error { return "\(error), or pass --force to replace it" }
+    return (error as? ConversionError)?.text(naming: RecipeOption.name) ?? "\(error)"
   }
 
   static func status(of error: any Error) -> Int32 {

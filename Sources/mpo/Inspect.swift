@@ -7,15 +7,15 @@ struct Inspect: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Show what is in a dense checkpoint, a model folder, an MPO checkpoint or a statistics file.",
     discussion: """
-      Errors are relative Frobenius errors, measured at conversion; SVD is that of the truncated singular value \
-      decomposition with at most as many parameters; 'in metric' is the relative error in the norm of --calibration, \
-      where one was used. Entropies are entanglement entropies in nats, one for each bond.
+      'error' is the relative Frobenius error, measured at conversion; 'in metric' is the relative error in the metric of \
+      --calibration, if there was one; 'SVD' is the Frobenius error of the truncated singular value decomposition with at \
+      most as many numbers. 'entropies' are entanglement entropies in nats, one for each bond.
       """)
 
   @Argument(help: "A checkpoint, file or folder, or a statistics file.")
   var path: String
 
-  @Option(help: ArgumentHelp("Show this tensor alone, in full.", valueName: "name"))
+  @Option(help: ArgumentHelp("Show only this tensor, in full.", valueName: "name"))
   var tensor: String?
 
   @Flag(help: "With --tensor: print the singular values at every bond.")

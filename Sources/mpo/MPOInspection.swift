@@ -16,7 +16,8 @@ struct MPOInspection {
     }
     guard let record = checkpoint.record(named: name) else {
       throw MPOCheckpointError.tensor(
-        path: checkpoint.path, tensor: name, reason: "there is none of that name; 'mpo inspect' lists them")
+        path: checkpoint.path, tensor: name,
+        reason: "the checkpoint has no tensor of this name; 'mpo inspect' lists the names")
     }
     let spectra = spectrum ? try storedSpectra(of: record, in: checkpoint) : nil
     if json {
@@ -112,11 +113,15 @@ struct MPOInspection {
 
   /// Factors, bonds and encoding of an ordinary matrix; what else a tensor is made of.
   private func chainCells(of record: TensorRecord) -> [String] {
-    guard let chain = checkpoint.contents.ordinaryOperator(of: record) else {
-      let operators = record.blocks?.operators ?? []
-      return ["\(record.blocks?.blocks.count ?? 0) blocks of \(operators.count) operators", "", ""]
+    let cores = encodings(of: checkpoint.contents.namedCores(of: record).filter { $0.role != .permutation })
+    guard let matrix = record.blocks else { return ["", "", ""] }
+    if let chain = matrix.wholeOperator.flatMap({ checkpoint.contents.operator(named: $0) }) {
+      let bases = [chain.rowBasis, chain.columnBasis].compactMap(\.self)
+      return [chain.shape.description + (bases.isEmpty ? "" : ", in bases"), list(chain.bonds), cores]
     }
-    return [chain.shape.description, list(chain.bonds), encodings(of: checkpoint.contents.namedCores(of: record))]
+    let terms = matrix.blocks[0]
+    if matrix.blocks.count > 1 { return ["\(matrix.blocks.count) blocks", "", cores] }
+    return [terms.count > 1 ? "sum of \(terms.count) operators" : Self.text(of: terms[0]), "", cores]
   }
 
   /// The numbers of a tensor over its elements; cores that it shares are counted for it as a whole.
@@ -184,14 +189,19 @@ struct MPOInspection {
       ("bonds", "\(list(chain.bonds)) of \(list(chain.shape.fullBonds))"),
       ("entropies", chain.entropies.map { $0.map { fixed($0, 4) }.joined(separator: " ") } ?? "–"),
     ]
+    let shared = checkpoint.contents.sharedCores
     for (index, named) in chain.namedCores.enumerated() {
       guard let core = checkpoint.contents.core(named: named.name) else { continue }
       let role = core.role.rawValue.replacing("_", with: " ")
+      let isOfRows = chain.rowBasis?.cores.contains { TensorName($0.name) == TensorName(named.name) } ?? false
+      let isOfColumns = chain.columnBasis?.cores.contains { TensorName($0.name) == TensorName(named.name) } ?? false
+      let side = (isOfRows ? "rows' " : "") + (isOfColumns ? "columns' " : "")
       let stored = core.valueCount == core.shape.reduce(1, *) ? "" : ", \(grouped(core.valueCount)) numbers stored"
       lines.append(
         (
-          index < chain.cores.count ? "core \(index)" : role,
-          "\(sizes(core.shape)) \(core.encoding.description), \(role)\(stored)\(Self.scales(of: core.encoding))"
+          index < chain.cores.count ? "core \(index)" : "with",
+          "\(sizes(core.shape)) \(core.encoding.description), \(side)\(role)\(stored)\(Self.scales(of: core.encoding))"
+            + (shared.contains(TensorName(named.name)) ? ", shared" : "")
         ))
     }
     return lines
@@ -202,7 +212,10 @@ struct MPOInspection {
   }
 
   private static func text(of term: BlockMatrix.Term) -> String {
-    escaped(term.operator) + (term.rows.map { " rows \($0)" } ?? "") + (term.columns.map { " columns \($0)" } ?? "")
+    func range(_ side: String, _ range: Range<Int>?) -> String {
+      range.map { ", \(side) \($0.lowerBound) to \($0.upperBound - 1)" } ?? ""
+    }
+    return escaped(term.operator) + range("rows", term.rows) + range("columns", term.columns)
   }
 }
 

@@ -15,10 +15,11 @@ struct MPOTool: ParsableCommand {
     abstract: "Turn a neural network's checkpoint into matrix product operators, and back.",
     discussion: """
       A dense checkpoint (safetensors or HDF5) flows one way: read, profile, plan, decompose, write. 'convert' does all \
-      of it; 'profile' and 'plan' are its first stages alone. 'squeeze' goes on as long as your own evaluation allows.
+      of it; 'profile' and 'plan' are its first stages alone. 'squeeze' lowers bonds as far as your own evaluation allows.
 
-      Results go to stdout, everything else to stderr. Exit status: 0 done; 1 the work failed; 3 a check did not hold \
-      (verify, a maximum error that was not met, a model that is outside the limit of squeeze to begin with); 64 the command line was wrong; 128 + n ended by signal n.
+      Results go to stdout, everything else to stderr. Exit status: 0 done; 1 the work failed; 3 a check failed (verify \
+      found a problem, the result misses --max-error, or the input of squeeze is already outside the limit); 64 the \
+      command line was wrong; 128 + n ended by signal n.
       """,
     version: version,
     subcommands: [
@@ -34,7 +35,7 @@ struct MPOTool: ParsableCommand {
       do {
         try command.run()
       } catch  where Failure.isOwn(error) {
-        StandardError.write("mpo: \(AtomicOutput.withFinalNames(Failure.text(of: error)))\n")
+        StandardError.write("mpo: \(AtomicOutput.withFinalNames(Failure.message(of: error)))\n")
         Glibc.exit(Failure.status(of: error))
       }
     } catch {

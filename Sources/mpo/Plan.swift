@@ -8,8 +8,7 @@ struct Plan: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Squeeze bonds over the whole network: which bond goes where. Needs profiles only, no weights.",
     discussion: """
-      The plan holds the whole recipe: what the profile was made with, and what is said here. 'mpo convert --plan' \
-      follows it.
+      The plan holds the whole recipe: that of the profile and what the options add. 'mpo convert --plan' follows it.
       """)
 
   @Argument(help: "What 'mpo profile' wrote, all parts of it; - for stdin.")
@@ -69,7 +68,7 @@ struct Plan: ParsableCommand {
     }
     if let changed = decided.keys.sorted().first(where: { after[$0] != before[$0] }) {
       let name = RecipeOption.name(of: changed)
-      let found = after[changed].map { "\(name) \($0)" } ?? "another one"
+      let found = after[changed].map { "\(name) \($0)" } ?? "without it"
       throw ConversionError.stageFile(
         path: profiles[0],
         reason: "was made with \(name) \(before[changed] ?? ""), not \(found); leave it out, or make the profile again")

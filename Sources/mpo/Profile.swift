@@ -7,8 +7,8 @@ struct Profile: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Compute the singular spectra of every matrix: the only stage before 'plan' that needs the weights.",
     discussion: """
-      Only the spectra that --structure and the metric need are computed. The file says what it was made with, and 'mpo \
-      plan' adds what else decides the conversion.
+      The stage computes only the spectra that --structure and the metric need. The file holds the recipe as far as the \
+      options decide it; 'mpo plan' adds the rest.
       """)
 
   @Argument(help: "The dense checkpoint.")

@@ -8,8 +8,8 @@ struct Restore: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Turn an MPO checkpoint back into a dense one that any framework loads.",
     discussion: """
-      OUT ending in .safetensors is one file; so is OUT ending in .h5 or .hdf5, with the structure of the source where \
-      that was HDF5, or in .keras where the source was a Keras archive; anything else is a model folder with \
+      The ending of OUT decides what is written. .safetensors: one file. .h5 or .hdf5: one HDF5 file, with the structure \
+      of the source if that was HDF5. .keras: a Keras archive, if the source was one. Anything else: a model folder with \
       model.safetensors (several shards when it is large) and the companions of the source.
       """)
 

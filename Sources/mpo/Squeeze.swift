@@ -5,6 +5,7 @@ import Files
 import MPOCheckpoints
 import SqueezeLoop
 import Squeezing
+import TensorNetworks
 
 struct Squeeze: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -14,8 +15,8 @@ struct Squeeze: ParsableCommand {
       is given) and --evaluate on that, and keeps the round if the score is within the limit. A rejected round is rolled \
       back and half the step tried, until --min-step. OUT is the smallest model that was accepted.
 
-      IN is an MPO checkpoint, whose matrices in cores are squeezed, or a dense model, whose matrices stay dense until \
-      their cores are smaller. The limit of --max-drop counts from the score of IN itself.
+      INPUT is an MPO checkpoint, whose operators are squeezed, or a dense model, whose matrices stay dense until their \
+      cores are smaller. --max-drop counts from the score of INPUT itself.
 
       Commands run in /bin/sh with the path of the checkpoint in $MPO_CHECKPOINT and in place of each {} (quoted \
       already). --evaluate prints one number as its last line of stdout. --finetune reads $MPO_CHECKPOINT and writes a \
@@ -23,9 +24,8 @@ struct Squeeze: ParsableCommand {
       Neither may change what it is given. What they write is shown only when they fail.
 
       While it runs, OUT.squeeze/ beside OUT holds the accepted model; the journal, OUT.squeeze.jsonl, has a line for \
-      every finished round and stays. The checkpoints that the commands are given are not packed; OUT is, where IN is \
-      packed or --pack is given. After an interruption of any kind the same command with --resume goes on, to the \
-      same result.
+      every finished round and stays. The commands get checkpoints that are not packed; OUT is packed if INPUT is, or \
+      with --pack. After an interruption of any kind the same command with --resume continues, to the same result.
       """)
 
   @Argument(help: "An MPO checkpoint or a dense model.")
@@ -40,7 +40,7 @@ struct Squeeze: ParsableCommand {
   @Option(help: ArgumentHelp("Trains the checkpoint, e.g. its auxiliary cores only.", valueName: "command"))
   var finetune: String?
 
-  @Option(help: ArgumentHelp("Accept scores worse than that of IN by at most this.", valueName: "d"))
+  @Option(help: ArgumentHelp("Accept scores that are worse than that of INPUT by at most this.", valueName: "d"))
   var maxDrop: Double?
 
   @Option(
@@ -50,19 +50,21 @@ struct Squeeze: ParsableCommand {
   @Flag(help: "The score is a loss.")
   var lowerIsBetter = false
 
-  @Option(help: ArgumentHelp("Rounds at most, accepted or not.", valueName: "n"))
+  @Option(help: ArgumentHelp("The largest number of rounds, accepted or not.", valueName: "n"))
   var maxSteps: Int?
 
-  @Option(help: ArgumentHelp("Parameters to save in a round, or a part of those of IN: 20000 or 2%.", valueName: "p"))
+  @Option(
+    help: ArgumentHelp(
+      "Parameters to save in a round, a number or a part of those of INPUT: 20000 or 2%.", valueName: "p"))
   var step: SqueezeOptions.Step = .fraction(0.02)
 
   @Option(
-    help: ArgumentHelp("Where halving the step ends. Default: a sixteenth of --step.", valueName: "p"))
+    help: ArgumentHelp("The smallest step: halving stops there. Default: a sixteenth of --step.", valueName: "p"))
   var minStep: SqueezeOptions.Step?
 
   @Option(
     help:
-      "Which bond is lowered first: by the growth of the squared error per parameter saved, or by that of the error as in arXiv 2106.02205."
+      "Which bond is lowered first: the one whose squared error grows least per parameter saved, or the one whose error grows least, as in arXiv 2106.02205."
   )
   var criterion = SqueezeCriterion.errorPerParameter
 
@@ -77,14 +79,20 @@ struct Squeeze: ParsableCommand {
   var minBond: [SqueezeOptions.MinimumBond] = []
 
   @Option(
-    help: ArgumentHelp("End a command that runs longer: seconds, or 30m, 2h.", valueName: "time"))
+    help: ArgumentHelp("Kill a command that runs longer: seconds, or 30m, 2h.", valueName: "time"))
   var timeout: Seconds?
 
   @Option(
     help: ArgumentHelp("Type of the cores that dense matrices become. Default: that of the matrix.", valueName: "type"))
   var dtype: CoreDType?
 
-  @Flag(help: "Pack OUT, losslessly, as 'mpo convert --pack' does; it is packed without this when IN is.")
+  @Option(
+    help: ArgumentHelp(
+      "Which of the many equal chains the operators are stored as: compact, canonical or spectral. Default: that of the "
+        + "operators of INPUT; compact for matrices that were dense.", valueName: "g"))
+  var gauge: Gauge?
+
+  @Flag(help: "Pack OUT, losslessly, as 'mpo convert --pack' does; without this it is packed if INPUT is.")
   var pack = false
 
   @OptionGroup(title: "Matrices") var selection: SelectionOptions
@@ -92,7 +100,7 @@ struct Squeeze: ParsableCommand {
   @Option(help: ArgumentHelp("The journal, instead of OUT.squeeze.jsonl.", valueName: "file"))
   var journal: String?
 
-  @Flag(help: "Go on with the squeeze that the journal holds; begin where there is none.")
+  @Flag(help: "Continue the squeeze in the journal; without a journal, begin one.")
   var resume = false
 
   @Flag(help: "Print a JSON object instead of a table.")
@@ -132,6 +140,7 @@ struct Squeeze: ParsableCommand {
     options.ties = tie
     options.minimumBonds = minBond
     options.coreDType = dtype?.dtype
+    options.gauge = gauge
     options.packs = pack
     return options
   }

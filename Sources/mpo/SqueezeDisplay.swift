@@ -27,7 +27,7 @@ struct SqueezeDisplay {
     case .stopped(let round, let path):
       StandardError.write(
         "mpo: the model of round \(round.round) (\(grouped(round.parameters)) parameters, score \(round.score)) is kept in "
-          + "\(escaped(path, limit: 4096)); the same command with --resume goes on from there\n")
+          + "\(escaped(path, limit: 4096)); the same command with --resume continues from there\n")
     }
   }
 
@@ -79,14 +79,14 @@ struct SqueezeDisplay {
     var text = """
       \(table.text)
       \(escaped(path, limit: 4096))
-        model       that of round \(accepted.round), \(result.reason)
+        model       of round \(accepted.round); \(result.reason)
         parameters  \(grouped(baseline.parameters)) -> \(grouped(accepted.parameters)) (ratio \(fixed(accepted.ratio, 4)))
         score       \(score(baseline.score)) -> \(score(accepted.score))
 
       """
     if accepted.round == 0 {
       text +=
-        "  note        no round was accepted: this is the model that was given; allow a larger drop, or try a "
+        "  note        no round was accepted, so the output is the input; allow a larger drop, or try a "
         + "smaller --step or --finetune\n"
     }
     return text

@@ -7,7 +7,7 @@ import MPOCheckpoints
 struct Verify: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Check an MPO checkpoint: structure, checksums, and the true error of every tensor.",
-    discussion: "Exits with 3 and a line for each finding when something does not hold.")
+    discussion: "Prints a line for each problem and exits with 3 when a check fails.")
 
   @Argument(help: "The MPO checkpoint.")
   var checkpoint: String
@@ -43,15 +43,18 @@ struct Verify: ParsableCommand {
     }
     if !report.problems.isEmpty {
       throw Failure.checkFailed(
-        "\(escaped(checkpoint, limit: 4096)): \(report.problems.count) of the checks did not hold")
+        "\(escaped(checkpoint, limit: 4096)): \(report.problems.count == 1 ? "1 check" : "\(report.problems.count) checks") failed"
+      )
     }
   }
 
   private func text(of report: Verifier.Report) -> String {
     guard report.problems.isEmpty else { return report.problems.map { $0 + "\n" }.joined() }
-    var text = "\(escaped(checkpoint, limit: 4096)): \(report.fileCount) files and \(report.tensorCount) tensors hold\n"
+    var text =
+      "\(escaped(checkpoint, limit: 4096)) verified: \(report.fileCount) files, \(report.tensorCount) tensors\n"
     if let worst = report.relativeErrors.max(by: { $0.error < $1.error }) {
-      text += "largest relative error \(small(worst.error)), of '\(escaped(worst.tensor))'; all are as recorded\n"
+      text +=
+        "largest relative error \(small(worst.error)), of '\(escaped(worst.tensor))'; all errors match the manifest\n"
     }
     return text
   }

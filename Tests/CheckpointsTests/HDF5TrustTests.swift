@@ -79,7 +79,7 @@ import Testing
     for (offset, value) in [(8, 9), (13, 77), (14, 77), (16, 0)] as [(Int, UInt8)] {
       var file = whole
       file[offset] = value
-      #expect(try failure(of: file)?.contains("is no valid HDF5 file") == true, "byte \(offset)")
+      #expect(try failure(of: file)?.contains("is not a valid HDF5 file") == true, "byte \(offset)")
     }
   }
 

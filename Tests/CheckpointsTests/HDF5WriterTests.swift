@@ -169,11 +169,11 @@ import Testing
     let reason = message {
       try HDF5Writer(skeleton: folder.path + "/s.h5", output: folder.path + "/o.h5", tensors: Array(others))
     }
-    #expect(reason?.contains("skeleton is of another model") == true)
+    #expect(reason?.contains("belongs to another model") == true)
     #expect(
       message {
         try HDF5Writer(skeleton: folder.path + "/s.h5", output: folder.path + "/o.keras", asKerasArchive: true)
-      }?.contains("no Keras archive") == true)
+      }?.contains("not a Keras archive") == true)
   }
 
   @Test func `an atomic output can be written although it is locked`() throws {

@@ -190,7 +190,7 @@ import Testing
     ("a.gguf", Array("GGUF....".utf8), "is a GGUF file"),
     ("a.npy", [0x93] + Array("NUMPY".utf8), "is a NumPy array"),
     ("a.safetensors", Array("version https://git-lfs.github.com/spec/v1\noid".utf8), "run 'git lfs pull'"),
-    ("a.zip", Array("PK\u{3}\u{4}".utf8) + [UInt8](repeating: 0, count: 40), "is a zip archive but no Keras model"),
+    ("a.zip", Array("PK\u{3}\u{4}".utf8) + [UInt8](repeating: 0, count: 40), "is a zip archive but not a Keras model"),
     (
       "a.pt",
       Array("PK\u{3}\u{4}".utf8) + [UInt8](repeating: 0, count: 22) + [16, 0, 0, 0]

@@ -99,10 +99,10 @@ import Testing
     let third = try convert("third", part: 2, of: 3)
     let other = try convert("other", part: 2, of: 2, asked: 0.7)
     let whole = try convert("whole")
-    expectFailure(whole, "is no part", "--part") { _ = try merge([one, whole]) }
+    expectFailure(whole, "not a part", "--part") { _ = try merge([one, whole]) }
     expectFailure(one, "is one of 2 parts; not given: 2") { _ = try merge([one]) }
     expectFailure(one, "is part 1 of 2", "give each part once") { _ = try merge([one, two, one]) }
-    expectFailure(third, "another conversion", "number of parts") { _ = try merge([one, third]) }
+    expectFailure(third, "another conversion", "numbers of parts differ") { _ = try merge([one, third]) }
     expectFailure(other, "another conversion", "recipe") { _ = try merge([one, other]) }
     let shard = URL(filePath: two + "/tensors.safetensors")
     var bytes = try Data(contentsOf: shard)

@@ -98,7 +98,7 @@ import Testing
   @Test func `parts that do not make a whole are refused`() throws {
     let (a, b, c) = (try profile((1, 3)), try profile((2, 3)), try profile((3, 3)))
     expectFailure("a.json", "part 2 is not given") { _ = try StageFile.merge([("a.json", a), ("c.json", c)]) }
-    expectFailure("b.json", "part 1 of 3 again") {
+    expectFailure("b.json", "part 1 of 3, which was given already") {
       _ = try StageFile.merge([("a.json", a), ("b.json", a), ("c.json", c)])
     }
     expectFailure("d.json", "another division") {
@@ -108,10 +108,10 @@ import Testing
     expectFailure("o.json", "another model", "a.json") {
       _ = try StageFile.merge([("a.json", a), ("o.json", profile((2, 3), other))])
     }
-    expectFailure("a.json", "both profile") {
+    expectFailure("a.json", "as another part does") {
       _ = try StageFile.merge([("a.json", a), ("b.json", b), ("c.json", c)])
     }
-    expectFailure("again") { _ = try StageFile.merge([("a.json", profile()), ("b.json", profile())]) }
+    expectFailure("given already") { _ = try StageFile.merge([("a.json", profile()), ("b.json", profile())]) }
     var svd = ConversionRecipe()
     svd.structure = .svd
     expectFailure("b.json was made with 'structure' svd", "a.json with 'structure' auto") {

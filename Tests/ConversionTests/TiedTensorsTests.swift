@@ -10,7 +10,7 @@ import Testing
 
   init() throws { temporary = try TemporaryFolder() }
 
-  private func ties(_ tensors: [ModelTensor]) throws -> [String: String] {
+  private func ties(_ tensors: [ModelTensor]) throws -> [TensorName: String] {
     try TiedTensors.find(in: writeModel(tensors, to: temporary.path + "/model.safetensors")).mapValues(\.name)
   }
 

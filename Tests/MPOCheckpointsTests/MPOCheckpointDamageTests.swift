@@ -22,7 +22,7 @@ import Testing
     let source = try temporary.folder("source")
     try Data("{}".utf8).write(to: URL(filePath: source + "/config.json"))
     var contents = CheckpointContents.matrix(
-      .f32, .lowRank(rows: 3, columns: 3), bonds: [1], gauge: gauge, core: .f16, scalesCentralCore: quantizes)
+      .f32, .lowRank(rows: 3, columns: 3), bonds: [1], gauge: gauge, core: .f16, central: quantizes ? .int8 : nil)
     contents.append(TensorRecord(dense: TensorInfo(name: "b", dtype: .u8, shape: [60])))
     contents.append(TensorRecord(name: "v", dtype: .f32, shape: [3, 3], orientation: nil, storage: .tied(to: "w")))
     let writer = try MPOCheckpointWriter(

@@ -16,7 +16,7 @@ private struct CompactCheckpoint {
 
   init(in folder: String, packs: Bool = true, backwards: Bool = false, maximumShardBytes: Int = 5_000_000_000) throws {
     let split = MatrixSplit(rows: 64, columns: 96, shape: try #require(Self.shape))
-    var contents = CheckpointContents.matrix(.f32, split, bonds: [16, 6], core: .bf16, scalesCentralCore: true)
+    var contents = CheckpointContents.matrix(.f32, split, bonds: [16, 6], core: .bf16, central: .int8)
     contents.append(TensorRecord(dense: TensorInfo(name: "zeros", dtype: .f32, shape: [20, 30])))
     contents.append(TensorRecord(dense: TensorInfo(name: "noise", dtype: .u8, shape: [100])))
     contents.append(TensorRecord(dense: TensorInfo(name: "empty", dtype: .f32, shape: [0])))
@@ -175,7 +175,7 @@ private struct CompactCheckpoint {
   @Test func `a central core that can't be quantised is named`() throws {
     let shape = MPOShape.lowRank(rows: 2, columns: 2)
     let contents = CheckpointContents.matrix(
-      .f64, .lowRank(rows: 2, columns: 2), bonds: [1], core: .f64, scalesCentralCore: true)
+      .f64, .lowRank(rows: 2, columns: 2), bonds: [1], core: .f64, central: .int8)
     let writer = try MPOCheckpointWriter(folder: folder, contents: contents)
     let mpo = MPO<Double>(
       shape: shape,

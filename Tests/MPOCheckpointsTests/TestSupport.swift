@@ -33,11 +33,11 @@ extension CheckpointContents {
   /// Adds a matrix that is the whole of an operator of its own.
   mutating func appendMatrix(
     _ name: String, _ dtype: DType, shape: [Int]? = nil, orientation: TensorInfo.Orientation? = nil,
-    _ split: MatrixSplit, bonds: [Int], gauge: Gauge = .canonical, core: DType, scalesCentralCore: Bool = false,
+    _ split: MatrixSplit, bonds: [Int], gauge: Gauge = .canonical, core: DType, central: CentralEncoding? = nil,
     entropies: [Double]? = nil, _ change: (inout BlockMatrix) -> Void = { _ in }
   ) {
     let (chain, cores) = OperatorRecord.ordinary(
-      name: name, split, bonds: bonds, gauge: gauge, dtype: core, scalesCentralCore: scalesCentralCore,
+      name: name, split, bonds: bonds, gauge: gauge, dtype: core, central: central,
       entropies: entropies)
     var matrix = BlockMatrix(whole: chain)
     change(&matrix)
@@ -50,11 +50,11 @@ extension CheckpointContents {
   /// Contents of one matrix.
   static func matrix(
     _ dtype: DType, _ split: MatrixSplit, bonds: [Int], gauge: Gauge = .canonical, core: DType,
-    scalesCentralCore: Bool = false
+    central: CentralEncoding? = nil
   ) -> CheckpointContents {
     var contents = CheckpointContents()
     contents.appendMatrix(
-      "w", dtype, split, bonds: bonds, gauge: gauge, core: core, scalesCentralCore: scalesCentralCore)
+      "w", dtype, split, bonds: bonds, gauge: gauge, core: core, central: central)
     return contents
   }
 }

@@ -34,7 +34,7 @@ import Testing
 
     let verified = try Tool.run("verify", output, "--against", model)
     #expect(verified.status == 0 && verified.messages.isEmpty, "\(verified.output)")
-    #expect(verified.output.contains("hold"))
+    #expect(verified.output.contains("verified: "))
 
     let source = try openDenseCheckpoint(at: model)
     for name in ["restored", "restored.safetensors"] {
@@ -80,8 +80,8 @@ import Testing
     let result = try Tool.run("convert", bert, "-o", output, "--matrix-ratio", "0.5", "--include", "encoder.*.weight")
     #expect(result.status == 0, "\(result.messages)")
     let totals = try MPOCheckpoint(path: output).manifest.totals
-    #expect(totals.ratio > 0.6)
-    for part in [" of the checkpoint, 0.50", " of the matrices)"] { #expect(result.output.contains(part)) }
+    #expect(totals.ratio > 0.505)
+    for part in [" of the checkpoint, 0.49", " of the matrices)"] { #expect(result.output.contains(part)) }
     expectFailure(
       try Tool.run("convert", bert, "-o", output, "--force", "--matrix-ratio", "0.001"), "matrix ratio 0.001",
       "the matrices still have 0.0")
@@ -89,9 +89,9 @@ import Testing
 
   @Test func `a ratio out of reach names the largest tensors that stay dense, and why`() throws {
     expectFailure(
-      try Tool.run("convert", bert, "-o", output, "--ratio", "0.01", "--exclude", "embeddings.word*"),
+      try Tool.run("convert", bert, "-o", output, "--ratio", "0.01", "--exclude", "encoder.layer.*"),
       "can't be reached",
-      "dense stay 'embeddings.word_embeddings.weight' (", "numbers, excluded)")
+      "dense stay 'encoder.layer.0.intermediate.dense.weight' (32768 ", "numbers, excluded)")
   }
 
   @Test func `a conversion without statistics says what its errors are of`() throws {
@@ -233,7 +233,7 @@ import Testing
     try FileManager.default.createDirectory(atPath: output, withIntermediateDirectories: true)
     try temporary.write("mine".utf8, to: "out.mpo/letter.txt")
     expectFailure(
-      try Tool.run("convert", bert, "-o", output, "--ratio", "0.7", "--force"), output, "not replaced")
+      try Tool.run("convert", bert, "-o", output, "--ratio", "0.7", "--force"), output, "can't be replaced")
     #expect(try FileManager.default.contentsOfDirectory(atPath: output) == ["letter.txt"])
     #expect(try temporary.names == ["out.mpo"])
   }

@@ -94,7 +94,7 @@ import Testing
     for more in [[], ["--resume"], ["--force"], ["--journal", "other.jsonl"]] {
       let second = try place.start(arguments + more)
       #expect(second.wait() == 1)
-      #expect(second.errors.contains("another squeeze is at work"))
+      #expect(second.errors.contains("another squeeze is using it"))
     }
     try place.write("", to: "go")
     #expect(first.wait() == 0)

@@ -133,7 +133,7 @@ import Testing
         }
       }
       let expected = try #require(best)
-      #expect(round.accepted && round.bonds == [expected.name: expected.bonds])
+      #expect(round.accepted && round.bonds == [TensorName(expected.name): expected.bonds])
       let next = place.path + "/next-\(round.round).mpo"
       try FileManager.default.createDirectory(atPath: next, withIntermediateDirectories: true)
       try SqueezedCheckpoint(current, bonds: round.bonds).write(to: next, jobs: 1) {
@@ -252,7 +252,7 @@ import Testing
 
   @Test(arguments: [
     ("exit 3", "exited with status 3"), ("true", "no folder at that path"),
-    ("mkdir \"$MPO_OUTPUT\"", "no MPO checkpoint"),
+    ("mkdir \"$MPO_OUTPUT\"", "not an MPO checkpoint"),
     ("cp -r {} \"$MPO_OUTPUT\" && echo >> \"$MPO_OUTPUT\"/tensors.safetensors", "bytes"),
     ("cp -r {} \"$MPO_OUTPUT\" && echo >> \"$MPO_OUTPUT\"/manifest.json", "changed after it was written"),
     ("cp -r {} \"$MPO_OUTPUT\" && rm -r {}", "removed or changed what it was given"),
@@ -272,8 +272,8 @@ import Testing
 
   static let faults: [(command: String, reason: String)] = [
     ("echo worse >&2; exit 4", "exited with status 4"), ("kill -9 $$", "killed by signal 9"),
-    ("echo fine", "printed no number as its last line but 'fine'"), ("true", "printed nothing"),
-    ("echo nan", "no score"), ("echo inf", "no score"), ("echo 1 2", "no number"),
+    ("echo fine", "printed 'fine' as its last line, which is not a number"), ("true", "printed nothing"),
+    ("echo nan", "not a finite number"), ("echo inf", "not a finite number"), ("echo 1 2", "not a number"),
     ("sleep 60 & wait", "did not end within"), ("trap '' TERM; sleep 60 & wait", "did not end within"),
     ("rm -r {}; echo 1", "changed the checkpoint"), ("rm {}/tensors.safetensors; echo 1", "changed the checkpoint"),
     ("echo >> {}/manifest.json; echo 1", "changed the checkpoint"),
@@ -429,7 +429,7 @@ import Testing
       { $0.finetune = "true" }, { $0.limit = .worstScore(1) }, { $0.lowerIsBetter = true }, { $0.maximumRounds = 9 },
       { $0.step = .parameters(5) }, { $0.minimumStep = .parameters(5) }, { $0.criterion = .error },
       { $0.ties = ["*.query"] }, { $0.minimumBonds = [.init(glob: "*", bond: 2)] }, { $0.coreDType = .bf16 },
-      { $0.packs = true },
+      { $0.packs = true }, { $0.gauge = .canonical },
       { $0.evaluate = "echo 1" },
     ] {
       var other = squeeze
@@ -466,13 +466,13 @@ import Testing
     let place = try SqueezePlace()
     let journal = try SqueezeJournal(path: place.output + ".squeeze.jsonl")
     var error = #expect(throws: SqueezeLoopError.self) { try loop().run(place.model, to: place.output) }
-    #expect("\(try #require(error))".contains("another squeeze is at work on it"))
+    #expect("\(try #require(error))".contains("another squeeze is using it"))
     journal.remove()
     let folder = try SqueezeWorkFolder(beside: place.output)
     error = #expect(throws: SqueezeLoopError.self) {
       try loop().run(place.model, to: place.output, journal: place.path + "/j.jsonl")
     }
-    #expect("\(try #require(error))".contains("another squeeze is at work in it"))
+    #expect("\(try #require(error))".contains("another squeeze is using it"))
     folder.remove()
     #expect(try place.names == ["model.safetensors"])
   }

@@ -76,7 +76,9 @@ def flops_of_profile(record):
     left, right = outer_sizes(record)
     size = prod(record["padded_shape"])
     short, long = sorted(record["matrix_shape"])
-    grams = [(left, size), (right, size), (short, short * long)]
+    grams = {(left, size), (right, size)} if len(record["bonds"]) > 1 else {(short, short * long)}
+    if record.get("svd_relative_error") is not None:  # it also has the singular values of the matrix
+        grams.add((short, short * long))
     return sum(n * elements + 4 / 3 * n**3 for n, elements in grams if n > 1)
 
 
@@ -84,6 +86,9 @@ def flops_of_decomposition(record):
     """The same of truncating it to its bonds and measuring the error: eigenvectors of n × n count 4 n³."""
     sites = [i * j for i, j in zip(record["row_factors"], record["column_factors"])]
     centre, bonds = record["central"], record["bonds"]
+    if len(bonds) == 1:  # by the Gram matrix of the shorter side
+        short = min(sites)
+        return 4 * short**3 + prod(sites) * (short + 2 * bonds[0]) + flops_of_product(record)
     flops = 0
     for chain, kept in ((sites[:centre], bonds[:centre]), (sites[:centre:-1], bonds[centre:][::-1])):
         before = 1
@@ -100,11 +105,19 @@ def flops_of_decomposition(record):
 
 
 def flops_of_product(record):
-    """The same of contracting the cores, but for the little that the outer ones take."""
+    """The same of contracting the cores, but for the little that the outer ones take.
+
+    In the compact gauge as many rows of the left side (columns of the right side) as its bond are the identity, and take
+    no products.
+    """
     left, right = outer_sizes(record)
     before, after = central_bonds(record)
     site = prod(record["padded_shape"]) // (left * right)
-    return 2 * site * min(before * right * (after + left), left * after * (before + right))
+    compact = record.get("gauge") == "compact"
+    left_rows, right_columns = left - compact * before, right - compact * after
+    return 2 * site * min(
+        before * after * right_columns + left_rows * before * right,
+        left_rows * before * after + left * after * right_columns)
 
 
 def central_bonds(record):
@@ -164,8 +177,13 @@ class Bench:
         return tuple(map(float, output.split()[-2:]))
 
     def matrices(self, output):
-        records = json.loads((output / "manifest.json").read_text())["tensors"]
-        return [record for record in records if record["kind"] == "mpo"]
+        """The operators of a conversion, each with the errors of its tensor."""
+        manifest = json.loads((output / "manifest.json").read_text())
+        errors = {}
+        for tensor in manifest["tensors"]:
+            for term in (term for block in tensor.get("blocks", []) for term in block):
+                errors[term["operator"]] = {key: tensor.get(key) for key in ("relative_error", "svd_relative_error")}
+        return [{**record, **errors[record["name"]]} for record in manifest["operators"]]
 
 
 @section

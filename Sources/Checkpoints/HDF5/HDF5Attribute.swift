@@ -74,7 +74,7 @@ enum HDF5Attribute {
         H5Aget_name_by_idx(object, ".", index, H5_ITER_INC, position, &name, name.count, mpo_h5p_default()),
         orThrow: failed)
       guard let text = String(validating: name.prefix(length).map { UInt8(bitPattern: $0) }, as: UTF8.self) else {
-        throw failed("the name of one is no UTF-8 text")
+        throw failed("the name of one is not UTF-8 text")
       }
       names.append(text)
     }

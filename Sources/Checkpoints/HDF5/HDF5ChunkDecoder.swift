@@ -65,7 +65,7 @@ struct HDF5ChunkDecoder: ~Copyable {
         current = data
       case .shuffle:
         guard current.count <= room else {
-          throw failure("a chunk has \(current.count) bytes where \(chunkByteCount) belong: it is damaged")
+          throw failure("a chunk has \(current.count) bytes instead of \(chunkByteCount): it is damaged")
         }
         let result = output(current.count)
         unshuffle(current, elementSize: filters[index].parameters.first.map { Int($0) } ?? elementSize, to: result)
@@ -82,7 +82,7 @@ struct HDF5ChunkDecoder: ~Copyable {
       }
     }
     guard current.count == chunkByteCount else {
-      throw failure("a chunk has \(current.count) bytes where \(chunkByteCount) belong: it is damaged")
+      throw failure("a chunk has \(current.count) bytes instead of \(chunkByteCount): it is damaged")
     }
     return current
   }

@@ -18,7 +18,9 @@ struct HDF5ChunkGrid: Sendable {
     var sizes = [hsize_t](repeating: 0, count: max(shape.count, 1))
     let rank = H5Pget_chunk(creation, CInt(sizes.count), &sizes)
     try checkHDF5(rank, orThrow: failure)
-    guard Int(rank) == shape.count, !shape.isEmpty else { throw failure("its chunks have another number of axes") }
+    guard Int(rank) == shape.count, !shape.isEmpty else {
+      throw failure("its chunks do not have as many axes as its shape")
+    }
     chunk = try sizes.map {
       guard let size = Int(exactly: $0), size > 0 else { throw failure("its chunks have no elements") }
       return size

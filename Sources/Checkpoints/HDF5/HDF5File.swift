@@ -45,7 +45,7 @@ final class HDF5File: @unchecked Sendable {
   private static func open(_ name: String, path: String) throws -> hid_t {
     try HDF5Library.withLock {
       func malformed(_ reason: String) -> CheckpointError {
-        .malformed(file: path, tensor: nil, reason: "is no valid HDF5 file: \(reason)")
+        .malformed(file: path, tensor: nil, reason: "is not a valid HDF5 file: \(reason)")
       }
       let access = try HDF5Identifier(H5Pcreate(mpo_h5p_file_access()), orThrow: malformed)
       try checkHDF5(H5Pset_file_locking(access.id, false, true), orThrow: malformed)
@@ -126,7 +126,7 @@ struct HDF5Link {
     }
     if found.hasInvalidName {
       _ = HDF5Library.takeReason()
-      throw malformed("it has a link whose name is no UTF-8 text")
+      throw malformed("it has a link whose name is not UTF-8 text")
     }
     try checkHDF5(status, orThrow: malformed)
     return found.links

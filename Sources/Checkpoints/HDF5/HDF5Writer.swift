@@ -47,13 +47,14 @@ public final class HDF5Writer: DenseCheckpointWriter {
       if let other = expected.symmetricDifference(found).map(\.name).min() {
         throw CheckpointError.malformed(
           file: skeleton.path, tensor: other,
-          reason: "this skeleton is of another model: it has another such tensor or none")
+          reason: "the skeleton has no such tensor of this dtype and shape: it belongs to another model")
       }
     }
     path = output
     if asKerasArchive, !skeleton.isFromArchive {
       throw CheckpointError.unsupported(
-        file: skeleton.path, tensor: nil, reason: "is no Keras archive, so none can be made of it; write an .h5 file")
+        file: skeleton.path, tensor: nil,
+        reason: "is not a Keras archive, so no archive can be made from it; write an .h5 file")
     }
     archived = asKerasArchive ? try ArchivedWeights(for: output, like: skeleton.path) : nil
     file = try archived?.createWeights(like: skeleton) ?? HDF5OutputFile(path: output, like: skeleton)

@@ -116,7 +116,8 @@ enum KerasArchive {
       var code: CInt = 0
       guard let handle = zip_fdopen(copy, ZIP_CHECKCONS, &code) else {
         Posix.close(copy)
-        throw CheckpointError.malformed(file: path, tensor: nil, reason: "is no valid zip archive: \(text(of: code))")
+        throw CheckpointError.malformed(
+          file: path, tensor: nil, reason: "is not a valid zip archive: \(text(of: code))")
       }
       self.handle = handle
     }

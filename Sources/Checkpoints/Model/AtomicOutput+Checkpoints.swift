@@ -11,7 +11,7 @@ extension AtomicOutput {
       guard !isModel, !names.contains("manifest.json") || !isMPOManifest(at: path + "/manifest.json") else {
         return nil
       }
-      return "it is a folder with other things in it, neither an MPO checkpoint nor a model folder"
+      return "it is a folder, but neither an MPO checkpoint nor a model folder"
     }
   }
 }

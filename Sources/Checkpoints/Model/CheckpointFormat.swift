@@ -14,7 +14,8 @@ extension CheckpointFormat: Codable {
     self.init(rawValue: try decoder.singleValueContainer().decode(String.self))
     guard checkpointReaders.contains(where: { $0.format == self }) else {
       throw DecodingError.dataCorrupted(
-        .init(codingPath: decoder.codingPath, debugDescription: "'\(escaped(rawValue))' is no format of checkpoints"))
+        .init(
+          codingPath: decoder.codingPath, debugDescription: "'\(escaped(rawValue))' is not a known checkpoint format"))
     }
   }
 

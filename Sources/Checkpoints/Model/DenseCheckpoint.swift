@@ -74,7 +74,8 @@ extension CheckpointError {
 
   /// The error for a tensor that the checkpoint does not have in that shape and type.
   static func noSuchTensor(_ tensor: TensorInfo, in path: String) -> CheckpointError {
-    .malformed(file: path, tensor: tensor.name, reason: "there is no such tensor of \(tensor.dtype.rawValue) here")
+    .malformed(
+      file: path, tensor: tensor.name, reason: "this checkpoint has no such tensor of \(tensor.dtype.rawValue)")
   }
 }
 

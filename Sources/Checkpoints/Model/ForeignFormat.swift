@@ -39,7 +39,7 @@ enum ForeignFormat {
     switch self {
     case .empty: "the file is empty"
     case .pickle: "is a pickle as torch.save writes it; \(Self.pickleRemedy)"
-    case .zip: "is a zip archive but no Keras model"
+    case .zip: "is a zip archive but not a Keras model"
     case .json: "is a JSON file; pass a .safetensors or .h5 file, a *.safetensors.index.json or a folder"
     case .gguf: "is a GGUF file, which holds quantised weights; pass the original safetensors"
     case .numpy: "is a NumPy array; save it with safetensors.numpy.save_file first"

@@ -24,7 +24,7 @@ struct ModelFolder {
     func refused(_ reason: String) -> CheckpointError {
       .unsupported(file: source, tensor: nil, reason: "the file '\(escaped(name))' \(reason)")
     }
-    guard !name.isEmpty, !name.utf8.contains(0) else { throw refused("is no file name") }
+    guard !name.isEmpty, !name.utf8.contains(0) else { throw refused("is not a file name") }
     guard name.utf8.first != UInt8(ascii: "/") else { throw refused("is an absolute path, which leaves the folder") }
     guard !pathComponents(of: name).contains("..") else {
       throw refused("leaves the folder")

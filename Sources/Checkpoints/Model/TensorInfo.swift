@@ -53,7 +53,8 @@ public struct TensorInfo: Sendable, Hashable {
       throw failure("the size of its \(dtype.rawValue) elements of shape \(shape) overflows")
     }
     guard bits.isMultiple(of: 8) else {
-      throw failure("its \(dtype.rawValue) elements of shape \(shape) take \(bits) bits, which are no whole bytes")
+      throw failure(
+        "its \(dtype.rawValue) elements of shape \(shape) take \(bits) bits, which is not a whole number of bytes")
     }
     return bits / 8
   }

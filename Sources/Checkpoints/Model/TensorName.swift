@@ -2,10 +2,11 @@
 ///
 /// Swift strings are equal when they are canonically equivalent, so `"é"` may equal a string of other bytes. In a file
 /// these are two names. Use this type wherever names of tensors or files are compared.
-public struct TensorName: Sendable, Hashable, Comparable, CustomStringConvertible {
+public struct TensorName: Sendable, Hashable, Comparable, CustomStringConvertible, ExpressibleByStringLiteral {
   public let text: String
 
   public init(_ text: String) { self.text = text }
+  public init(stringLiteral text: String) { self.text = text }
 
   public var description: String { text }
 

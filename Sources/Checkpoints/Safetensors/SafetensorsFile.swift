@@ -87,7 +87,7 @@ public struct SafetensorsFile: DenseCheckpoint {
     guard Int(length) <= file.byteCount - 8 else {
       throw malformed(
         "the header of \(length) bytes reaches beyond the file of \(file.byteCount) bytes; it is cut short, "
-          + "or no safetensors file")
+          + "or not a safetensors file")
     }
     return 8 + Int(length)
   }

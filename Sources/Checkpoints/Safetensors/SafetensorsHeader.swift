@@ -94,9 +94,9 @@ struct SafetensorsHeader {
       try reader.readArray { reader, index in
         guard index < maximumCount else { throw malformed("its \(field) has more than \(maximumCount) entries") }
         guard try reader.nextKind() == .number, let value = try? reader.readInteger() else {
-          throw malformed("its \(field) holds something that is no 64-bit integer")
+          throw malformed("its \(field) has an entry that is not a 64-bit integer")
         }
-        guard value >= 0 else { throw malformed("its \(field) holds the negative number \(value)") }
+        guard value >= 0 else { throw malformed("its \(field) has the negative number \(value)") }
         values.append(Int(value))
       }
       return values

@@ -127,7 +127,7 @@ public struct ShardedSafetensors: DenseCheckpoint {
     } catch let error as JSONError {
       throw malformed(nil, "the index is not valid: \(error)")
     }
-    guard let weightMap else { throw malformed(nil, "it has no weight_map, so it is no index of a sharded model") }
+    guard let weightMap else { throw malformed(nil, "it has no weight_map, which every index of a sharded model has") }
     return weightMap
   }
 }

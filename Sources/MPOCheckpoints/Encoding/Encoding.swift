@@ -1,5 +1,6 @@
 import Checkpoints
 import LinearAlgebra
+import Recipes
 
 /// How the elements of an array, a core or a dense tensor, are kept: the one place that knows which entries an array has in
 /// the shards, how its elements become their bytes, and how they are read again (FORMAT.md, "Encodings").
@@ -37,6 +38,33 @@ public struct Encoding: Sendable, Hashable {
   /// Bytes with scales, for a whole array of this shape.
   public static func scaled(shape: [Int]) -> Encoding {
     Encoding(.scaled(scaleShape: ScaledValues.scaleShape(of: shape)))
+  }
+
+  /// What a new operator's core is stored in.
+  ///
+  /// - Parameters:
+  ///   - pivots: of an auxiliary core in its gauge.
+  ///   - dtype: of plain values.
+  ///   - central: what the recipe says of central cores; nil for plain values.
+  init(role: CoreRecord.Role, shape: [Int], pivots: Pivots?, dtype: DType, central: CentralEncoding?) {
+    self = Encoding(.plain(dtype), pivots: pivots)
+    guard role == .central, let central else { return }
+    switch central {
+    case .int8: self = .scaled(shape: shape)
+    }
+  }
+
+  /// The same encoding of an array of another shape or with other pivots.
+  func adapted(to shape: [Int], pivots: Pivots?) -> Encoding {
+    var result = Encoding(values, pivots: pivots)
+    switch values {
+    case .plain: break
+    case .scaled:
+      // Scales are of the values that are stored, which pivots leave two axes of.
+      guard let values = result.valueShape(of: shape) else { return Encoding(.plain(.f32), pivots: pivots) }
+      result.values = Encoding.scaled(shape: values).values
+    }
+    return result
   }
 
   /// The dtype of the values as they are stored.
@@ -101,9 +129,11 @@ public struct Encoding: Sendable, Hashable {
     switch values {
     case .plain(let dtype):
       if isIndex {
-        guard [.u8, .u16, .u32, .i64].contains(dtype) else { return "\(dtype.rawValue) holds no permutation" }
+        guard [.u8, .u16, .u32, .i64].contains(dtype) else {
+          return "\(dtype.rawValue) can't be the dtype of a permutation"
+        }
       } else if role != nil, !dtype.isDecomposable {
-        return "\(dtype.rawValue) holds no core"
+        return "\(dtype.rawValue) can't be the dtype of a core"
       }
     case .scaled(let scaleShape):
       guard !isIndex else { return "a permutation has no scales" }

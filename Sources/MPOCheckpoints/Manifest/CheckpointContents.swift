@@ -7,37 +7,39 @@ public struct CheckpointContents: Sendable, Equatable {
   public private(set) var tensors: [TensorRecord]
   public private(set) var operators: [OperatorRecord]
   public private(set) var cores: [CoreRecord]
-  private var tensorPlaces: [String: Int] = [:]
-  private var operatorPlaces: [String: Int] = [:]
-  private var corePlaces: [String: Int] = [:]
+  private var tensorPlaces: [TensorName: Int] = [:]
+  private var operatorPlaces: [TensorName: Int] = [:]
+  private var corePlaces: [TensorName: Int] = [:]
 
   /// - Precondition: names are unique, when the contents are not from outside; `problem` tells.
   public init(tensors: [TensorRecord] = [], operators: [OperatorRecord] = [], cores: [CoreRecord] = []) {
     self.tensors = tensors
     self.operators = operators
     self.cores = cores
-    func places(_ names: [String]) -> [String: Int] {
-      Dictionary(names.enumerated().map { ($1, $0) }, uniquingKeysWith: { first, _ in first })
+    func places(_ names: [String]) -> [TensorName: Int] {
+      Dictionary(names.enumerated().map { (TensorName($1), $0) }, uniquingKeysWith: { first, _ in first })
     }
     tensorPlaces = places(tensors.map(\.name))
     operatorPlaces = places(operators.map(\.name))
     corePlaces = places(cores.map(\.name))
   }
 
-  public func tensor(named name: String) -> TensorRecord? { tensorPlaces[name].map { tensors[$0] } }
-  public func `operator`(named name: String) -> OperatorRecord? { operatorPlaces[name].map { operators[$0] } }
-  public func core(named name: String) -> CoreRecord? { corePlaces[name].map { cores[$0] } }
+  public func tensor(named name: String) -> TensorRecord? { tensorPlaces[TensorName(name)].map { tensors[$0] } }
+  public func `operator`(named name: String) -> OperatorRecord? {
+    operatorPlaces[TensorName(name)].map { operators[$0] }
+  }
+  public func core(named name: String) -> CoreRecord? { corePlaces[TensorName(name)].map { cores[$0] } }
 
   /// Adds a tensor, and the operators and cores it is made of; those that are there already are shared.
   public mutating func append(_ tensor: TensorRecord, operators: [OperatorRecord] = [], cores: [CoreRecord] = []) {
-    tensorPlaces[tensor.name] = tensors.count
+    tensorPlaces[TensorName(tensor.name)] = tensors.count
     tensors.append(tensor)
-    for record in operators where operatorPlaces[record.name] == nil {
-      operatorPlaces[record.name] = self.operators.count
+    for record in operators where operatorPlaces[TensorName(record.name)] == nil {
+      operatorPlaces[TensorName(record.name)] = self.operators.count
       self.operators.append(record)
     }
-    for core in cores where corePlaces[core.name] == nil {
-      corePlaces[core.name] = self.cores.count
+    for core in cores where corePlaces[TensorName(core.name)] == nil {
+      corePlaces[TensorName(core.name)] = self.cores.count
       self.cores.append(core)
     }
   }
@@ -57,24 +59,24 @@ public struct CheckpointContents: Sendable, Equatable {
 
   /// Replaces what is said of tensors and operators; what is stored of them stays.
   mutating func update(_ records: [TensorRecord], _ chains: [OperatorRecord]) {
-    for record in records { if let place = tensorPlaces[record.name] { tensors[place] = record } }
-    for record in chains { if let place = operatorPlaces[record.name] { operators[place] = record } }
+    for record in records { if let place = tensorPlaces[TensorName(record.name)] { tensors[place] = record } }
+    for record in chains { if let place = operatorPlaces[TensorName(record.name)] { operators[place] = record } }
   }
 
   /// Fills in which entries are packed.
-  mutating func setPacked(_ packed: [String: PackedEntry]) {
+  mutating func setPacked(_ packed: [TensorName: PackedEntry]) {
     for index in tensors.indices {
-      tensors[index].packed = tensors[index].array?.entries.compactMap { packed[$0.name] } ?? []
+      tensors[index].packed = tensors[index].array?.entries.compactMap { packed[$0.key] } ?? []
     }
-    for index in cores.indices { cores[index].packed = cores[index].entries.compactMap { packed[$0.name] } }
+    for index in cores.indices { cores[index].packed = cores[index].entries.compactMap { packed[$0.key] } }
   }
 
   /// Everything that is stored: for each tensor in order its elements, or the cores that it is the first to need.
   public var arrays: [any StoredArray] {
-    var seen: Set<String> = []
+    var seen: Set<TensorName> = []
     return tensors.flatMap { tensor -> [any StoredArray] in
       if let array = tensor.array { return [array] }
-      return namedCores(of: tensor).filter { seen.insert($0.name).inserted }
+      return namedCores(of: tensor).filter { seen.insert(TensorName($0.name)).inserted }
     }
   }
 
@@ -113,16 +115,18 @@ public struct CheckpointContents: Sendable, Equatable {
   /// needs them.
   public func valueCount(of tensor: TensorRecord) -> Int {
     if let array = tensor.array { return array.valueCount }
-    var seen: Set<String> = []
-    return namedCores(of: tensor).filter { seen.insert($0.name).inserted }.reduce(0) { $0 + $1.valueCount }
+    var seen: Set<TensorName> = []
+    return namedCores(of: tensor).filter { seen.insert(TensorName($0.name)).inserted }.reduce(0) { $0 + $1.valueCount }
   }
 
   /// The names of the cores that more than one operator names.
-  public var sharedCores: Set<String> {
-    var seen: Set<String> = []
-    var shared: Set<String> = []
+  public var sharedCores: Set<TensorName> {
+    var seen: Set<TensorName> = []
+    var shared: Set<TensorName> = []
     for record in operators {
-      for core in record.namedCores where !seen.insert(core.name).inserted { shared.insert(core.name) }
+      for name in record.namedCores.map({ TensorName($0.name) }) where !seen.insert(name).inserted {
+        shared.insert(name)
+      }
     }
     return shared
   }
@@ -132,20 +136,20 @@ extension CheckpointContents {
   /// The first thing that does not fit together, and the tensor, operator or core it is about; nil when all does.
   var problem: (name: String, reason: String)? {
     func twice(_ names: [String]) -> String? {
-      var seen: Set<String> = []
-      return names.first { !seen.insert($0).inserted }
+      var seen: Set<TensorName> = []
+      return names.first { !seen.insert(TensorName($0)).inserted }
     }
     if let name = twice(tensors.map(\.name)) { return (name, "has two records in the manifest") }
     if let name = twice(operators.map(\.name)) { return (name, "is the name of two operators") }
     if let name = twice(cores.map(\.name)) { return (name, "is the name of two cores") }
     for tensor in tensors { if let reason = problem(of: tensor) { return (tensor.name, reason) } }
     for record in operators { if let reason = problem(of: record) { return (record.name, reason) } }
-    let used = Set(tensors.flatMap { $0.blocks?.operators ?? [] })
-    if let unused = operators.first(where: { !used.contains($0.name) }) {
+    let used = Set(tensors.flatMap { $0.blocks?.operators ?? [] }.map { TensorName($0) })
+    if let unused = operators.first(where: { !used.contains(TensorName($0.name)) }) {
       return (unused.name, "is an operator that no tensor names")
     }
-    let named = Set(operators.flatMap { $0.namedCores.map(\.name) })
-    if let unused = cores.first(where: { !named.contains($0.name) }) {
+    let named = Set(operators.flatMap { $0.namedCores.map { TensorName($0.name) } })
+    if let unused = cores.first(where: { !named.contains(TensorName($0.name)) }) {
       return (unused.name, "is a core that no operator names")
     }
     if let name = twice(arrays.flatMap { $0.entries.map(\.name) }) { return (name, "is the name of two entries") }
@@ -169,7 +173,7 @@ extension CheckpointContents {
         var size: (rows: Int, columns: Int)?
         for term in block {
           guard let record = self.operator(named: term.operator) else {
-            return "is made of the operator '\(escaped(term.operator))', which is not there"
+            return "is made of the operator '\(escaped(term.operator))', which is missing"
           }
           let (rows, columns) = (term.rows ?? 0..<record.rows, term.columns ?? 0..<record.columns)
           guard rows.upperBound <= record.rows, columns.upperBound <= record.columns else {
@@ -193,7 +197,7 @@ extension CheckpointContents {
   private func problem(of record: OperatorRecord) -> String? {
     for (index, named) in record.namedCores.enumerated() {
       guard let core = core(named: named.name) else {
-        return "names the core '\(escaped(named.name))', which is not there"
+        return "names the core '\(escaped(named.name))', which is missing"
       }
       guard core.role == named.role, core.shape == named.shape else {
         return "needs the core '\(escaped(named.name))' in the role \(named.role.rawValue) with the shape "

@@ -18,8 +18,8 @@ extension StoredArray {
 
   /// The same as the shards have them.
   public var storedEntries: [TensorInfo] {
-    let packed = Dictionary(packed.map { ($0.name, $0.stored) }, uniquingKeysWith: { first, _ in first })
-    return entries.map { packed[$0.name] ?? $0 }
+    let packed = Dictionary(packed.map { (TensorName($0.name), $0.stored) }, uniquingKeysWith: { first, _ in first })
+    return entries.map { packed[$0.key] ?? $0 }
   }
 
   /// The room it takes in the shards.
@@ -30,10 +30,10 @@ extension StoredArray {
 
   /// Why the packed entries can't be those of the array; nil when they can.
   var packedProblem: String? {
-    var rest = Dictionary(entries.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+    var rest = Dictionary(entries.map { ($0.key, $0) }, uniquingKeysWith: { first, _ in first })
     for entry in packed {
-      guard let expected = rest.removeValue(forKey: entry.name) else {
-        return "'\(escaped(entry.name))' is no entry of '\(escaped(name))', or packed twice"
+      guard let expected = rest.removeValue(forKey: TensorName(entry.name)) else {
+        return "'\(escaped(entry.name))' is not an entry of '\(escaped(name))', or is packed twice"
       }
       guard (expected.dtype, expected.shape) == (entry.dtype, entry.shape) else {
         return "'\(escaped(entry.name))' unpacks to \(entry.dtype.rawValue) \(entry.shape), not "
@@ -100,7 +100,7 @@ extension CoreRecord: Codable {
       }
     guard shape.count == axes, shape.allSatisfy({ $0 > 0 }), let count = shape.productOfSizes, count <= Int.max / 64,
       role != .basis || shape[0] == shape[1]
-    else { throw invalid(.shape, "\(shape) is no shape of a core with the role \(role.rawValue)") }
+    else { throw invalid(.shape, "\(shape) is not the shape of a core with the role \(role.rawValue)") }
     if let problem = encoding.problem(role: role, shape: shape) { throw invalid(.encoding, problem) }
     if let problem = packedProblem { throw invalid(.packed, problem) }
   }

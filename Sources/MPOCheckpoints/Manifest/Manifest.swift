@@ -126,8 +126,11 @@ public struct Manifest: Sendable, Equatable, Codable {
     private static func joined(_ errors: [(relative: Double?, norm: Double?)]) -> Double? {
       var squaredError = 0.0
       var squaredNorm = 0.0
+      // Squares are to neither vanish nor overflow.
+      let largest = errors.compactMap(\.norm).max() ?? 0
+      let scale = largest == 0 || (1e-100...1e100).contains(largest) ? 1 : largest
       for (error, norm) in errors {
-        guard let error, let norm else { return nil }
+        guard let error, let norm = norm.map({ $0 / scale }) else { return nil }
         squaredError += error * error * norm * norm
         squaredNorm += norm * norm
       }

@@ -1,4 +1,5 @@
 import Checkpoints
+import Recipes
 import TensorNetworks
 
 /// What the manifest says of one operator: a chain of cores that stands for a matrix `[I, J]`,
@@ -88,25 +89,17 @@ public struct OperatorRecord: Sendable, Equatable {
   public func changed(
     bonds: [Int], gauge: Gauge, cores present: [CoreRecord]
   ) -> (operator: OperatorRecord, cores: [CoreRecord]) {
-    let encodings = Dictionary(present.map { ($0.name, $0.encoding.values) }, uniquingKeysWith: { first, _ in first })
+    let encodings = Dictionary(
+      present.map { (TensorName($0.name), $0.encoding) }, uniquingKeysWith: { first, _ in first })
     let record = OperatorRecord(
       name: name, rows: rows, columns: columns, shape: shape, bonds: bonds, gauge: gauge, cores: cores,
       singularValues: gauge == .spectral ? singularValues ?? "\(name).singular_values" : nil, rowBasis: rowBasis,
       columnBasis: columnBasis, entropies: entropies)
     let changed = record.namedCores.enumerated().map { index, core in
-      var encoding: Encoding
-      switch encodings[core.name] ?? encodings[cores[0]] {
-      case .scaled?:
-        // Scales are for whole cores: a pivoted one has another shape of values.
-        encoding = .scaled(shape: core.shape)
-      case .plain(let dtype)?: encoding = .plain(dtype)
-      case nil: encoding = .plain(.f32)
-      }
-      if core.role == .auxiliary { encoding.pivots = record.pivotSide(ofCore: index) }
-      if case .scaled = encoding.values, let values = encoding.valueShape(of: core.shape) {
-        encoding.values = Encoding.scaled(shape: values).values
-      }
-      return CoreRecord(name: core.name, role: core.role, shape: core.shape, encoding: encoding)
+      let encoding = encodings[TensorName(core.name)] ?? encodings[TensorName(cores[0])] ?? .plain(.f32)
+      let pivots = core.role == .auxiliary ? record.pivotSide(ofCore: index) : nil
+      return CoreRecord(
+        name: core.name, role: core.role, shape: core.shape, encoding: encoding.adapted(to: core.shape, pivots: pivots))
     }
     return (record, changed)
   }
@@ -120,10 +113,10 @@ public struct OperatorRecord: Sendable, Equatable {
   /// The operator and cores of its own for a matrix.
   ///
   /// - Parameters:
-  ///   - values: what the numbers of the auxiliary cores, and of the singular values, become.
-  ///   - scalesCentralCore: whether the central core becomes bytes with scales.
+  ///   - dtype: of the cores, and of the singular values, that are stored as plain values.
+  ///   - central: how the central core is stored; nil for plain values.
   public static func ordinary(
-    name: String, _ split: MatrixSplit, bonds: [Int], gauge: Gauge, dtype: DType, scalesCentralCore: Bool = false,
+    name: String, _ split: MatrixSplit, bonds: [Int], gauge: Gauge, dtype: DType, central: CentralEncoding? = nil,
     entropies: [Double]? = nil
   ) -> (operator: OperatorRecord, cores: [CoreRecord]) {
     let record = OperatorRecord(
@@ -131,10 +124,8 @@ public struct OperatorRecord: Sendable, Equatable {
       cores: (0..<split.shape.siteCount).map { "\(name).cores.\($0)" },
       singularValues: gauge == .spectral ? "\(name).singular_values" : nil, entropies: entropies)
     let cores = record.namedCores.enumerated().map { index, core in
-      let encoding: Encoding =
-        core.role == .central && scalesCentralCore
-        ? .scaled(shape: core.shape)
-        : Encoding(.plain(dtype), pivots: core.role == .auxiliary ? record.pivotSide(ofCore: index) : nil)
+      let pivots = core.role == .auxiliary ? record.pivotSide(ofCore: index) : nil
+      let encoding = Encoding(role: core.role, shape: core.shape, pivots: pivots, dtype: dtype, central: central)
       return CoreRecord(name: core.name, role: core.role, shape: core.shape, encoding: encoding)
     }
     return (record, cores)
@@ -169,7 +160,7 @@ extension OperatorRecord: Codable {
     }
     let matrixShape = try container.decode([Int].self, forKey: .matrixShape)
     guard matrixShape.count == 2, matrixShape.allSatisfy({ $0 > 0 }) else {
-      throw invalid(.matrixShape, "\(matrixShape) is no shape of a matrix")
+      throw invalid(.matrixShape, "\(matrixShape) is not the shape of a matrix")
     }
     (rows, columns) = (matrixShape[0], matrixShape[1])
     let padded = try container.decode([Int].self, forKey: .paddedShape)

@@ -118,8 +118,8 @@ public struct BlockMatrix: Sendable, Equatable {
 
   /// The operators it names, each once, in order.
   public var operators: [String] {
-    var seen: Set<String> = []
-    return blocks.joined().map(\.operator).filter { seen.insert($0).inserted }
+    var seen: Set<TensorName> = []
+    return blocks.joined().map(\.operator).filter { seen.insert(TensorName($0)).inserted }
   }
 }
 
@@ -131,7 +131,7 @@ extension BlockMatrix.Term: Codable {
     func range(_ key: CodingKeys) throws -> Range<Int>? {
       guard let ends = try container.decodeIfPresent([Int].self, forKey: key) else { return nil }
       guard ends.count == 2, ends[0] >= 0, ends[0] < ends[1] else {
-        throw DecodingError.dataCorruptedError(forKey: key, in: container, debugDescription: "\(ends) is no range")
+        throw DecodingError.dataCorruptedError(forKey: key, in: container, debugDescription: "\(ends) is not a range")
       }
       return ends[0]..<ends[1]
     }
@@ -170,7 +170,7 @@ extension TensorRecord: Codable {
     orientation = try container.decodeIfPresent(TensorInfo.Orientation.self, forKey: .orientation)
     // So many elements that their bits can still be counted.
     guard let count = shape.productOfSizes, count <= Int.max / 64 else {
-      throw invalid(.shape, "\(shape) is no shape of a tensor")
+      throw invalid(.shape, "\(shape) is not the shape of a tensor")
     }
     switch try container.decode(Kind.self, forKey: .kind) {
     case .dense:

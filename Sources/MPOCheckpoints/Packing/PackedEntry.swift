@@ -49,7 +49,7 @@ public struct PackedEntry: Sendable, Equatable, Codable {
     dtype = try container.decode(DType.self, forKey: .dtype)
     shape = try container.decode([Int].self, forKey: .shape)
     guard let count = shape.productOfSizes, count <= Int.max / 64 else {
-      throw invalid(.shape, "\(shape) is no shape of a tensor")
+      throw invalid(.shape, "\(shape) is not the shape of a tensor")
     }
     blockBytes = try container.decode(Int.self, forKey: .blockBytes)
     guard blockBytes >= 8, blockBytes <= Self.maximumBlockBytes, blockBytes.isMultiple(of: 8) else {
@@ -61,7 +61,7 @@ public struct PackedEntry: Sendable, Equatable, Codable {
     }
     // Deflate makes 258 bytes of two bits at best.
     guard bytes - tableBytes >= unpackedBytes / 1032 else {
-      throw invalid(.bytes, "\(bytes) bytes can't hold the \(unpackedBytes) of \(dtype.rawValue) \(shape)")
+      throw invalid(.bytes, "\(bytes) packed bytes are too few for the \(unpackedBytes) of \(dtype.rawValue) \(shape)")
     }
   }
 

@@ -23,19 +23,19 @@ final class PackedShards: Sendable {
 
   private let folder: String
   private let spool: SpoolFile
-  private let numbers: [String: Int]
+  private let numbers: [TensorName: Int]
   private let places: Mutex<[Place]>
 
   /// - Parameter entries: all of them, in the order that decides over their order in the shards.
   init(folder: String, entries: [TensorInfo]) throws {
-    var numbers: [String: Int] = [:]
+    var numbers: [TensorName: Int] = [:]
     var places: [Place] = []
     var end = 0
     for entry in entries {
       func malformed(_ reason: String) -> CheckpointError {
         .malformed(file: folder, tensor: entry.name, reason: reason)
       }
-      guard numbers.updateValue(places.count, forKey: entry.name) == nil else {
+      guard numbers.updateValue(places.count, forKey: entry.key) == nil else {
         throw malformed("it is declared twice")
       }
       places.append(Place(entry: entry, offset: end))
@@ -52,7 +52,7 @@ final class PackedShards: Sendable {
   /// Packs and keeps the whole of one entry, or keeps it as it is where packing does not make it smaller.
   func write(_ bytes: UnsafeRawBufferPointer, to name: String) throws {
     func malformed(_ reason: String) -> CheckpointError { .malformed(file: folder, tensor: name, reason: reason) }
-    guard let number = numbers[name] else { throw malformed("it is written but was not declared") }
+    guard let number = numbers[TensorName(name)] else { throw malformed("it is written but was not declared") }
     let place = try places.withLock { places in
       guard case .missing = places[number].state else { throw malformed("it is written twice") }
       places[number].state = .writing
@@ -69,14 +69,14 @@ final class PackedShards: Sendable {
 
   /// Writes the shards.
   /// - Returns: their names, and the entries that are packed in them, by name.
-  func finish(maximumShardBytes: Int) throws -> (files: [String], packed: [String: PackedEntry]) {
+  func finish(maximumShardBytes: Int) throws -> (files: [String], packed: [TensorName: PackedEntry]) {
     let places = places.withLock { $0 }
-    var packed: [String: PackedEntry] = [:]
+    var packed: [TensorName: PackedEntry] = [:]
     let stored = try places.map { place in
       switch place.state {
       case .raw: return (entry: place.entry, offset: place.offset)
       case .packed(let entry):
-        packed[entry.name] = entry
+        packed[TensorName(entry.name)] = entry
         return (entry: entry.stored, offset: place.offset)
       case .missing where place.entry.byteCount == 0: return (entry: place.entry, offset: place.offset)
       case .missing, .writing:

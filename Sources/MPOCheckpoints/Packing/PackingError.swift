@@ -14,7 +14,7 @@ package enum PackingError: Error, Equatable, CustomStringConvertible {
   package var description: String {
     switch self {
     case .sizes(let found, let expected):
-      "is packed in \(expected) bytes, its table speaks of \(found): it is damaged; convert the model again"
+      "is packed in \(expected) bytes, its table adds up to \(found): it is damaged; convert the model again"
     case .planeSize(let block, let plane, let found, let limit):
       "has \(found) bytes for plane \(plane) of block \(block), which can have 1 to \(limit): it is damaged; "
         + "convert the model again"

@@ -36,10 +36,20 @@ public struct LayerProfile: Sendable, Hashable, Codable {
   /// `I · J`.
   public var denseParameterCount: Int { split.denseCount }
 
+  /// The matrix divided by its norm, where squares of its singular values would vanish or overflow: relative errors stay as
+  /// they are. A matrix in a metric stays as it is, as its absolute errors are compared with others'.
+  var scaled: LayerProfile {
+    guard norm > 0, !(1e-100...1e100).contains(norm), metricSingularValues == nil else { return self }
+    return LayerProfile(
+      name: name, split: split, norm: 1, spectra: spectra?.divided(by: norm),
+      singularValues: singularValues?.map { $0 / norm })
+  }
+
   /// The relative Frobenius error of the best factorisation with at most so many stored numbers: what plain SVD reaches
   /// at that size. 1 when not even rank 1 fits; nil when the singular values are not known.
   public func svdRelativeError(parameters: Int, gauge: Gauge = .compact) -> Double? {
-    guard let values = singularValues ?? lowRankSpectrum else { return nil }
+    let (norm, values) = (scaled.norm, scaled.singularValues ?? scaled.lowRankSpectrum)
+    guard let values else { return nil }
     guard norm > 0 else { return 0 }
     let rank = Int(self.rank(parameters: parameters, gauge: gauge))
     let tail = values.dropFirst(rank).reversed().reduce(0) { $0 + $1 * $1 }
@@ -48,7 +58,8 @@ public struct LayerProfile: Sendable, Hashable, Codable {
 
   /// The upper bound of the relative Frobenius error at `bonds`; nil when the spectra are not known.
   public func relativeErrorBound(bonds: [Int]) -> Double? {
-    spectra.map { norm > 0 ? $0.squaredErrorBound(bonds: bonds).squareRoot() / norm : 0 }
+    let (norm, spectra) = (scaled.norm, scaled.spectra)
+    return spectra.map { norm > 0 ? $0.squaredErrorBound(bonds: bonds).squareRoot() / norm : 0 }
   }
 
   enum CodingKeys: String, CodingKey {

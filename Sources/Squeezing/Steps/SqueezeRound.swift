@@ -94,9 +94,13 @@ public struct SqueezeRound: Sendable {
     }
     var squaredError = 0.0
     var squaredNorm = 0.0
-    for (layer, bonds) in zip(layers, bonds) {
-      squaredNorm += layer.profile.norm * layer.profile.norm
-      if let bonds { squaredError += layer.profile.spectra?.squaredErrorBound(bonds: bonds) ?? 0 }
+    let largest = layers.map(\.profile.norm).max() ?? 0
+    for (layer, bonds) in zip(layers, bonds) where layer.profile.norm > 0 {
+      // Squares of norms may vanish or overflow, those of their quotients do no harm.
+      let norm = layer.profile.norm / largest
+      squaredNorm += norm * norm
+      let error = norm * (bonds.flatMap { layer.profile.relativeErrorBound(bonds: $0) } ?? 0)
+      squaredError += error * error
     }
     return Plan(
       bonds: bonds, parameters: squeezing.parameters,

@@ -11,11 +11,13 @@ extension MPO where Scalar == Double {
   ///
   /// - Throws: `LinearAlgebraError`.
   public func spectra() throws -> SingularSpectra {
-    var chain = CoreChain(try canonicalized())
+    let (canonical, scale) = try canonicalized().withUnitCentre
+    var chain = CoreChain(canonical)
     let left = try chain.densities().map(singularValues)
     chain.mirror()
     let right = try chain.densities().map(singularValues)
-    return SingularSpectra(left + right.reversed())
+    let spectra = left + right.reversed()
+    return SingularSpectra(scale == 1 ? spectra : spectra.map { $0.map { $0 * scale } })
   }
 
   /// The operator truncated to `bonds` (each lowered to the present bond and to what the shape allows), in canonical
@@ -28,7 +30,8 @@ extension MPO where Scalar == Double {
   public func truncated(to bonds: [Int]) throws -> MPO {
     let bonds = shape.limitedBonds(zip(bonds, self.bonds).map { min($0, $1) })
     let centre = shape.centralIndex
-    var chain = CoreChain(try canonicalized())
+    let (canonical, scale) = try canonicalized().withUnitCentre
+    var chain = CoreChain(canonical)
     let (left, right) = (Array(bonds[..<centre]), Array(bonds[centre...].reversed()))
     let isLeftFirst = shape.isTruncatedLeftFirst(to: bonds)
     if !isLeftFirst { chain.mirror() }
@@ -36,7 +39,19 @@ extension MPO where Scalar == Double {
     chain.mirror()
     try chain.truncateLeft(to: isLeftFirst ? right : left)
     if isLeftFirst { chain.mirror() }
-    return MPO(shape: shape, cores: chain.cores)
+    var cores = chain.cores
+    if scale != 1 { cores[centre].elements = cores[centre].elements.map { $0 * scale } }
+    return MPO(shape: shape, cores: cores)
+  }
+
+  /// The chain with the elements of its central core divided by a power of two, so that they can be squared.
+  private var withUnitCentre: (mpo: MPO, scale: Double) {
+    guard let factor = cores[shape.centralIndex].elements.withUnsafeBufferPointer({ Double.unitScale(of: $0) }) else {
+      return (self, 1)
+    }
+    var cores = cores
+    cores[shape.centralIndex].elements = cores[shape.centralIndex].elements.map { $0 * factor }
+    return (MPO(shape: shape, cores: cores), 1 / factor)
   }
 }
 

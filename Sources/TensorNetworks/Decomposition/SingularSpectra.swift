@@ -11,6 +11,18 @@ public struct SingularSpectra: Sendable, Hashable, Codable {
     self.spectra = spectra
   }
 
+  /// `‖W‖_F`, from the values at the first bond; also where their squares vanish or overflow.
+  public var norm: Double {
+    let values = spectra[0]
+    guard let largest = values.first, largest > 0, !(1e-100...1e100).contains(largest) else {
+      return values.reduce(0) { $0 + $1 * $1 }.squareRoot()
+    }
+    return largest * values.reduce(0) { $0 + ($1 / largest) * ($1 / largest) }.squareRoot()
+  }
+
+  /// The values of the matrix divided by `norm`.
+  public func divided(by norm: Double) -> SingularSpectra { SingularSpectra(spectra.map { $0.map { $0 / norm } }) }
+
   /// `Σ_{discarded} λ²` when the bond with index `bond` (from 0) keeps `kept` values: the squared local truncation error
   /// ε².
   public func squaredTruncationError(at bond: Int, kept: Int) -> Double {
@@ -26,6 +38,9 @@ public struct SingularSpectra: Sendable, Hashable, Codable {
   /// `S_k = −Σ v ln v` with `v = λ²/Σλ²`, at each bond; 0 for a zero matrix.
   public var entanglementEntropies: [Double] {
     spectra.map { spectrum in
+      let largest = spectrum.first ?? 0
+      let isInRange = largest == 0 || (1e-100...1e100).contains(largest)
+      let spectrum = isInRange ? spectrum : spectrum.map { $0 / largest }
       let total = spectrum.reduce(0) { $0 + $1 * $1 }
       guard total > 0 else { return 0 }
       let entropy = spectrum.reduce(0) { sum, value in

@@ -52,11 +52,18 @@ public enum PreparedMetric: Sendable {
   public func relativeError<Scalar>(
     of mpo: MPO<Scalar>, to view: MatrixView<Scalar>, squaredNorm: Double? = nil
   ) -> Double {
-    let matrix = view.widened()
-    let total = squaredNorm ?? self.squaredNorm(of: matrix)
+    // Where squares would vanish or overflow, both matrices are divided by the norm.
+    let norm = view.norm
+    let isInRange = norm == 0 || (1e-100...1e100).contains(norm)
+    func scaled(_ matrix: Matrix<Double>) -> Matrix<Double> {
+      isInRange
+        ? matrix : Matrix(rows: matrix.rows, columns: matrix.columns, elements: matrix.elements.map { $0 / norm })
+    }
+    let matrix = scaled(view.widened())
+    let total = isInRange ? squaredNorm ?? self.squaredNorm(of: matrix) : self.squaredNorm(of: matrix)
     guard total > 0 else { return 0 }
     var difference = matrix
-    difference.subtract(mpo.matrix(rows: view.rows, columns: view.columns).converted(to: Double.self))
+    difference.subtract(scaled(mpo.matrix(rows: view.rows, columns: view.columns).converted(to: Double.self)))
     return (max(0, self.squaredNorm(of: difference)) / total).squareRoot()
   }
 }

@@ -6,7 +6,7 @@ import Squeezing
 struct BudgetOptions: ParsableArguments, RecipeOptions {
   @Option(
     help: ArgumentHelp(
-      "Parameters of the result over parameters of the input, of the whole checkpoint, at most.", valueName: "r"))
+      "The largest ratio of parameters, result over input, of the whole checkpoint.", valueName: "r"))
   var ratio: Double?
 
   @Option(
@@ -17,14 +17,14 @@ struct BudgetOptions: ParsableArguments, RecipeOptions {
 
   @Option(
     help: ArgumentHelp(
-      "Relative error of every decomposed matrix, at most: in the Frobenius norm, with --calibration in its metric.",
+      "The largest relative error of each decomposed matrix: in the Frobenius norm, with --calibration in its metric.",
       valueName: "e"))
   var maxError: Double?
 
-  @Option(help: ArgumentHelp("Bond dimensions, at most.", valueName: "d"))
+  @Option(help: ArgumentHelp("The largest bond dimension.", valueName: "d"))
   var bond: Int?
 
-  @Flag(help: "Keep every bond at its numerical rank; nothing but rounding is lost.")
+  @Flag(help: "Keep every bond at its numerical rank: only rounding is lost.")
   var lossless = false
 
   @Option(

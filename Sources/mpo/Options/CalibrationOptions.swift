@@ -6,7 +6,7 @@ import Recipes
 struct CalibrationOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "Measure errors by what the statistics in this file say of each layer's inputs and outputs.",
+      "Measure errors in the metric of these statistics of each layer's inputs and outputs.",
       valueName: "stats.safetensors"))
   var calibration: String?
 

@@ -18,7 +18,7 @@ struct OutputOptions: ParsableArguments {
     if let output = realPath(path) {
       for input in inputs.compactMap(realPath) where input == output || input.hasPrefix(output + "/") {
         throw ConversionError.badMember(
-          member: "-o", value: path, reason: "holds the input itself; choose another output")
+          member: "-o", value: path, reason: "contains the input; choose another output")
       }
     }
     return try AtomicOutput(at: path, kind: kind, replacing: force)

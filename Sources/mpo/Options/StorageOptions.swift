@@ -7,7 +7,7 @@ import TensorNetworks
 struct StorageOptions: ParsableArguments, RecipeOptions {
   @Option(
     help: ArgumentHelp(
-      "Which of the many equal chains is stored: compact (no redundant number), canonical (isometries around the "
+      "Which of the chains that stand for the same matrix is stored: compact (no redundant number), canonical (isometries around the "
         + "central core, for fine-tuning) or spectral (the same, with the singular values at the centre apart). "
         + "Default: compact.", valueName: "g"))
   var gauge: Gauge?
@@ -19,13 +19,13 @@ struct StorageOptions: ParsableArguments, RecipeOptions {
 
   @Option(
     help: ArgumentHelp(
-      "Store the central cores as bytes with scales, a quarter of f32; the other cores keep their type.",
-      valueName: "int8"))
+      "Store the central cores as \(CentralEncoding.summaries); the other cores keep their type.",
+      valueName: "encoding"))
   var central: CentralEncoding?
 
   @Flag(
     help:
-      "Pack what is stored: lossless, smaller than gzip and faster. Entries that packing does not shrink are stored unpacked."
+      "Pack what is stored, losslessly: smaller than gzip, and faster. Entries that packing does not shrink are stored unpacked."
   )
   var pack = false
 
@@ -58,4 +58,9 @@ enum CoreDType: String, ExpressibleByArgument, CaseIterable {
 }
 
 extension Gauge: ExpressibleByArgument {}
-extension CentralEncoding: ExpressibleByArgument {}
+extension CentralEncoding: ExpressibleByArgument {
+  /// All of them in a few words: `int8 (bytes with …)`.
+  fileprivate static var summaries: String {
+    allCases.map { "\($0.rawValue) (\($0.summary))" }.joined(separator: " or ")
+  }
+}

@@ -6,10 +6,10 @@ import Squeezing
 struct StructureOptions: ParsableArguments, RecipeOptions {
   @Option(
     help: ArgumentHelp(
-      "What a matrix may become: auto (whichever has less error for its parameters, chosen over the whole network: a "
-        + "chain, a factorisation of low rank or dense; with --calibration: low rank or dense), chain (of --sites) or "
-        + "svd (low rank, a chain of two). Default: auto; chain with --sites, --shape, --bond and --criterion error.",
-      valueName: "s"))
+      "What a matrix may become: auto (for each matrix a chain, low rank or dense, whatever has the least error for its "
+        + "numbers over the whole network; with --calibration low rank or dense), chain (of --sites) or svd (a "
+        + "factorisation of low rank, a chain of two). Default: auto; chain with --sites, --shape, --bond and "
+        + "--criterion error.", valueName: "s"))
   var structure: Structure?
 
   var given: [String] { structure.map { _ in ["structure"] } ?? [] }

@@ -256,7 +256,7 @@ class TensorRecord:
             encoding = Encoding.plain(dtype)
             if raw.get("encoding") is not None:
                 encoding = Encoding.parse(raw["encoding"], shape, "dense", name)
-                is_floating = dtype in FLOATING and (encoding.kind == "scaled" or encoding.dtype in FLOATING)
+                is_floating = dtype in FLOATING and (encoding.kind != "plain" or encoding.dtype in FLOATING)
                 if encoding != Encoding.plain(dtype) and not is_floating:
                     raise Contradiction(f"{name} is {dtype} with an encoding that only floating-point tensors can have")
             return replace(tensor, encoding=encoding, packed=_packed(raw, encoding.entries(name, shape)))
