@@ -81,7 +81,7 @@ public struct CalibrationStatistics: Sendable {
   /// A warning that counts the matrices of a network that the file does not speak of; nil when it speaks of all.
   /// - Throws: `ConversionError.stageFile` when it speaks of none: it is of another model.
   public func warning(for network: SourceNetwork) throws -> String? {
-    let names = network.matrices.map(\.tensor.key)
+    let names = network.matrices.map { TensorName($0.name) }
     let known = matrices
     let missing = names.filter { !known.contains($0) }
     guard missing.count < names.count else {

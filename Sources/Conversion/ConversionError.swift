@@ -4,11 +4,11 @@ import Recipes
 
 /// What can keep a stage of the conversion from being done as asked.
 public enum ConversionError: Error, Sendable, Equatable {
-  /// A glob of the command line matches no tensor that it could be for.
-  case globMatchesNothing(option: String, glob: String, path: String)
+  /// A glob of a member of the recipe, as `selection.include`, matches no tensor that it could be for.
+  case globMatchesNothing(member: String, glob: String, path: String)
   /// Factors given by hand do not fit the matrix.
   case shapeDoesNotFit(tensor: String, rows: Int, columns: Int, shape: String)
-  case badOption(option: String, value: String, reason: String)
+  case badMember(member: String, value: String, reason: String)
   /// No tensor is left to decompose.
   case nothingToDecompose(path: String)
   /// A profile, a plan and a model do not belong together.
@@ -28,19 +28,22 @@ public enum ConversionError: Error, Sendable, Equatable {
 }
 
 extension ConversionError: CustomStringConvertible {
-  public var description: String {
+  public var description: String { text { "'\($0)'" } }
+
+  /// What is wrong, with the names that the reader knows the members of a recipe by: `dtype` may be `--dtype` to him.
+  public func text(naming name: (String) -> String) -> String {
     switch self {
-    case .globMatchesNothing(let option, let glob, let path):
-      "\(escaped(path, limit: 4096)): \(option) '\(escaped(glob))' matches no matrix that can be decomposed; "
+    case .globMatchesNothing(let member, let glob, let path):
+      "\(escaped(path, limit: 4096)): \(name(member)) '\(escaped(glob))' matches no matrix that can be decomposed; "
         + "'mpo inspect' lists the names"
     case .shapeDoesNotFit(let tensor, let rows, let columns, let shape):
       "tensor '\(escaped(tensor))' is \(rows) × \(columns): the factors \(shape) do not multiply to that; row factors "
         + "must multiply to \(rows) and column factors to \(columns), or to at most 1/16 more (the rest is padding)"
-    case .badOption(let option, let value, let reason):
-      "\(option) '\(escaped(value))': \(reason)"
+    case .badMember(let member, let value, let reason):
+      "\(name(member)) '\(escaped(value))': \(reason)"
     case .nothingToDecompose(let path):
       "\(escaped(path, limit: 4096)): has no matrix to decompose (floating-point, both sides at least "
-        + "\(TensorSelection.minimumSide), not excluded); choose others with --include"
+        + "\(TensorSelection.minimumSide), not excluded); choose others with \(name("selection.include"))"
     case .mismatch(let path, let tensor, let reason):
       "\(escaped(path, limit: 4096)): tensor '\(escaped(tensor))': \(reason)"
     case .stageFile(let path, let reason): "\(escaped(path, limit: 4096)): \(reason)"
@@ -48,7 +51,7 @@ extension ConversionError: CustomStringConvertible {
       "the measured relative error is above \(maximum) for "
         + tensors.prefix(3).map { "'\(escaped($0.name))' (\($0.error))" }.joined(separator: ", ")
         + (tensors.count > 3 ? " and \(tensors.count - 3) more" : "")
-        + "; store the cores in a wider --dtype (and without --central int8), or ask for less"
+        + "; store the cores in a wider \(name("dtype")) (and without \(name("central")) int8), or ask for less"
     case .noKerasArchive(let path):
       "\(escaped(path, limit: 4096)): its source was not a Keras archive, so there is no model to put the weights into; "
         + "restore to an .h5 or a .safetensors file"

@@ -93,7 +93,9 @@ public struct ConversionPipeline: Sendable {
 
   /// Which bond goes where.
   public func plan(_ profile: NetworkProfile) throws -> SqueezePlan {
-    try recipe.plan(profile, path: source.path, sourceDType: sourceDType)
+    try recipe.plan(profile, path: source.path, sourceDType: sourceDType) {
+      recipe.selection.largestDenseTensors(of: source)
+    }
   }
 
   /// The dtype that all matrices of a network in half precision have; nil for other networks.
@@ -130,8 +132,11 @@ extension ConversionRecipe {
   /// - Parameters:
   ///   - path: of the profile or the checkpoint, for messages.
   ///   - sourceDType: the dtype of a network in half precision, whose cores get it where the recipe says nothing else.
+  ///   - largestDense: the largest tensors that are not to be decomposed, for the message of a ratio out of reach.
   /// - Throws: `ConversionError` for ties that match nothing and a budget that can't be reached.
-  public func plan(_ network: NetworkProfile, path: String, sourceDType: DType? = nil) throws -> SqueezePlan {
+  public func plan(
+    _ network: NetworkProfile, path: String, sourceDType: DType? = nil, largestDense: () -> String? = { nil }
+  ) throws -> SqueezePlan {
     guard let budget else { throw ConversionError.stageFile(path: path, reason: "its recipe has no budget") }
     do {
       // A profile that was made before the budget was known may have more: the plan must not depend on that.
@@ -145,7 +150,9 @@ extension ConversionRecipe {
         minimumBond: minimumBond, structure: structure, gauge: gauge,
         rounding: RoundingError(of: dtype ?? (budget == .lossless ? nil : sourceDType)))
     } catch let error as SqueezeError {
-      throw ConversionError.stageFile(path: path, reason: error.description)
+      var reason = error.description
+      if case .ratioOutOfReach = error, let tensors = largestDense() { reason += "; dense stay \(tensors)" }
+      throw ConversionError.stageFile(path: path, reason: reason)
     }
   }
 }

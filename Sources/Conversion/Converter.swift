@@ -62,8 +62,10 @@ public struct Converter: Sendable {
     let writer = try MPOCheckpointWriter(folder: folder, contents: contents, packs: packs)
     let skeleton = checkpoint.skeletonName
     if let skeleton { try checkpoint.writeSkeleton(to: folder + "/" + skeleton) }
-    let finished = ParallelResults<TensorRecord>(count: records.count)
+    let offsets = records.reduce(into: [0]) { $0.append($0[$0.count - 1] + ($1.blocks?.blocks.count ?? 0)) }
+    let errors = ParallelResults<OperatorErrors>(count: offsets[records.count])
     let fingerprints = ParallelResults<FileFingerprint>(count: checkpoint.files.count)
+    let orientation = ModelConfiguration(of: checkpoint).expertOrientation
     let counter = ProgressCounter(.convert, total: records.reduce(0) { $0 + $1.info.elementCount }, progress)
     BLASThreads.use(1)
 
@@ -73,12 +75,23 @@ public struct Converter: Sendable {
         fingerprints[index] = try FileFingerprint(ofFileAt: checkpoint.files[index])
       case .tensor(let index):
         let record = records[index]
-        finished[index] = try write(record, of: checkpoint, contents, with: writer)
+        if record.isDense { try checkpoint.withBytes(of: record.info) { try writer.write($0, of: record) } }
         counter.finished(record.name, elements: record.info.elementCount)
+      case .block(let index, let block):
+        let matrix = try PlannedMatrix(block, of: records[index], in: contents, orientation: orientation)
+        errors[offsets[index] + block] =
+          matrix.needsDoublePrecision
+          ? try decompose(matrix, as: Double.self, of: checkpoint, with: writer)
+          : try decompose(matrix, as: Float.self, of: checkpoint, with: writer)
+        counter.finished(matrix.chain.name, elements: matrix.chain.rows * matrix.chain.columns)
       }
     }
 
-    let results = zip(records, records.indices).map { finished[$1] ?? $0 }
+    let results = records.indices.map { index in
+      var result = records[index]
+      OperatorErrors.join((offsets[index]..<offsets[index + 1]).compactMap { errors[$0] }, into: &result.blocks)
+      return result
+    }
     if let maximumError {
       let above = results.compactMap { record in
         record.blocks.flatMap { $0.metricRelativeError ?? $0.relativeError }.map { (record.name, $0) }
@@ -113,19 +126,25 @@ public struct Converter: Sendable {
   }
 
   private enum WorkItem: Sendable {
+    /// What is no operator.
     case tensor(Int)
+    case block(Int, Int)
     case fingerprint(Int)
   }
 
-  /// The source's files, then the tensors, largest first.
+  /// The source's files, then the tensors and the blocks of tensors, largest first.
   private func work(on records: [TensorRecord], files: Int) -> [WorkItem] {
-    let tensors = records.indices.sorted {
-      (records[$1].info.byteCount, $0) < (records[$0].info.byteCount, $1)
+    let items = records.enumerated().flatMap { index, record -> [(byteCount: Int, item: WorkItem)] in
+      guard let count = record.blocks?.blocks.count else { return [(record.info.byteCount, .tensor(index))] }
+      return (0..<count).map { (record.info.byteCount / count, .block(index, $0)) }
     }
-    return (0..<files).map { .fingerprint($0) } + tensors.map { .tensor($0) }
+    let largestFirst = items.enumerated().sorted {
+      ($1.element.byteCount, $0.offset) < ($0.element.byteCount, $1.offset)
+    }
+    return (0..<files).map { .fingerprint($0) } + largestFirst.map(\.element.item)
   }
 
-  /// What will be stored: for every tensor of the source its record, with the operator and cores that the plan gives it.
+  /// What will be stored: for every tensor of the source its record, with the operators and cores that the plan gives it.
   private func contents(
     of checkpoint: any DenseCheckpoint, plan: SqueezePlan, ties: [TensorName: TensorInfo]
   ) throws -> CheckpointContents {
@@ -133,19 +152,33 @@ public struct Converter: Sendable {
     var contents = CheckpointContents()
     for tensor in checkpoint.tensors {
       let layer = layers.removeValue(forKey: tensor.key)
+      let experts = layer == nil ? takeExperts(of: tensor, from: &layers, in: checkpoint) : []
       var record = TensorRecord(dense: tensor)
       if let target = ties[tensor.key] {
         record.storage = .tied(to: target.name)
-      } else if let layer, let bonds = layer.bonds {
-        try check(layer, bonds, fits: tensor, in: checkpoint)
-        let (chain, cores) = OperatorRecord.ordinary(
-          name: tensor.name, layer.split, bonds: layer.shape.limitedBonds(bonds), gauge: layer.gauge,
-          dtype: coreDType ?? defaultCoreDType(for: tensor.dtype), central: recipe.central,
-          entropies: layer.entropies)
+      } else if let layer, layer.bonds != nil {
+        let (chain, cores) = try planned(
+          layer, in: tensor, WeightMatrix.sides(of: tensor, convolutions: true), checkpoint)
         var blocks = BlockMatrix(whole: chain)
         (blocks.svdRelativeError, blocks.norm) = (layer.svdRelativeError, layer.norm)
         record.storage = .blocks(blocks)
         contents.append(record, operators: [chain], cores: cores)
+        continue
+      } else if experts.contains(where: { $0.bonds != nil }) {
+        guard experts.count == tensor.shape[0] else {
+          throw ConversionError.mismatch(
+            path: checkpoint.path, tensor: tensor.name,
+            reason: "is a stack of \(tensor.shape[0]) matrices, the plan has \(experts.count) of them; plan this model")
+        }
+        let sides = WeightMatrix.stackedSides(of: tensor)
+        let chains = try experts.map { try planned($0, in: tensor, sides, checkpoint) }
+        var blocks = BlockMatrix(
+          rows: tensor.shape[0] * tensor.shape[1], columns: tensor.shape[2],
+          blocks: chains.map { [BlockMatrix.Term($0.operator.name)] })
+        (blocks.svdRelativeError, blocks.norm) = joined(
+          experts.map { ($0.bonds == nil ? 0 : $0.svdRelativeError, $0.norm * $0.norm) })
+        record.storage = .blocks(blocks)
+        contents.append(record, operators: chains.map(\.operator), cores: chains.flatMap(\.cores))
         continue
       }
       contents.append(record)
@@ -157,16 +190,37 @@ public struct Converter: Sendable {
     return contents
   }
 
-  private func check(
-    _ layer: SqueezePlan.Layer, _ bonds: [Int], fits tensor: TensorInfo, in checkpoint: any DenseCheckpoint
-  ) throws {
-    func mismatch(_ reason: String) -> ConversionError {
-      .mismatch(path: checkpoint.path, tensor: tensor.name, reason: reason)
+  /// The layers that the plan has for the matrices that are stacked in a tensor.
+  private func takeExperts(
+    of tensor: TensorInfo, from layers: inout [TensorName: SqueezePlan.Layer], in checkpoint: any DenseCheckpoint
+  ) -> [SqueezePlan.Layer] {
+    guard tensor.shape.count == 3, layers[TensorName(WeightMatrix.name(ofExpert: 0, in: tensor))] != nil,
+      !WeightMatrix.isAmbiguous(tensor, in: checkpoint)
+    else { return [] }
+    return (0..<tensor.shape[0]).compactMap {
+      layers.removeValue(forKey: TensorName(WeightMatrix.name(ofExpert: $0, in: tensor)))
     }
-    guard let sides = WeightMatrix.sides(of: tensor, convolutions: true), sides == (layer.rows, layer.columns) else {
+  }
+
+  /// The operator that a layer becomes. An expert that stays dense in a tensor whose others do not becomes the operator
+  /// that has its very elements: a factorisation at full rank, one factor of which is the identity and not stored.
+  /// - Parameter sides: of the matrix, as the tensor has them.
+  private func planned(
+    _ layer: SqueezePlan.Layer, in tensor: TensorInfo, _ sides: (rows: Int, columns: Int)?,
+    _ checkpoint: any DenseCheckpoint
+  ) throws -> (operator: OperatorRecord, cores: [CoreRecord]) {
+    func mismatch(_ reason: String) -> ConversionError {
+      .mismatch(path: checkpoint.path, tensor: layer.name, reason: reason)
+    }
+    guard let sides, sides == (layer.rows, layer.columns) else {
       throw mismatch(
         "is \(tensor.dtype.rawValue) \(tensor.shape), the plan is for \(layer.rows) × \(layer.columns); "
           + "profile and plan this model")
+    }
+    guard let bonds = layer.bonds else {
+      let split = MatrixSplit.lowRank(rows: layer.rows, columns: layer.columns)
+      return OperatorRecord.ordinary(
+        name: layer.name, split, bonds: split.shape.fullBonds, gauge: .compact, dtype: tensor.dtype)
     }
     guard TensorSelection.fits(layer.shape, rows: layer.rows, columns: layer.columns),
       bonds.count == layer.shape.siteCount - 1
@@ -174,38 +228,91 @@ public struct Converter: Sendable {
       throw mismatch(
         "its plan, bonds \(bonds) of the factors \(layer.shape), contradicts itself; make the plan again")
     }
+    return OperatorRecord.ordinary(
+      name: layer.name, layer.split, bonds: layer.shape.limitedBonds(bonds), gauge: layer.gauge,
+      dtype: coreDType ?? defaultCoreDType(for: tensor.dtype), central: recipe.central,
+      entropies: layer.entropies)
   }
 
   private func defaultCoreDType(for source: DType) -> DType {
     isLossless && source.bitWidth < 32 ? .f32 : source
   }
 
-  private func write(
-    _ record: TensorRecord, of checkpoint: any DenseCheckpoint, _ contents: CheckpointContents,
-    with writer: MPOCheckpointWriter
-  ) throws -> TensorRecord {
-    if record.isDense { try checkpoint.withBytes(of: record.info) { try writer.write($0, of: record) } }
-    guard let chain = contents.ordinaryOperator(of: record) else { return record }
-    return contents.needsDoublePrecision(record)
-      ? try decompose(record, chain, as: Double.self, of: checkpoint, with: writer)
-      : try decompose(record, chain, as: Float.self, of: checkpoint, with: writer)
-  }
-
   private func decompose<Scalar: CheckpointScalar>(
-    _ record: TensorRecord, _ chain: OperatorRecord, as type: Scalar.Type, of checkpoint: any DenseCheckpoint,
-    with writer: MPOCheckpointWriter
-  ) throws -> TensorRecord {
-    try checkpoint.withMatrix(of: record.info, rows: chain.rows, columns: chain.columns) { (view: MatrixView<Scalar>) in
+    _ matrix: PlannedMatrix, as type: Scalar.Type, of checkpoint: any DenseCheckpoint, with writer: MPOCheckpointWriter
+  ) throws -> OperatorErrors {
+    let chain = matrix.chain
+    return try checkpoint.withMatrix(
+      of: matrix.tensor, expert: matrix.expert, rows: chain.rows, columns: chain.columns
+    ) { (view: MatrixView<Scalar>) in
       let metric = try statistics.flatMap {
-        try LayerMetric(of: record.info, rows: chain.rows, columns: chain.columns, $0)
+        try LayerMetric(of: matrix.info, rows: chain.rows, columns: chain.columns, $0)
       }
       let stored = try writer.write(cores(of: view, chain, metric: metric), of: chain)
-      var result = record
-      result.blocks?.relativeError = relativeError(of: stored, to: view)
-      result.blocks?.metricRelativeError = metric?.relativeError(of: stored, to: view)
-      return result
+      // Only errors of several operators are weighted.
+      let metricNorm = matrix.expert == nil ? nil : metric?.squaredNorm(of: view)
+      return OperatorErrors(
+        relative: relativeError(of: stored, to: view), squaredNorm: view.squaredNorm,
+        metricRelative: metric?.relativeError(of: stored, to: view, squaredNorm: metricNorm),
+        squaredMetricNorm: metricNorm ?? 1)
     }
   }
+}
+
+/// What of a source becomes one operator: a tensor, or one of the matrices stacked in it.
+private struct PlannedMatrix {
+  let tensor: TensorInfo
+  let expert: Int?
+  let chain: OperatorRecord
+  /// The matrix as if it were a tensor by itself.
+  let info: TensorInfo
+  let needsDoublePrecision: Bool
+
+  init(
+    _ block: Int, of record: TensorRecord, in contents: CheckpointContents, orientation: TensorInfo.Orientation
+  ) throws {
+    tensor = record.info
+    let blocks = record.blocks?.blocks ?? []
+    expert = record.shape.count == 3 && record.blocks?.wholeOperator != record.name ? block : nil
+    guard let chain = contents.operator(named: blocks[block][0].operator) else {
+      throw ConversionError.stageFile(path: record.name, reason: "has no operator")
+    }
+    self.chain = chain
+    info =
+      expert == nil
+      ? record.info
+      : TensorInfo(name: chain.name, dtype: record.dtype, shape: [chain.rows, chain.columns], orientation: orientation)
+    needsDoublePrecision = contents.needsDoublePrecision(record)
+  }
+}
+
+/// The measured errors of one operator.
+private struct OperatorErrors: Sendable {
+  let relative: Double
+  let squaredNorm: Double
+  /// nil without a metric.
+  let metricRelative: Double?
+  let squaredMetricNorm: Double
+
+  /// Writes the errors of a tensor that is made of operators.
+  static func join(_ errors: [OperatorErrors], into blocks: inout BlockMatrix?) {
+    guard errors.count > 1 else {
+      blocks?.relativeError = errors.first?.relative
+      blocks?.metricRelativeError = errors.first?.metricRelative
+      return
+    }
+    blocks?.relativeError = joined(errors.map { ($0.relative, $0.squaredNorm) }).error
+    blocks?.metricRelativeError = joined(errors.map { ($0.metricRelative, $0.squaredMetricNorm) }).error
+  }
+}
+
+/// The relative error, and the norm, of matrices together; the error is nil where that of one is not known.
+private func joined(_ errors: [(relative: Double?, squaredNorm: Double)]) -> (error: Double?, norm: Double) {
+  let total = errors.reduce(0) { $0 + $1.squaredNorm }
+  let squared = errors.reduce(0.0 as Double?) { sum, error in
+    sum.flatMap { sum in error.relative.map { sum + $0 * $0 * error.squaredNorm } }
+  }
+  return (squared.map { total > 0 ? ($0 / total).squareRoot() : 0 }, total.squareRoot())
 }
 
 extension Converter {

@@ -46,8 +46,18 @@ struct LayerMetric {
       .regularized(rowRidge: ridges.rows, columnRidge: ridges.columns)
   }
 
+  /// The squared norm of the matrix, without ridges.
+  func squaredNorm<Scalar>(of view: MatrixView<Scalar>) -> Double {
+    gram?.squaredNorm
+      ?? prepared.squaredNorm(
+        of: Matrix(rows: view.rows, columns: view.columns, elements: Array(view.elements)).converted(to: Double.self))
+  }
+
   /// The relative error of an operator, without ridges.
-  func relativeError<Scalar>(of mpo: MPO<Scalar>, to view: MatrixView<Scalar>) -> Double {
-    prepared.relativeError(of: mpo, to: view, squaredNorm: gram?.squaredNorm)
+  /// - Parameter squaredNorm: that of the matrix, when it is known.
+  func relativeError<Scalar>(
+    of mpo: MPO<Scalar>, to view: MatrixView<Scalar>, squaredNorm: Double? = nil
+  ) -> Double {
+    prepared.relativeError(of: mpo, to: view, squaredNorm: squaredNorm ?? gram?.squaredNorm)
   }
 }

@@ -62,24 +62,32 @@ public struct SourceNetwork: Sendable {
     let largestFirst = matrices.indices.sorted {
       (matrices[$1].tensor.elementCount, $0) < (matrices[$0].tensor.elementCount, $1)
     }
-    let chosen = largestFirst.enumerated().filter { place, _ in
-      part.map { place % $0.count == $0.index - 1 } ?? true
-    }.map(\.element)
+    // What is stacked in one tensor stays together.
+    var places: [TensorName: Int] = [:]
+    let chosen = largestFirst.filter { index in
+      let key = matrices[index].tensor.key
+      let place = places[key] ?? places.count
+      places[key] = place
+      return part.map { place % $0.count == $0.index - 1 } ?? true
+    }
     let counter = ProgressCounter(
-      .profile, total: chosen.reduce(0) { $0 + matrices[$1].tensor.elementCount }, progress)
+      .profile, total: chosen.reduce(0) { $0 + matrices[$1].rows * matrices[$1].columns }, progress)
     let layers = ParallelResults<LayerProfile>(count: matrices.count)
     BLASThreads.use(1)
     try forEachInParallel(chosen, jobs: jobs) { index in
       layers[index] = try layerProfile(of: matrices[index], recipe, statistics)
-      counter.finished(matrices[index].tensor.name, elements: matrices[index].tensor.elementCount)
+      counter.finished(matrices[index].name, elements: matrices[index].rows * matrices[index].columns)
     }
-    let warnings = chosen.sorted().filter { layers[$0] == nil }.map {
+    var unusable: Set<TensorName> = []
+    let warnings = chosen.sorted().filter {
+      layers[$0] == nil && unusable.insert(matrices[$0].tensor.key).inserted
+    }.map {
       "tensor '\(escaped(matrices[$0].tensor.name))' has NaN, infinite or huge elements; it stays dense"
     }
     let network = NetworkProfile(
       parameters: checkpoint.tensors.reduce(0) { $0 + $1.elementCount },
       tiedParameters: ties.keys.reduce(0) { $0 + (checkpoint.tensor(named: $1.text)?.elementCount ?? 0) },
-      layers: matrices.indices.compactMap { layers[$0] })
+      layers: matrices.indices.compactMap { unusable.contains(matrices[$0].tensor.key) ? nil : layers[$0] })
     return (network, warnings)
   }
 
@@ -94,17 +102,19 @@ public struct SourceNetwork: Sendable {
   private func layerProfile<Scalar: CheckpointScalar>(
     of matrix: WeightMatrix, _ recipe: ConversionRecipe, _ statistics: CalibrationStatistics?, as type: Scalar.Type
   ) throws -> LayerProfile? {
-    try checkpoint.withMatrix(of: matrix.tensor, rows: matrix.rows, columns: matrix.columns) {
+    try checkpoint.withMatrix(
+      of: matrix.tensor, expert: matrix.expert, rows: matrix.rows, columns: matrix.columns
+    ) {
       (view: MatrixView<Scalar>) in
       let norm = view.norm
       guard norm.isFinite, norm < Double(Scalar.greatestFiniteMagnitude) / 1e4 else { return nil }
       let metric = try statistics.flatMap {
-        try LayerMetric(of: matrix.tensor, rows: matrix.rows, columns: matrix.columns, $0)
+        try LayerMetric(of: matrix.info, rows: matrix.rows, columns: matrix.columns, $0)
       }
       let parts = LayerProfile.parts(
         for: recipe.structure, recipe.budget ?? .ratio(1), hasMetric: metric?.hasFactorization ?? false)
       return LayerProfile(
-        name: matrix.tensor.name, split: MatrixSplit(rows: matrix.rows, columns: matrix.columns, shape: matrix.shape),
+        name: matrix.name, split: MatrixSplit(rows: matrix.rows, columns: matrix.columns, shape: matrix.shape),
         norm: norm,
         spectra: parts.contains(.spectra) ? try SingularSpectra(of: view, shape: matrix.shape) : nil,
         singularValues: parts.contains(.singularValues)

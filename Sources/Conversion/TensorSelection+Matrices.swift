@@ -1,5 +1,7 @@
 import Checkpoints
+import Files
 import Glibc
+import MPOCheckpoints
 import Recipes
 import Squeezing
 import TensorNetworks
@@ -8,7 +10,7 @@ extension TensorSelection {
   /// Parses `GLOB=3,4,4,4,4x4,4,8,6,4`.
   public static func parseShape(_ text: String) throws -> ShapeRule {
     func invalid(_ reason: String) -> ConversionError {
-      .badOption(option: "--shape", value: text, reason: reason)
+      .badMember(member: "selection.shapes", value: text, reason: reason)
     }
     guard let separator = text.lastIndex(of: "=") else {
       throw invalid("give it as GLOB=3,4,4,4,4x4,4,8,6,4: row factors x column factors")
@@ -26,28 +28,104 @@ extension TensorSelection {
     }
   }
 
-  /// The matrices of a checkpoint that are to be decomposed, in its order.
+  /// The matrices of a checkpoint that are to be decomposed, in its order; stacked ones each by itself.
   /// - Throws: `ConversionError` for a glob that matches nothing and factors that do not fit.
   func matrices(of checkpoint: any DenseCheckpoint) throws -> [WeightMatrix] {
+    let configuration = ModelConfiguration(of: checkpoint)
     let candidates = checkpoint.tensors.compactMap { tensor in
-      WeightMatrix.sides(of: tensor, convolutions: convolutions).map { (tensor, $0) }
+      sides(of: tensor, configuration).map { (tensor, $0) }
     }
-    for (option, globs) in [("--include", include), ("--exclude", exclude), ("--shape", shapes.map(\.glob))] {
+    let members = [
+      ("selection.include", include), ("selection.exclude", exclude), ("selection.shapes", shapes.map(\.glob)),
+    ]
+    for (member, globs) in members {
       for glob in globs where !candidates.contains(where: { matches(glob, $0.0.name) }) {
-        throw ConversionError.globMatchesNothing(option: option, glob: glob, path: checkpoint.path)
+        throw ConversionError.globMatchesNothing(member: member, glob: glob, path: checkpoint.path)
       }
     }
-    let matrices = try candidates.compactMap { tensor, sides -> WeightMatrix? in
-      let isIncluded =
-        include.isEmpty
-        ? min(sides.rows, sides.columns) >= Self.minimumSide
-        : include.contains { matches($0, tensor.name) }
-      guard isIncluded, !exclude.contains(where: { matches($0, tensor.name) }) else { return nil }
+    let matrices = try candidates.flatMap { tensor, sides -> [WeightMatrix] in
+      guard selects(tensor, rows: sides.rows, columns: sides.columns) else { return [] }
       let shape = try self.shape(for: tensor, rows: sides.rows, columns: sides.columns)
-      return WeightMatrix(tensor: tensor, rows: sides.rows, columns: sides.columns, shape: shape)
+      guard let experts = sides.experts else {
+        return [WeightMatrix(tensor: tensor, rows: sides.rows, columns: sides.columns, shape: shape)]
+      }
+      if WeightMatrix.isAmbiguous(tensor, in: checkpoint) { return [] }
+      return (0..<experts).map {
+        WeightMatrix(
+          tensor: tensor, expert: $0, orientation: configuration.expertOrientation, rows: sides.rows,
+          columns: sides.columns, shape: shape)
+      }
     }
     guard !matrices.isEmpty else { throw ConversionError.nothingToDecompose(path: checkpoint.path) }
     return matrices
+  }
+
+  /// How many matrices of a checkpoint are to be decomposed; 0 where the selection does not fit it.
+  public func matrixCount(in checkpoint: any DenseCheckpoint) -> Int { (try? matrices(of: checkpoint).count) ?? 0 }
+
+  /// The sides of the matrix that a tensor is, or of each of the matrices that are stacked in it; nil for what can't be
+  /// decomposed.
+  private func sides(
+    of tensor: TensorInfo, _ configuration: ModelConfiguration
+  ) -> (rows: Int, columns: Int, experts: Int?)? {
+    let isStack =
+      tensor.shape.count == 3 && (experts ?? (configuration.expertCount(of: tensor) != nil))
+    let sides =
+      isStack ? WeightMatrix.stackedSides(of: tensor) : WeightMatrix.sides(of: tensor, convolutions: convolutions)
+    return sides.map { ($0.rows, $0.columns, isStack ? tensor.shape[0] : nil) }
+  }
+
+  /// Whether a matrix of these sides is to be decomposed.
+  private func selects(_ tensor: TensorInfo, rows: Int, columns: Int) -> Bool {
+    let isIncluded =
+      include.isEmpty ? min(rows, columns) >= Self.minimumSide : include.contains { matches($0, tensor.name) }
+    return isIncluded && !exclude.contains { matches($0, tensor.name) }
+  }
+
+  /// The largest tensors of a checkpoint that are not to be decomposed, and why, as the end of a sentence; nil where all are.
+  func largestDenseTensors(of checkpoint: any DenseCheckpoint) -> String? {
+    let configuration = ModelConfiguration(of: checkpoint)
+    func reason(_ tensor: TensorInfo) -> String? {
+      guard tensor.dtype.isDecomposable else { return tensor.dtype.rawValue }
+      guard let sides = sides(of: tensor, configuration) else {
+        switch tensor.shape.count {
+        case 4 where !convolutions: return "a convolution kernel"
+        case 3 where WeightMatrix.stackedSides(of: tensor) != nil: return "of rank 3, experts or not"
+        default: return "no matrix"
+        }
+      }
+      if selects(tensor, rows: sides.rows, columns: sides.columns) { return nil }
+      if exclude.contains(where: { matches($0, tensor.name) }) { return "excluded" }
+      return include.isEmpty ? "has a side below \(Self.minimumSide)" : "not included"
+    }
+    let dense = checkpoint.tensors.compactMap { tensor in reason(tensor).map { (tensor, $0) } }
+      .sorted { $0.0.elementCount > $1.0.elementCount }
+    guard !dense.isEmpty else { return nil }
+    return dense.prefix(3).map { "'\(escaped($0.0.name))' (\($0.0.elementCount) numbers, \($0.1))" }
+      .joined(separator: ", ") + (dense.count > 3 ? " and \(dense.count - 3) more" : "")
+  }
+
+  /// What the matrices that are to be decomposed had and have in a converted checkpoint: numbers of all but tied ones.
+  ///
+  /// - Parameter configuration: of the source, whose `config.json` the checkpoint has.
+  public func parameters(
+    in contents: CheckpointContents, _ configuration: ModelConfiguration
+  ) -> (before: Int, stored: Int) {
+    var result = (before: 0, stored: 0)
+    for record in contents.tensors {
+      let isSelected =
+        switch record.storage {
+        case .tied: false
+        case .blocks: true
+        case .dense:
+          sides(of: record.info, configuration).map { selects(record.info, rows: $0.rows, columns: $0.columns) }
+            ?? false
+        }
+      guard isSelected else { continue }
+      result.before += record.info.elementCount
+      result.stored += contents.valueCount(of: record)
+    }
+    return result
   }
 
   private func shape(for tensor: TensorInfo, rows: Int, columns: Int) throws -> MPOShape {
@@ -70,12 +148,49 @@ extension TensorSelection {
 /// Whether a shell glob matches a whole name; `*` matches dots and slashes too.
 package func matches(_ glob: String, _ name: String) -> Bool { fnmatch(glob, name, 0) == 0 }
 
-/// A tensor that can be decomposed, seen as a matrix.
+/// A tensor that can be decomposed, seen as a matrix, or one of the matrices that are stacked in a tensor.
 package struct WeightMatrix: Sendable {
   package let tensor: TensorInfo
+  /// Which of the matrices `[I, J]` of a tensor `[E, I, J]` it is; nil for the whole of a tensor.
+  package let expert: Int?
   package let rows: Int
   package let columns: Int
   package let shape: MPOShape
+  private let orientation: TensorInfo.Orientation
+
+  init(
+    tensor: TensorInfo, expert: Int? = nil, orientation: TensorInfo.Orientation = .outputInput, rows: Int,
+    columns: Int, shape: MPOShape
+  ) {
+    self.tensor = tensor
+    self.expert = expert
+    self.orientation = orientation
+    self.rows = rows
+    self.columns = columns
+    self.shape = shape
+  }
+
+  /// That of the tensor, with the number of the expert behind it.
+  package var name: String { expert.map { Self.name(ofExpert: $0, in: tensor) } ?? tensor.name }
+
+  static func name(ofExpert expert: Int, in tensor: TensorInfo) -> String { "\(tensor.name).\(expert)" }
+
+  /// The matrix as if it were a tensor by itself.
+  var info: TensorInfo {
+    expert == nil
+      ? tensor : TensorInfo(name: name, dtype: tensor.dtype, shape: [rows, columns], orientation: orientation)
+  }
+
+  /// Whether experts of a tensor would have names that other tensors have.
+  static func isAmbiguous(_ tensor: TensorInfo, in checkpoint: any DenseCheckpoint) -> Bool {
+    (0..<tensor.shape[0]).contains { checkpoint.tensor(named: name(ofExpert: $0, in: tensor)) != nil }
+  }
+
+  /// The sides of each of the matrices that are stacked in a tensor; nil for what is no such tensor.
+  static func stackedSides(of tensor: TensorInfo) -> (rows: Int, columns: Int)? {
+    guard tensor.shape.count == 3, tensor.shape[0] > 0, tensor.elementCount > 0 else { return nil }
+    return sides(of: TensorInfo(name: tensor.name, dtype: tensor.dtype, shape: Array(tensor.shape.dropFirst())))
+  }
 
   /// The sides of the matrix that a tensor is; nil for what is not a floating-point matrix of at least 2 × 2.
   static func sides(of tensor: TensorInfo, convolutions: Bool = false) -> (rows: Int, columns: Int)? {
@@ -102,12 +217,12 @@ extension NetworkProfile {
     return try globs.map { glob in
       let members = layers.indices.filter { matches(glob, layers[$0].name) }
       guard !members.isEmpty else {
-        throw ConversionError.globMatchesNothing(option: "--tie", glob: glob, path: path)
+        throw ConversionError.globMatchesNothing(member: "ties", glob: glob, path: path)
       }
       for member in members {
         if let other = taken.updateValue(glob, forKey: member) {
-          throw ConversionError.badOption(
-            option: "--tie", value: glob, reason: "'\(other)' ties '\(layers[member].name)' already")
+          throw ConversionError.badMember(
+            member: "ties", value: glob, reason: "'\(other)' ties '\(layers[member].name)' already")
         }
       }
       return members

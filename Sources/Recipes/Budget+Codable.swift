@@ -3,11 +3,12 @@ import Squeezing
 extension Budget: Codable {
   enum CodingKeys: String, RecipeMember {
     case ratio, bond, lossless
+    case matrixRatio = "matrix_ratio"
     case maximumError = "max_error"
 
     var allowed: String {
       switch self {
-      case .ratio: "a number above 0 and at most 1000"
+      case .ratio, .matrixRatio: "a number above 0 and at most 1000"
       case .maximumError: "a number between 0 and 1"
       case .bond: "a whole number of at least 1"
       case .lossless: "true"
@@ -21,6 +22,9 @@ extension Budget: Codable {
     var found: [Budget] = []
     if let ratio: Double = try container.decodeIfPresent(.ratio, where: { $0 > 0 && $0 <= 1e3 }) {
       found.append(.ratio(ratio))
+    }
+    if let ratio: Double = try container.decodeIfPresent(.matrixRatio, where: { $0 > 0 && $0 <= 1e3 }) {
+      found.append(.matrixRatio(ratio))
     }
     if let error: Double = try container.decodeIfPresent(.maximumError, where: { $0 > 0 && $0 < 1 }) {
       found.append(.maximumError(error))
@@ -38,6 +42,7 @@ extension Budget: Codable {
     var container = encoder.container(keyedBy: CodingKeys.self)
     switch self {
     case .ratio(let ratio): try container.encode(ratio, forKey: .ratio)
+    case .matrixRatio(let ratio): try container.encode(ratio, forKey: .matrixRatio)
     case .maximumError(let error): try container.encode(error, forKey: .maximumError)
     case .bond(let bond): try container.encode(bond, forKey: .bond)
     case .lossless: try container.encode(true, forKey: .lossless)

@@ -34,7 +34,7 @@ extension ConversionRecipe: Codable {
     }
   }
 
-  /// Absent members have their defaults.
+  /// Absent members have their defaults; an absent structure is what `chooseStructure` makes of the others.
   /// - Throws: `DecodingError` with the path of the member that is wrong.
   public init(from decoder: any Decoder) throws {
     self.init()
@@ -51,6 +51,11 @@ extension ConversionRecipe: Codable {
       .flatMap(DType.init(coreName:))
     central = try container.decodeIfPresent(.central)
     pack = try container.decode(.pack, default: pack)
+    var given = Set(container.allKeys.map(\.stringValue))
+    if let members = try? container.nestedContainer(keyedBy: TensorSelection.CodingKeys.self, forKey: .selection) {
+      given.formUnion(members.allKeys.map { "selection.\($0.stringValue)" })
+    }
+    chooseStructure(given: given)
   }
 
   /// All members that have a value, defaults included.

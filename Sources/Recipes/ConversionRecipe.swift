@@ -10,7 +10,7 @@ import TensorNetworks
 /// ```swift
 /// var recipe = ConversionRecipe()
 /// recipe.budget = .ratio(0.5)
-/// recipe.structure = .auto
+/// recipe.structure = .svd
 /// ```
 ///
 /// A new member is a property with its default, a case of `CodingKeys` with what it may be, and a line in `init(from:)`
@@ -23,7 +23,7 @@ public struct ConversionRecipe: Sendable, Hashable {
   /// How far bonds are lowered; nil in a recipe whose budget is not chosen yet, as that of a profile.
   public var budget: Budget?
   /// What a matrix may become.
-  public var structure = Structure.mpo
+  public var structure = Structure.auto
   /// Which bond is lowered next.
   public var criterion = SqueezeCriterion.errorPerParameter
   /// No bond is lowered below it.

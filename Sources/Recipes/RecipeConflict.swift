@@ -38,18 +38,18 @@ extension ConversionRecipe {
       switch budget {
       case .bond: "budget.bond"
       case .lossless: "budget.lossless"
-      case .ratio, .maximumError, nil: nil
+      case .ratio, .matrixRatio, .maximumError, nil: nil
       }
     if let budgetName, writesCriterion {
       return .noEffect(member: "criterion", value: nil, beside: budgetName, itsValue: nil)
     }
-    if case .bond = budget, structure == .auto {
+    if case .bond = budget, structure == .auto, given.contains("structure") {
       return .noEffect(member: "structure", value: "auto", beside: "budget.bond", itsValue: nil)
     }
     if case .bond(let bond) = budget, bond < minimumBond {
       return .bondBelowMinimum(bond: bond, minimum: minimumBond)
     }
-    if criterion == .error, structure != .mpo {
+    if criterion == .error, structure != .chain {
       return .noEffect(member: "criterion", value: "error", beside: "structure", itsValue: structure.rawValue)
     }
     if criterion == .error, metric != nil {

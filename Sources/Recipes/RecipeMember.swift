@@ -19,7 +19,7 @@ extension RecipeMember {
 }
 
 extension CaseIterable where Self: RawRepresentable, RawValue == String {
-  /// `mpo, svd or auto`.
+  /// `chain, svd or auto`.
   static var choices: String {
     let names = allCases.map(\.rawValue)
     return names.count < 2 ? names.joined() : names.dropLast().joined(separator: ", ") + " or " + names[names.count - 1]

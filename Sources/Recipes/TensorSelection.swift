@@ -11,6 +11,9 @@ public struct TensorSelection: Sendable, Hashable {
   public var exclude: [String] = []
   /// Whether rank-4 convolution kernels are decomposed too, as matrices `out × (in·kh·kw)`.
   public var convolutions = false
+  /// Whether tensors of rank 3 are stacks of matrices, as the experts of a mixture are; nil: those whose name or whose
+  /// model's configuration says so.
+  public var experts: Bool?
   /// n, for matrices without a shape of their own.
   public var sites = 5
   /// Factors for the matrices that a glob matches; the last that matches wins.
@@ -32,12 +35,12 @@ public struct TensorSelection: Sendable, Hashable {
 
 extension TensorSelection: Codable {
   enum CodingKeys: String, RecipeMember {
-    case include, exclude, convolutions, sites, shapes
+    case include, exclude, convolutions, experts, sites, shapes
 
     var allowed: String {
       switch self {
       case .include, .exclude: "a list of globs"
-      case .convolutions: "true or false"
+      case .convolutions, .experts: "true or false"
       case .sites: "a whole number from 2 to 16"
       case .shapes:
         "a list of mappings of glob, row_factors and column_factors, whose factors are lists of equal length"
@@ -54,6 +57,7 @@ extension TensorSelection: Codable {
     include = try container.decode(.include, default: include)
     exclude = try container.decode(.exclude, default: exclude)
     convolutions = try container.decode(.convolutions, default: convolutions)
+    experts = try container.decodeIfPresent(.experts)
     sites = try container.decode(.sites, default: sites) { (2...16).contains($0) }
     shapes = try container.decode(.shapes, default: shapes)
   }
@@ -63,6 +67,7 @@ extension TensorSelection: Codable {
     try container.encode(include, forKey: .include)
     try container.encode(exclude, forKey: .exclude)
     try container.encode(convolutions, forKey: .convolutions)
+    try container.encodeIfPresent(experts, forKey: .experts)
     try container.encode(sites, forKey: .sites)
     try container.encode(shapes, forKey: .shapes)
   }

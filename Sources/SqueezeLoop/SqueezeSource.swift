@@ -61,7 +61,9 @@ struct SqueezeSource: Sendable {
       files = checkpoint.manifest.shards + checkpoint.manifest.companions
     } else {
       let checkpoint = try openDenseCheckpoint(at: path)
-      let network = try SourceNetwork(checkpoint, selection: selection)
+      var matrices = selection
+      matrices.experts = false
+      let network = try SourceNetwork(checkpoint, selection: matrices)
       content = .dense(checkpoint)
       contents = CheckpointContents(
         tensors: checkpoint.tensors.map { tensor in
@@ -74,7 +76,10 @@ struct SqueezeSource: Sendable {
           name: $0.tensor.name, split: MatrixSplit(rows: $0.rows, columns: $0.columns, shape: $0.shape),
           gauge: options.gauge ?? .compact)
       }
-      warnings = []
+      let configuration = ModelConfiguration(of: checkpoint)
+      warnings = checkpoint.tensors.filter { configuration.expertCount(of: $0) != nil }.map {
+        "tensor '\(escaped($0.name))' is a stack of experts; it stays dense: squeeze what a conversion made of the model"
+      }
       let fingerprints = ParallelResults<FileFingerprint>(count: checkpoint.files.count)
       try forEachInParallel(Array(checkpoint.files.indices), jobs: jobs) {
         fingerprints[$0] = try FileFingerprint(ofFileAt: checkpoint.files[$0])
@@ -89,12 +94,12 @@ struct SqueezeSource: Sendable {
     packs = options.packs || contents.isPacked
     let names = candidates.map(\.name)
     for floor in options.minimumBonds where !names.contains(where: { matches(floor.glob, $0) }) {
-      throw ConversionError.globMatchesNothing(option: "--min-bond", glob: floor.glob, path: path)
+      throw ConversionError.globMatchesNothing(member: "minimum_bond", glob: floor.glob, path: path)
     }
     for glob in options.ties {
       let tied = candidates.filter { matches(glob, $0.name) }
       guard let first = tied.first else {
-        throw ConversionError.globMatchesNothing(option: "--tie", glob: glob, path: path)
+        throw ConversionError.globMatchesNothing(member: "ties", glob: glob, path: path)
       }
       for other in tied {
         guard other.shape == first.shape else { throw SqueezeError.tiedShapesDiffer(first.name, other.name) }
@@ -189,9 +194,9 @@ extension TensorSelection {
       if record.namedCores.contains(where: { shared.contains(TensorName($0.name)) }) { return nil }
       return SqueezeCandidate(name: record.name, split: record.split, bonds: record.bonds, gauge: record.gauge)
     }
-    for (option, globs) in [("--include", include), ("--exclude", exclude)] {
+    for (member, globs) in [("selection.include", include), ("selection.exclude", exclude)] {
       for glob in globs where !all.contains(where: { matches(glob, $0.name) }) {
-        throw ConversionError.globMatchesNothing(option: option, glob: glob, path: checkpoint.path)
+        throw ConversionError.globMatchesNothing(member: member, glob: glob, path: checkpoint.path)
       }
     }
     let chosen = all.filter { candidate in

@@ -2,6 +2,8 @@
 public enum Budget: Sendable, Hashable {
   /// Parameters of the whole converted checkpoint over those of the source, at most.
   case ratio(Double)
+  /// Numbers that the matrices of the network are stored with over those they had, at most.
+  case matrixRatio(Double)
   /// Relative Frobenius error of every matrix, at most.
   case maximumError(Double)
   /// Every bond dimension, at most.
@@ -18,6 +20,7 @@ extension Budget: CustomStringConvertible {
   public var description: String {
     switch self {
     case .ratio(let value): "ratio \(value)"
+    case .matrixRatio(let value): "matrix ratio \(value)"
     case .maximumError(let value): "maximum error \(value)"
     case .bond(let value): "bond \(value)"
     case .lossless: "lossless"

@@ -1,6 +1,7 @@
 /// Why a network can't be planned as asked.
 public enum SqueezeError: Error, Sendable, Equatable, CustomStringConvertible {
   case ratioOutOfReach(asked: Double, smallest: Double)
+  case matrixRatioOutOfReach(asked: Double, smallest: Double)
   case inconsistentProfile(layer: String)
   /// The parameters of the network do not add up.
   case inconsistentTotals
@@ -15,6 +16,9 @@ public enum SqueezeError: Error, Sendable, Equatable, CustomStringConvertible {
     case .ratioOutOfReach(let asked, let smallest):
       "ratio \(asked) can't be reached: at the smallest bonds the checkpoint still has "
         + "\((smallest * 1e4).rounded(.up) / 1e4) of its parameters; ask for more, or let more matrices be decomposed"
+    case .matrixRatioOutOfReach(let asked, let smallest):
+      "matrix ratio \(asked) can't be reached: with every bond as low as it goes the matrices still have "
+        + "\((smallest * 1e4).rounded(.up) / 1e4) of their parameters; ask for more, or lower the least bond"
     case .inconsistentProfile(let layer):
       "the profile of '\(layer)' contradicts itself; make the profile again"
     case .inconsistentTotals:

@@ -13,6 +13,11 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
 
   public var ratio: Double { Double(parametersAfter) / Double(max(1, parametersBefore)) }
 
+  /// Numbers that the matrices are stored with over those they had.
+  public var matrixRatio: Double {
+    Double(layers.reduce(0) { $0 + $1.parameters }) / Double(max(1, layers.reduce(0) { $0 + $1.split.denseCount }))
+  }
+
   enum CodingKeys: String, CodingKey {
     case budget, criterion, layers
     case parametersBefore = "parameters_before"
@@ -36,7 +41,7 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
   ///   above the bond that is asked for.
   public init(
     _ network: NetworkProfile, budget: Budget, criterion: SqueezeCriterion = .errorPerParameter,
-    ties: [[Int]] = [], minimumBond: Int = 1, structure: Structure = .mpo, gauge: Gauge = .compact,
+    ties: [[Int]] = [], minimumBond: Int = 1, structure: Structure = .chain, gauge: Gauge = .compact,
     rounding: RoundingError = .negligible
   ) throws {
     let layers = network.layers
@@ -60,7 +65,7 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
       switch budget {
       case .bond(let bond): try request.forms(bond: bond)
       case .lossless: try request.losslessForms()
-      case .ratio, .maximumError:
+      case .ratio, .matrixRatio, .maximumError:
         try network.isPlannedBySteps(structure, criterion)
           ? request.formsBySteps(budget) : request.formsByHulls(budget)
       }
@@ -93,9 +98,9 @@ extension SqueezePlan {
         groups: try groups.map { try SqueezeGroup(members: $0, of: network.layers) }, criterion: .error, gauge: gauge,
         minimumBond: minimumBond)
       switch budget {
-      case .ratio(let ratio):
-        guard squeezing.squeeze(to: network.matrixParameters(forRatio: ratio)) else {
-          throw network.outOfReach(ratio, smallest: squeezing.parameters)
+      case .ratio(let ratio), .matrixRatio(let ratio):
+        guard squeezing.squeeze(to: network.matrixParameters(for: budget, ratio)) else {
+          throw network.outOfReach(budget, ratio, smallest: squeezing.parameters)
         }
       case .maximumError(let error): squeezing.squeezeEach(toRelativeError: error, layers: network.layers)
       case .bond, .lossless: break
@@ -118,9 +123,9 @@ extension SqueezePlan {
       }
       var selection = StructureSelection(curves)
       switch budget {
-      case .ratio(let ratio):
-        guard selection.select(to: network.matrixParameters(forRatio: ratio)) else {
-          throw network.outOfReach(ratio, smallest: selection.parameters)
+      case .ratio(let ratio), .matrixRatio(let ratio):
+        guard selection.select(to: network.matrixParameters(for: budget, ratio)) else {
+          throw network.outOfReach(budget, ratio, smallest: selection.parameters)
         }
       case .maximumError(let maximum):
         let errors = groups.map { $0.map { FormErrors(of: network.layers[$0], rounding: rounding) } }
@@ -152,14 +157,21 @@ extension SqueezePlan {
         if structure != .svd {
           forms.append(losslessForm(members[0].shape, members.map { ($0.norm, $0.spectra) }))
         }
-        if structure != .mpo {
+        if structure != .chain {
           forms.append(
             losslessForm(
               .lowRank(rows: members[0].rows, columns: members[0].columns),
               members.map { ($0.norm, $0.singularValues.map { SingularSpectra([$0]) }) }))
         }
-        return forms.filter { gauge != .compact || $0.storedCount <= members[0].denseParameterCount }
+        let count = members[0].denseParameterCount
+        let smallest = forms.filter { gauge != .compact || $0.storedCount <= count }
           .min { $0.storedCount < $1.storedCount }
+        // A compact form at full bonds has the very elements of the matrix: no few numbers are worth rounding them.
+        let exact = forms.first { $0.bonds == $0.shape.fullBonds && $0.storedCount == count }
+        guard gauge == .compact, let exact, let smallest, 64 * (count - smallest.storedCount) < count else {
+          return smallest
+        }
+        return exact
       }
     }
 
@@ -178,16 +190,23 @@ extension SqueezePlan {
 
 extension NetworkProfile {
   fileprivate func isPlannedBySteps(_ structure: Structure, _ criterion: SqueezeCriterion) -> Bool {
-    criterion == .error && structure == .mpo && layers.allSatisfy { $0.metricSingularValues == nil }
+    criterion == .error && structure == .chain && layers.allSatisfy { $0.metricSingularValues == nil }
   }
 
-  /// How much of the whole ratio is left for the matrices.
-  fileprivate func matrixParameters(forRatio ratio: Double) -> Int {
-    largestParameterCount(forRatio: ratio) - denseParameters
+  /// How many parameters a ratio, of the whole or of the matrices, leaves for the matrices.
+  fileprivate func matrixParameters(for budget: Budget, _ ratio: Double) -> Int {
+    if case .matrixRatio = budget {
+      return Self.largestCount(ratio, of: layers.reduce(0) { $0 + $1.denseParameterCount })
+    }
+    return largestParameterCount(forRatio: ratio) - denseParameters
   }
 
-  fileprivate func outOfReach(_ ratio: Double, smallest: Int) -> SqueezeError {
-    .ratioOutOfReach(asked: ratio, smallest: Double(denseParameters + smallest) / Double(max(1, parameters)))
+  fileprivate func outOfReach(_ budget: Budget, _ ratio: Double, smallest: Int) -> SqueezeError {
+    if case .matrixRatio = budget {
+      let count = layers.reduce(0) { $0 + $1.denseParameterCount }
+      return .matrixRatioOutOfReach(asked: ratio, smallest: Double(smallest) / Double(max(1, count)))
+    }
+    return .ratioOutOfReach(asked: ratio, smallest: Double(denseParameters + smallest) / Double(max(1, parameters)))
   }
 
   /// What the squared error of each layer counts: 1 in a metric, which makes layers comparable. Without one, the number

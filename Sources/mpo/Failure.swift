@@ -24,10 +24,11 @@ enum Failure: Error, CustomStringConvertible {
     String(reflecting: type(of: error)).hasPrefix("ArgumentParser.")
   }
 
-  /// What is printed of an error from the work: with the option that helps, where there is one.
+  /// What is printed of an error from the work: with the names of options, and with the option that helps, where there is
+  /// one.
   static func message(of error: any Error) -> String {
     if case FileError.outputExists = error { return "\(error), or pass --force to replace it" }
-    return "\(error)"
+    return (error as? ConversionError)?.text(naming: RecipeOption.name) ?? "\(error)"
   }
 
   static func status(of error: any Error) -> Int32 {

@@ -50,16 +50,22 @@ struct Plan: ParsableCommand {
     StandardError.write(
       "\(plan.layers.count) matrices: \(decomposed) as cores, \(plan.layers.count - decomposed) dense; "
         + "\(grouped(plan.parametersBefore)) -> \(grouped(plan.parametersAfter)) parameters "
-        + "(ratio \(fixed(plan.ratio, 4)))\n")
+        + "(ratio \(fixed(plan.ratio, 4)) of the checkpoint, \(fixed(plan.matrixRatio, 4)) of the matrices)\n")
   }
 
   /// The recipe of the profile and what the options add to it.
   private func recipe(for profile: StageFile.Profile) throws -> ConversionRecipe {
     var recipe = profile.recipe
     try recipeOptions.write(to: &recipe)
+    // Spectra for either structure serve chains as well.
+    if profile.recipe.structure == .auto, recipe.structure == .auto {
+      recipe.chooseStructure(given: Set(recipeOptions.given))
+    }
     // The structure decided which spectra there are; what else is no default was in the recipe of the profile.
     let (before, after, defaults) = (profile.recipe.values, recipe.values, ConversionRecipe().values)
-    let decided = before.filter { $0.key == "structure" || $0.value != defaults[$0.key] }
+    let decided = before.filter {
+      $0.key == "structure" && recipeOptions.given.contains("structure") || $0.value != defaults[$0.key]
+    }
     if let changed = decided.keys.sorted().first(where: { after[$0] != before[$0] }) {
       let name = RecipeOption.name(of: changed)
       let found = after[changed].map { "\(name) \($0)" } ?? "without it"

@@ -122,6 +122,9 @@ struct Squeeze: ParsableCommand {
     where command.allSatisfy(\.isWhitespace) {
       throw ValidationError("\(option) must be a command.")
     }
+    if selection.experts != nil {
+      throw ValidationError("--experts and --no-experts go with 'mpo convert'; squeeze what it writes.")
+    }
     if let maxSteps, maxSteps < 1 { throw ValidationError("--max-steps must be at least 1, not \(maxSteps).") }
   }
 

@@ -1,4 +1,5 @@
 import Checkpoints
+import Conversion
 import Files
 import MPOCheckpoints
 
@@ -19,11 +20,16 @@ struct Summary {
     let tensors = manifest.contents.tensors
     let matrices = tensors.compactMap(\.blocks)
     let dense = tensors.count(where: \.isDense)
+    let selected = manifest.conversion.map {
+      $0.selection.parameters(in: manifest.contents, ModelConfiguration(folder: path))
+    }
+    let ofMatrices = selected.map { Double($0.stored) / Double(max(1, $0.before)) }
     var text = """
       \(escaped(path, limit: 4096))
         tensors     \(matrices.count) as cores, \(dense) dense, \(tensors.count - matrices.count - dense) tied
         parameters  \(grouped(totals.parametersBefore)) -> \(grouped(totals.parametersStored)) \
-      (ratio \(fixed(totals.ratio, 4))), \(grouped(totals.parametersTrainable)) trainable without the central cores
+      (ratio \(fixed(totals.ratio, 4)) of the checkpoint\(ofMatrices.map { ", \(fixed($0, 4)) of the matrices" } ?? "")), \
+      \(grouped(totals.parametersTrainable)) trainable without the central cores
         bytes       \(Self.bytes(of: totals))
 
       """
@@ -43,6 +49,11 @@ struct Summary {
       text +=
         "  note        truncated SVD of the same size has a smaller error for \(smallerSVD) of "
         + "\(matrices.count) matrices\n"
+    }
+    if let recipe = manifest.conversion, recipe.metric == nil, recipe.budget != .lossless, !matrices.isEmpty {
+      text +=
+        "  note        errors of weights are not errors of the model: 'python -m mpo_checkpoint calibrate' makes the "
+        + "statistics that --calibration takes\n"
     }
     return text
   }

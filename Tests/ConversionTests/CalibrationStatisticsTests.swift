@@ -220,7 +220,7 @@ import Testing
     }
   }
 
-  @Test(arguments: [Structure.svd, .mpo])
+  @Test(arguments: [Structure.svd, .chain])
   func `a conversion in the metric has less error in it than a plain one of the same size`(
     structure: Structure
   ) throws {

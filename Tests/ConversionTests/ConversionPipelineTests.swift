@@ -71,7 +71,7 @@ import Testing
   }
 
   @Test(arguments: [
-    (Structure.mpo, ["a": [true, false, true], "b": [true, false, false]]),
+    (Structure.chain, ["a": [true, false, true], "b": [true, false, false]]),
     (.svd, ["a": [false, false, true], "b": [false, true, false]]),
     (.auto, ["a": [false, false, true], "b": [true, true, false]]),
   ])

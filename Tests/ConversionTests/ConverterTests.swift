@@ -135,7 +135,7 @@ import Testing
   @Test func `errors above the maximum fail and name the matrices`() throws {
     let source = try model([.random("a", [96, 64], seed: 1), .random("b", [64, 64], decay: 0.5, seed: 2)])
     let folder = try temporary.folder("a.mpo")
-    expectFailure("'b'", "above 0.001", "--dtype") {
+    expectFailure("'b'", "above 0.001", "'dtype'") {
       // The plan doesn't know what bytes cost.
       _ = try converted(source, .maximumError(1e-3), to: folder, central: .int8)
     }

@@ -42,9 +42,10 @@ import Testing
 
   @Test(
     arguments: [
-      (Structure.mpo, nil, true, false), (.mpo, .ratio(0.5), true, false), (.mpo, .maximumError(0.1), true, false),
+      (Structure.chain, nil, true, false), (.chain, .ratio(0.5), true, false),
+      (.chain, .maximumError(0.1), true, false),
       (.svd, nil, false, true), (.svd, .ratio(0.5), false, true), (.auto, nil, true, true),
-      (.mpo, .bond(4), false, false), (.svd, .bond(4), false, false), (.mpo, .lossless, true, false),
+      (.chain, .bond(4), false, false), (.svd, .bond(4), false, false), (.chain, .lossless, true, false),
     ] as [(Structure, Budget?, Bool, Bool)])
   func `only the spectra that the recipe needs are computed`(
     structure: Structure, budget: Budget?, hasSpectra: Bool, hasValues: Bool

@@ -114,7 +114,7 @@ import Testing
     expectFailure("given already") { _ = try StageFile.merge([("a.json", profile()), ("b.json", profile())]) }
     var svd = ConversionRecipe()
     svd.structure = .svd
-    expectFailure("b.json was made with 'structure' svd", "a.json with 'structure' mpo") {
+    expectFailure("b.json was made with 'structure' svd", "a.json with 'structure' auto") {
       _ = try StageFile.merge([("a.json", a), ("b.json", profile((2, 3), recipe: svd))])
     }
   }

@@ -52,16 +52,16 @@ import Testing
 
   @Test(arguments: ["nothing*", "*.bias", "ids", "thin.weight", "conv.weight", "empty", "block", ""])
   func `a glob that matches no matrix is refused`(glob: String) throws {
-    expectFailure("--include '\(glob)'", "mpo inspect", model.path) { _ = try names { $0.include = [glob] } }
-    expectFailure("--exclude '\(glob)'") { _ = try names { $0.exclude = [glob] } }
+    expectFailure("'selection.include' '\(glob)'", "mpo inspect", model.path) { _ = try names { $0.include = [glob] } }
+    expectFailure("'selection.exclude' '\(glob)'") { _ = try names { $0.exclude = [glob] } }
     let shape = try MPOShape(rowFactors: [8, 8], columnFactors: [8, 8])
-    expectFailure("--shape '\(glob)'") {
+    expectFailure("'selection.shapes' '\(glob)'") {
       _ = try names { $0.shapes = [TensorSelection.ShapeRule(glob: glob, shape: shape)] }
     }
   }
 
   @Test func `a model with nothing left to decompose is refused`() throws {
-    expectFailure(model.path, "no matrix to decompose", "--include") { _ = try names { $0.exclude = ["*"] } }
+    expectFailure(model.path, "no matrix to decompose", "'selection.include'") { _ = try names { $0.exclude = ["*"] } }
   }
 
   @Test func `the last shape that matches wins`() throws {
@@ -115,7 +115,7 @@ import Testing
     "w=4294967296,4294967296x2,2",
   ])
   func `a shape that is none is refused`(text: String) {
-    expectFailure("--shape '\(text)'") { _ = try TensorSelection.parseShape(text) }
+    expectFailure("'selection.shapes' '\(text)'") { _ = try TensorSelection.parseShape(text) }
   }
 
   @Test func `convolution kernels are matrices of output by the rest, on request only`() throws {
@@ -134,7 +134,7 @@ import Testing
     let network = try SourceNetwork(model, selection: TensorSelection()).profile(for: ConversionRecipe(), jobs: 2)
       .profile
     #expect(try network.ties(["block.*", "ha*"], path: "m") == [[0, 1], [3]])
-    expectFailure("--tie 'none'", "m: ") { _ = try network.ties(["none"], path: "m") }
-    expectFailure("--tie '*'", "'half'") { _ = try network.ties(["half", "*"], path: "m") }
+    expectFailure("'ties' 'none'", "m: ") { _ = try network.ties(["none"], path: "m") }
+    expectFailure("'ties' '*'", "'half'") { _ = try network.ties(["half", "*"], path: "m") }
   }
 }

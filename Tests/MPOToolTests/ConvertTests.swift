@@ -30,7 +30,7 @@ import Testing
     let ratio = try #require(totals["ratio"] as? Double)
     #expect(ratio <= 0.6 && ratio > 0.59)
     let recipe = try #require(manifest["conversion"] as? [String: Any])
-    #expect(recipe["budget"] as? [String: Double] == ["ratio": 0.6] && recipe["structure"] as? String == "mpo")
+    #expect(recipe["budget"] as? [String: Double] == ["ratio": 0.6] && recipe["structure"] as? String == "auto")
 
     let verified = try Tool.run("verify", output, "--against", model)
     #expect(verified.status == 0 && verified.messages.isEmpty, "\(verified.output)")
@@ -45,6 +45,75 @@ import Testing
       let result = try openDenseCheckpoint(at: path)
       #expect(result.tensors == source.tensors && result.metadata == source.metadata)
     }
+  }
+
+  private func structure(_ arguments: String...) throws -> String? {
+    let result = try Tool.Run(["convert", bert, "-o", output, "--force"] + arguments).finish()
+    #expect(result.status == 0, "\(result.messages)")
+    return try MPOCheckpoint(path: output).manifest.conversion?.structure.rawValue
+  }
+
+  @Test func `sites, shapes, bonds and published steps ask for chains`() throws {
+    #expect(try structure("--ratio", "0.6") == "auto")
+    #expect(try structure("--ratio", "0.6", "--sites", "5") == "chain")
+    #expect(try structure("--ratio", "0.6", "--sites", "3", "--structure", "auto") == "auto")
+    #expect(try structure("--ratio", "0.6", "--shape", "*.0.output.dense.weight=8,4,4x4,8,8") == "chain")
+    #expect(try structure("--bond", "6") == "chain")
+    #expect(try structure("--bond", "6", "--structure", "svd") == "svd")
+    #expect(try structure("--ratio", "0.6", "--criterion", "error") == "chain")
+    #expect(try structure("--lossless") == "auto")
+  }
+
+  @Test func `a plan with a bond from a profile without a structure is that of one command`() throws {
+    let (profile, plan) = (temporary.path + "/p.json", temporary.path + "/plan.json")
+    #expect(try Tool.run("profile", bert, "-o", profile).status == 0)
+    #expect(try Tool.run("plan", profile, "-o", plan, "--bond", "6").status == 0)
+    #expect(try Tool.run("convert", bert, "-o", output, "--plan", plan).status == 0)
+    let one = temporary.path + "/one.mpo"
+    #expect(try Tool.run("convert", bert, "-o", one, "--bond", "6").status == 0)
+    for name in ["manifest.json", "tensors.safetensors"] {
+      #expect(FileManager.default.contentsEqual(atPath: output + "/" + name, andPath: one + "/" + name))
+    }
+  }
+
+  @Test func `a matrix ratio is that of the matrices alone, and the summary has both`() throws {
+    let result = try Tool.run("convert", bert, "-o", output, "--matrix-ratio", "0.5", "--include", "encoder.*.weight")
+    #expect(result.status == 0, "\(result.messages)")
+    let totals = try MPOCheckpoint(path: output).manifest.totals
+    #expect(totals.ratio > 0.505)
+    for part in [" of the checkpoint, 0.49", " of the matrices)"] { #expect(result.output.contains(part)) }
+    expectFailure(
+      try Tool.run("convert", bert, "-o", output, "--force", "--matrix-ratio", "0.001"), "matrix ratio 0.001",
+      "the matrices still have 0.0")
+  }
+
+  @Test func `a ratio out of reach names the largest tensors that stay dense, and why`() throws {
+    expectFailure(
+      try Tool.run("convert", bert, "-o", output, "--ratio", "0.01", "--exclude", "encoder.layer.*"),
+      "can't be reached",
+      "dense stay 'encoder.layer.0.intermediate.dense.weight' (32768 ", "numbers, excluded)")
+  }
+
+  @Test func `a conversion without statistics says what its errors are of`() throws {
+    let note = "errors of weights are not errors of the model"
+    #expect(try Tool.run("convert", bert, "-o", output, "--ratio", "0.6").output.contains(note))
+    #expect(try !Tool.run("convert", bert, "-o", output, "--force", "--lossless").output.contains(note))
+  }
+
+  @Test func `chains in most matrices of a language model are warned of`() throws {
+    _ = try temporary.folder("lm")
+    try temporary.writeModel(["a": (64, 64), "b": (64, 64)], to: "lm/model.safetensors")
+    try temporary.write(#"{"architectures": ["LlamaForCausalLM"]}"#, to: "lm/config.json")
+    for (options, isWarned) in [
+      (["--ratio", "0.6", "--sites", "5"], true), (["--ratio", "0.6", "--structure", "svd"], false),
+      (["--lossless", "--sites", "5"], false), (["--ratio", "0.9", "--sites", "5", "--include", "a"], false),
+    ] {
+      let result = try Tool.Run(["convert", temporary.path + "/lm", "-o", output, "--force"] + options).finish()
+      #expect(result.status == 0, "\(result.messages)")
+      #expect(result.messages.contains("16,029") == isWarned, "\(options): \(result.messages)")
+    }
+    let bert = try Tool.run("convert", bert, "-o", output, "--force", "--ratio", "0.6", "--sites", "5")
+    #expect(bert.messages.isEmpty)
   }
 
   @Test func `profile, plan and convert through pipes give what one command gives`() throws {

@@ -11,7 +11,7 @@ import Testing
   init() throws {
     temporary = try TemporaryFolder()
     output = temporary.path + "/out.mpo"
-    let result = try Tool.run("convert", bert, "-o", output, "--ratio", "0.6")
+    let result = try Tool.run("convert", bert, "-o", output, "--ratio", "0.6", "--structure", "chain")
     try #require(result.status == 0)
   }
 

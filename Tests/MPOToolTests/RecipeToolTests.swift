@@ -106,7 +106,7 @@ import Testing
 
   @Test(arguments: [
     ("budget: {ratio: 0.6}\nstucture: svd", ["line 2", "'stucture'", "'structure'"]),
-    ("structure: chain", ["line 1", "'structure' must be mpo, svd or auto"]),
+    ("structure: mpo", ["line 1", "'structure' must be chain, svd or auto"]),
     ("budget: {bond: 6}\nminimum_bond: 8", ["'budget.bond' 6 is below 'minimum_bond' 8"]),
     ("structure: svd", ["has no budget"]), ("[", ["is not YAML"]),
   ])
@@ -206,7 +206,7 @@ import Testing
   @Test func `the error of plain SVD is written where its singular values were needed`() throws {
     let stats = try statistics("stats.safetensors", seed: 1)
     for (options, isKnown) in [
-      (["--structure", "mpo"], false), (["--structure", "svd"], true), (["--structure", "auto"], true),
+      (["--structure", "chain"], false), (["--structure", "svd"], true), (["--structure", "auto"], true),
       (["--structure", "svd", "--calibration", stats], false),
     ] {
       try run(["convert", bert, "-o", path("a.mpo"), "--ratio", "0.6", "--force"] + options)

@@ -11,7 +11,8 @@ import Testing
   /// Words for every option that writes a member of the recipe.
   private static let recipeOptions = [
     "--structure svd", "--criterion error", "--tie x", "--min-bond 2", "--sites 3", "--shape x=8,8x8,8", "--include x",
-    "--exclude x", "--convolutions", "--gauge canonical", "--ratio 0.5", "--max-error 0.1", "--bond 3", "--lossless",
+    "--exclude x", "--convolutions", "--experts", "--gauge canonical", "--ratio 0.5", "--matrix-ratio 0.5",
+    "--max-error 0.1", "--bond 3", "--lossless",
     "--dtype bf16", "--central int8", "--pack", "--calibration s --input-ridge 1", "--calibration s --output-ridge 1",
   ]
 
@@ -41,7 +42,7 @@ import Testing
     // The model is not there: whatever is refused is refused before that is seen.
     let rest =
       switch option(words) {
-      case "--max-error", "--bond", "--lossless": ""
+      case "--matrix-ratio", "--max-error", "--bond", "--lossless": ""
       default: " --ratio 0.5"
       }
     let result = try Tool.Run(Self.convert(words + rest)).finish()
@@ -69,6 +70,7 @@ import Testing
     ("--ratio 0.5 --structure svd --shape x=8,8x8,8", "--shape has no effect with --structure svd"),
     ("--ratio 0.5 --input-ridge 1", "--input-ridge goes with --calibration"),
     ("--ratio 0.5 --output-ridge 1", "--output-ridge goes with --calibration"),
+    ("--ratio 0.5 --matrix-ratio 0.5", "Give only one of --ratio, --matrix-ratio"),
     ("--ratio 0.5 --part 1/2", "--part goes with --plan"), ("--recipe r --part 1/2", "--part goes with --plan"),
     ("--like l --part 1/2", "--part goes with --plan"), ("", "Say how far to go"),
   ])

@@ -13,6 +13,7 @@ import Testing
     recipe.selection.include = ["*.weight"]
     recipe.selection.exclude = ["emb*", "x: y #", "5", "true", "~", "a\\b\"'\u{1}\n/é"]
     recipe.selection.convolutions = true
+    recipe.selection.experts = false
     recipe.selection.sites = 3
     if let shape = try? MPOShape(rowFactors: [8, 16], columnFactors: [16, 8]) {
       recipe.selection.shapes = [TensorSelection.ShapeRule(glob: "*.query.weight", shape: shape)]
@@ -30,7 +31,7 @@ import Testing
     return recipe
   }()
 
-  static let budgets: [Budget] = [.ratio(0.6), .ratio(1), .maximumError(1e-7), .bond(8), .lossless]
+  static let budgets: [Budget] = [.ratio(0.6), .ratio(1), .matrixRatio(0.25), .maximumError(1e-7), .bond(8), .lossless]
 
   @Test func `a recipe is the same after JSON and after YAML`() throws {
     for recipe in [ConversionRecipe(), Self.full] {
@@ -55,6 +56,7 @@ import Testing
           include: ['*.weight']
           exclude: [emb*, 'x: y #', "5", "true", "~", "a\\\\b\\"'\\x01\\n/é"]
           convolutions: true
+          experts: false
           sites: 3
           shapes:
           - glob: '*.query.weight'
@@ -78,7 +80,7 @@ import Testing
 
         """)
     let defaults = try ConversionRecipe().yaml()
-    for line in ["structure: mpo", "minimum_bond: 1", "gauge: compact", "pack: false", "  sites: 5", "  include: []"] {
+    for line in ["structure: auto", "minimum_bond: 1", "gauge: compact", "pack: false", "  sites: 5", "  include: []"] {
       #expect(defaults.contains("\(line)\n"), "\(defaults)")
     }
   }
@@ -90,13 +92,13 @@ import Testing
     let recipe = try ConversionRecipe(yaml: "budget: {ratio: 1}\nselection: {sites: 7}\ndtype: BF16", path: "")
     var expected = ConversionRecipe()
     expected.budget = .ratio(1)
-    expected.selection.sites = 7
+    (expected.selection.sites, expected.structure) = (7, .chain)
     expected.dtype = .bf16
     #expect(recipe == expected)
   }
 
   @Test func `a member that is not known is ignored in a manifest`() throws {
-    let text = #"{"structure": "svd", "links": ["*"], "budget": {"ratio": 0.5, "x": 1}, "selection": {"experts": 3}}"#
+    let text = #"{"structure": "svd", "links": ["*"], "budget": {"ratio": 0.5, "x": 1}, "selection": {"bases": 3}}"#
     let recipe = try JSONDecoder().decode(ConversionRecipe.self, from: Data(text.utf8))
     #expect(recipe.structure == .svd && recipe.budget == .ratio(0.5))
   }
@@ -136,8 +138,8 @@ import Testing
   }
 
   @Test(arguments: [
-    ("structure: chain", 1, "'structure' must be mpo, svd or auto"),
-    ("structure: [svd]", 1, "'structure' must be mpo, svd or auto"),
+    ("structure: mpo", 1, "'structure' must be chain, svd or auto"),
+    ("structure: [svd]", 1, "'structure' must be chain, svd or auto"),
     ("\ngauge: 3", 2, "'gauge' must be compact, canonical or spectral"),
     ("criterion: luck", 1, "'criterion' must be error-per-parameter or error"),
     ("minimum_bond: 0", 1, "'minimum_bond' must be a whole number of at least 1"),
@@ -158,6 +160,9 @@ import Testing
     ("budget: {}", 1, "'budget' must be a mapping of one of"),
     ("budget: {ratio: 0.5, bond: 8}", 1, "'budget' must be a mapping of one of"),
     ("budget:\n  ratio: 0", 2, "'budget.ratio' must be a number above 0"),
+    ("budget: {matrix_ratio: 0}", 1, "'budget.matrix_ratio' must be a number above 0"),
+    ("budget: {ratio: 0.5, matrix_ratio: 0.5}", 1, "'budget' must be a mapping of one of"),
+    ("selection: {experts: 4}", 1, "'selection.experts' must be true or false"),
     ("budget: {ratio: half}", 1, "'budget.ratio'"),
     ("budget: {ratio: .nan}", 1, "'budget.ratio' must be"), ("budget: {max_error: 1}", 1, "'budget.max_error' must be"),
     ("budget: {bond: 0}", 1, "'budget.bond' must be"),
@@ -188,7 +193,6 @@ import Testing
   // MARK: - Members that do not go together
 
   @Test(arguments: [
-    ("{budget: {bond: 8}, structure: auto}", "'structure' auto has no effect with 'budget.bond'"),
     ("{budget: {lossless: true}, criterion: error}", "'criterion' has no effect with 'budget.lossless'"),
     ("{budget: {bond: 8}, criterion: error}", "'criterion' has no effect with 'budget.bond'"),
     (
@@ -209,6 +213,19 @@ import Testing
     #expect(error(text).contains(reason), "\(error(text))")
   }
 
+  @Test(arguments: [
+    ("selection: {sites: 5}", Structure.chain), ("{selection: {sites: 3}, structure: auto}", .auto),
+    ("selection: {shapes: [{glob: a, row_factors: [2, 2], column_factors: [2, 2]}]}", .chain),
+    ("selection: {include: [a]}", .auto), ("budget: {bond: 4}", .chain), ("budget: {lossless: true}", .auto),
+    ("budget: {ratio: 0.5}", .auto), ("{budget: {ratio: 0.5}, criterion: error}", .chain),
+    ("{budget: {bond: 4}, structure: svd}", .svd),
+  ])
+  func `a structure that is not said is the chain where something is that only chains have`(
+    text: String, structure: Structure
+  ) throws {
+    #expect(try ConversionRecipe(yaml: text, path: "").structure == structure)
+  }
+
   @Test func `what is written down must have an effect even as a default`() throws {
     var recipe = ConversionRecipe()
     recipe.budget = .bond(8)
@@ -216,6 +233,9 @@ import Testing
     #expect(
       recipe.conflict(given: ["criterion"])
         == .noEffect(member: "criterion", value: nil, beside: "budget.bond", itsValue: nil))
+    #expect(
+      recipe.conflict(given: ["structure"])
+        == .noEffect(member: "structure", value: "auto", beside: "budget.bond", itsValue: nil))
     recipe.budget = .ratio(0.5)
     #expect(recipe.conflict(given: ["criterion", "selection.sites"]) == nil)
     recipe.structure = .svd
@@ -237,7 +257,7 @@ import Testing
     other.structure = .svd
     #expect(
       other.difference(from: plain, path: "a", otherPath: "b")?.description
-        == "a was made with 'structure' svd, b with 'structure' mpo")
+        == "a was made with 'structure' svd, b with 'structure' auto")
     other = plain
     other.budget = .ratio(0.5)
     #expect(

@@ -51,7 +51,7 @@ import Testing
       #expect(plan.ratio == 1)
       #expect(plan.layers[0].bonds != nil)
       // A chain of the padded matrix takes 384 numbers, a factorisation 345.
-      #expect((plan.layers[1].bonds == nil) == (structure == .mpo))
+      #expect((plan.layers[1].bonds == nil) == (structure == .chain))
     }
     let canonical = try SqueezePlan(network, budget: .lossless, gauge: .canonical)
     #expect(canonical.layers.allSatisfy { $0.bonds == shape.fullBonds })

@@ -24,7 +24,7 @@ import Testing
     }
   }
 
-  @Test(arguments: [Structure.mpo, .svd])
+  @Test(arguments: [Structure.chain, .svd])
   func `small truncation errors take the gauge that rounds less, large ones the one that stores less`(
     structure: Structure
   ) throws {

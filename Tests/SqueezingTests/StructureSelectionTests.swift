@@ -30,7 +30,7 @@ import Testing
     for plan in plans { #expect(plan.ratio <= ratio) }
     let errors = Dictionary(uniqueKeysWithValues: zip(Structure.allCases, plans.map(error)))
     // The last step to the budget is not on the hull, which may cost a little.
-    #expect(errors[.auto]! <= 1.02 * min(errors[.svd]!, errors[.mpo]!) + 1e-12)
+    #expect(errors[.auto]! <= 1.02 * min(errors[.svd]!, errors[.chain]!) + 1e-12)
   }
 
   @Test(arguments: Structure.allCases, Gauge.allCases)

@@ -33,7 +33,7 @@ struct StructureCurve {
       try layers[member].require(LayerProfile.parts(for: structure, .ratio(1), hasMetric: hasMetric))
     }
     var forms: [OperatorForm] = []
-    if structure != .mpo {
+    if structure != .chain {
       let shape = MPOShape.lowRank(rows: first.rows, columns: first.columns)
       for gauge in gauges {
         forms += (min(max(1, minimumBond), shape.fullBonds[0])...shape.fullBonds[0]).map {
@@ -43,7 +43,7 @@ struct StructureCurve {
     }
     // In a metric the factorisation is the optimum that is known, and better than what refined chains were measured to
     // reach; how far a chain gets would only show in refining it.
-    if structure == .mpo || structure == .auto && members.allSatisfy({ layers[$0].metricSingularValues == nil }) {
+    if structure == .chain || structure == .auto && members.allSatisfy({ layers[$0].metricSingularValues == nil }) {
       let group = try SqueezeGroup(members: members, of: layers)
       for gauge in gauges {
         forms += ChainPath(of: group, gauge: gauge, minimumBond: minimumBond).bonds().map {

@@ -22,10 +22,10 @@ extension LayerProfile {
   public static func parts(for structure: Structure, _ budget: Budget, hasMetric: Bool = false) -> Set<Part> {
     switch (budget, structure) {
     case (.bond, _): []
-    case (.lossless, .mpo): [.spectra]
+    case (.lossless, .chain): [.spectra]
     case (.lossless, .svd): [.singularValues]
     case (.lossless, .auto): [.spectra, .singularValues]
-    case (_, .mpo): hasMetric ? [.spectra, .metricSingularValues] : [.spectra]
+    case (_, .chain): hasMetric ? [.spectra, .metricSingularValues] : [.spectra]
     case (_, .svd): hasMetric ? [.metricSingularValues] : [.singularValues]
     case (_, .auto): hasMetric ? [.metricSingularValues] : [.spectra, .singularValues]
     }

@@ -18,11 +18,14 @@ public struct NetworkProfile: Sendable, Hashable, Codable {
   }
 
   /// The most parameters that are no larger a part of the whole than `ratio`.
-  func largestParameterCount(forRatio ratio: Double) -> Int {
-    guard ratio < 1 else { return parameters }
+  func largestParameterCount(forRatio ratio: Double) -> Int { Self.largestCount(ratio, of: parameters) }
+
+  /// The largest number that is no larger a part of `whole` than `ratio`.
+  static func largestCount(_ ratio: Double, of whole: Int) -> Int {
+    guard ratio < 1 else { return whole }
     // The product may be rounded to either side of a whole number.
-    var count = Int((ratio * Double(parameters)).rounded(.down)) + 1
-    while count > 0, Double(count) / Double(parameters) > ratio { count -= 1 }
+    var count = Int((ratio * Double(whole)).rounded(.down)) + 1
+    while count > 0, Double(count) / Double(whole) > ratio { count -= 1 }
     return count
   }
 

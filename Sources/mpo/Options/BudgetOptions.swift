@@ -11,6 +11,12 @@ struct BudgetOptions: ParsableArguments, RecipeOptions {
 
   @Option(
     help: ArgumentHelp(
+      "The same of the selected matrices alone: numbers they are stored with over those they had, at most.",
+      valueName: "r"))
+  var matrixRatio: Double?
+
+  @Option(
+    help: ArgumentHelp(
       "The largest relative error of each decomposed matrix: in the Frobenius norm, with --calibration in its metric.",
       valueName: "e"))
   var maxError: Double?
@@ -36,17 +42,24 @@ struct BudgetOptions: ParsableArguments, RecipeOptions {
 
   func validate() throws {
     if let ratio, !(ratio > 0 && ratio <= 1e3) { throw ValidationError("--ratio must be above 0, not \(ratio).") }
+    if let matrixRatio, !(matrixRatio > 0 && matrixRatio <= 1e3) {
+      throw ValidationError("--matrix-ratio must be above 0, not \(matrixRatio).")
+    }
     if let maxError, !(maxError > 0 && maxError < 1) {
       throw ValidationError("--max-error must be between 0 and 1, not \(maxError).")
     }
     if let bond, bond < 1 { throw ValidationError("--bond must be at least 1, not \(bond).") }
     if let minBond, minBond < 1 { throw ValidationError("--min-bond must be at least 1, not \(minBond).") }
-    if budgets.count > 1 { throw ValidationError("Give only one of --ratio, --max-error, --bond and --lossless.") }
+    if budgets.count > 1 {
+      throw ValidationError("Give only one of --ratio, --matrix-ratio, --max-error, --bond and --lossless.")
+    }
   }
 
   private var budgets: [(member: String, budget: Budget)] {
     [
-      ratio.map { ("budget.ratio", .ratio($0)) }, maxError.map { ("budget.max_error", .maximumError($0)) },
+      ratio.map { ("budget.ratio", .ratio($0)) },
+      matrixRatio.map { ("budget.matrix_ratio", .matrixRatio($0)) },
+      maxError.map { ("budget.max_error", .maximumError($0)) },
       bond.map { ("budget.bond", .bond($0)) }, lossless ? ("budget.lossless", .lossless) : nil,
     ].compactMap(\.self)
   }
@@ -66,7 +79,8 @@ struct BudgetOptions: ParsableArguments, RecipeOptions {
     if let minBond { recipe.minimumBond = minBond }
   }
 
-  static let missing = ValidationError("Say how far to go: --ratio R, --max-error E, --bond D or --lossless.")
+  static let missing = ValidationError(
+    "Say how far to go: --ratio R, --matrix-ratio R, --max-error E, --bond D or --lossless.")
 }
 
 extension SqueezeCriterion: ExpressibleByArgument {}

@@ -12,13 +12,13 @@ struct OutputOptions: ParsableArguments {
   /// Begins an output, unless it would replace one of the inputs or a folder they are in.
   func begin(_ path: String, kind: AtomicOutput.Kind, inputs: [String]) throws -> AtomicOutput {
     if path == "-" {
-      throw ConversionError.badOption(
-        option: "-o", value: path, reason: "this output can't be written to stdout; name a file or a folder")
+      throw ConversionError.badMember(
+        member: "-o", value: path, reason: "this output can't be written to stdout; name a file or a folder")
     }
     if let output = realPath(path) {
       for input in inputs.compactMap(realPath) where input == output || input.hasPrefix(output + "/") {
-        throw ConversionError.badOption(
-          option: "-o", value: path, reason: "contains the input; choose another output")
+        throw ConversionError.badMember(
+          member: "-o", value: path, reason: "contains the input; choose another output")
       }
     }
     return try AtomicOutput(at: path, kind: kind, replacing: force)

@@ -7,6 +7,7 @@ enum RecipeOption {
   private static let names = [
     "selection.include": "--include", "selection.exclude": "--exclude", "selection.convolutions": "--convolutions",
     "selection.sites": "--sites", "selection.shapes": "--shape", "ties": "--tie", "budget.ratio": "--ratio",
+    "budget.matrix_ratio": "--matrix-ratio", "selection.experts": "--experts",
     "budget.max_error": "--max-error", "budget.bond": "--bond", "budget.lossless": "--lossless",
     "structure": "--structure", "criterion": "--criterion", "minimum_bond": "--min-bond", "gauge": "--gauge",
     "metric": "--calibration", "metric.statistics_sha256": "--calibration, SHA-256",
@@ -35,6 +36,7 @@ extension [any RecipeOptions] {
   func recipe(_ calibration: CalibrationOptions, _ statistics: CalibrationStatistics?) throws -> ConversionRecipe {
     var recipe = ConversionRecipe()
     try write(to: &recipe)
+    recipe.chooseStructure(given: Set(given))
     recipe.metric = try calibration.identity(of: statistics)
     return recipe
   }
@@ -44,6 +46,7 @@ extension [any RecipeOptions] {
     var recipe = ConversionRecipe()
     // What can't be read is an error when the command runs.
     guard (try? write(to: &recipe)) != nil else { return }
+    recipe.chooseStructure(given: Set(given))
     if hasMetric { recipe.metric = StatisticsIdentity(sha256: "") }
     if let conflict = recipe.conflict(given: Set(given)) { throw conflict.validationError }
   }

@@ -4,7 +4,7 @@ import Recipes
 
 /// Options of the subcommands that choose the matrices.
 struct SelectionOptions: ParsableArguments, RecipeOptions {
-  @Option(help: ArgumentHelp("Sites of each matrix product operator. Default: 5.", valueName: "n"))
+  @Option(help: ArgumentHelp("Sites of each chain. Default: 5.", valueName: "n"))
   var sites: Int?
 
   @Option(
@@ -25,6 +25,13 @@ struct SelectionOptions: ParsableArguments, RecipeOptions {
   @Flag(help: "Decompose rank-4 convolution kernels too, as matrices of output x the rest.")
   var convolutions = false
 
+  @Flag(
+    inversion: .prefixedNo,
+    help:
+      "Decompose each matrix of tensors [experts, rows, columns]. Default: where a name has 'experts' in it or config.json gives so many."
+  )
+  var experts: Bool?
+
   func validate() throws {
     if let sites, !(2...16).contains(sites) {
       throw ValidationError("--sites must be from 2 to 16, not \(sites).")
@@ -35,7 +42,7 @@ struct SelectionOptions: ParsableArguments, RecipeOptions {
     [
       sites.map { _ in "selection.sites" }, shape.isEmpty ? nil : "selection.shapes",
       include.isEmpty ? nil : "selection.include", exclude.isEmpty ? nil : "selection.exclude",
-      convolutions ? "selection.convolutions" : nil,
+      convolutions ? "selection.convolutions" : nil, experts.map { _ in "selection.experts" },
     ].compactMap(\.self)
   }
 
@@ -53,5 +60,6 @@ struct SelectionOptions: ParsableArguments, RecipeOptions {
     if !include.isEmpty { selection.include = include }
     if !exclude.isEmpty { selection.exclude = exclude }
     if convolutions { selection.convolutions = true }
+    if let experts { selection.experts = experts }
   }
 }
