@@ -94,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
         help="tokens of a sample at most (default: 128), or of a piece (default: 512)",
     )
     calibrate.add_argument(
+        "--part",
+        type=_part,
+        metavar="K/N",
+        help="causal-lm: only part K of N of the samples; 'merge-statistics' makes one file of all parts",
+    )
+    calibrate.add_argument(
         "--device", default="cpu", metavar="DEVICE", help="causal-lm: where blocks are computed (default: cpu)"
     )
     calibrate.add_argument(
@@ -119,7 +125,37 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.add_argument(
         "--dtype", choices=("f32", "f64"), default="f32", help="of what is written (default: f32); sums are f64 always"
     )
+
+    merge = commands.add_parser(
+        "merge-statistics",
+        help="make one file of the parts that 'calibrate --part' wrote",
+        description="Write the means over all samples of several statistics files of one model.",
+    )
+    merge.set_defaults(run=_merge)
+    merge.add_argument("parts", type=Path, nargs="+", metavar="PART", help="statistics files of other samples each")
+    merge.add_argument("-o", "--output", type=Path, required=True, metavar="STATS.safetensors", help="the result")
+    merge.add_argument("--force", action="store_true", help="replace the result if it is there already")
     return parser
+
+
+def _merge(options: argparse.Namespace) -> None:
+    from .merging import merge_statistics
+
+    _refuse_to_replace(options)
+    samples, tokens = merge_statistics(options.parts, options.output)
+    print(f"{options.output}: {len(options.parts)} parts, {samples} samples, {tokens} tokens")
+
+
+def _refuse_to_replace(options: argparse.Namespace) -> None:
+    if options.output.exists() and not options.force:
+        raise ValueError(f"{options.output}: is there already; --force replaces it")
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text} is no part such as 2/4")
+    return int(number), int(count)
 
 
 def _positive(text: str) -> int:
@@ -132,8 +168,7 @@ def _positive(text: str) -> int:
 def _calibrate(options: argparse.Namespace) -> None:
     if not (options.model / "config.json").is_file():
         raise ValueError(f"{options.model}: is no model folder, it has no config.json")
-    if options.output.exists() and not options.force:
-        raise ValueError(f"{options.output}: is there already; --force replaces it")
+    _refuse_to_replace(options)
 
     from .huggingface import task_of
 
@@ -168,11 +203,18 @@ def _calibrate_language_model(options: argparse.Namespace) -> Statistics:
     if options.of not in (None, "auto", "logits"):
         raise ValueError(f"--of {options.of} is for other tasks; a causal language model is measured by its logits")
     pieces = text_pieces(options.model, options.text, options.max_length or 512, options.samples or 32)
+    first = 0
+    if options.part:
+        number, parts = options.part
+        first, end = (len(pieces) * index // parts for index in (number - 1, number))
+        if first == end:
+            raise ValueError(f"--part {number}/{parts} has none of the {len(pieces)} samples; take fewer parts")
+        pieces = pieces[first:end]
     return calibrate_language_model(
         options.model,
         pieces,
         options.output,
-        objective=Objective(kind, options.projections or 1, options.seed),
+        objective=Objective(kind, options.projections or 1, options.seed, first),
         include=options.include,
         exclude=options.exclude,
         min_side=options.min_side,
@@ -190,8 +232,8 @@ def _calibrate_encoder(options: argparse.Namespace) -> Statistics:
 
     if options.objective not in (None, "projections"):
         raise ValueError(f"--objective {options.objective} needs --task causal-lm; the task '{options.task}' has no next tokens")
-    if options.samples or options.device != "cpu":
-        raise ValueError("--samples and --device are for --task causal-lm; for other tasks every line is a sample")
+    if options.samples or options.part or options.device != "cpu":
+        raise ValueError("--samples, --part and --device are for --task causal-lm; for other tasks every line is a sample")
     statistics = calibrate_folder(
         options.model,
         read_samples(options.text),

@@ -20,11 +20,13 @@ class Objective:
             sampled from the model. ``projections``: the logits times standard normal numbers.
         passes: how many gradients are taken of each sample; 1 for ``loss``, which has but one.
         seed: of what is random; each sample has random numbers of its own.
+        first: the number of the first sample in the text, where only a part of the text is run.
     """
 
     kind: str = "loss"
     passes: int = 1
     seed: int = 0
+    first: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in OBJECTIVES:
@@ -38,10 +40,10 @@ class Objective:
         Args:
             logits: ``[1, positions, tokens]``.
             ids: ``[1, positions]``.
-            sample: its number in the text.
+            sample: its number among those that are run.
         """
         logits = logits[0].float()
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + sample)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.first + sample)
         for _ in range(self.passes):
             if self.kind == "projections":
                 yield (torch.randn(logits.shape, generator=generator).to(logits) * logits).sum()

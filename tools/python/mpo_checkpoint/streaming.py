@@ -192,14 +192,28 @@ def _layers(trunk: Trunk, index: int, selection: Selection) -> list[_Layer]:
     return layers
 
 
+class _UpperMoment(_Moment):
+    """A sum of second moments whose upper triangle counts: blocks below the diagonal are left out."""
+
+    def add(self, rows: Tensor, coupling: Tensor | None = None) -> None:
+        rows = rows.flatten(0, 1)
+        if self.sum.ndim == 1:
+            self.sum += rows.square().sum(0).cpu()
+            return
+        size = self.sum.shape[0]
+        step = max(256, -(-size // 6))
+        for start in range(0, size, step):
+            self.sum[start : start + step, start:] += (rows[:, start : start + step].T @ rows[:, start:]).cpu()
+
+
 class _BlockMoments:
     """The second moments of a block's layers; those of layers that read the same tensor are one."""
 
     def __init__(self, layers: list[_Layer], max_gram: int):
         self.layers, self.max_gram = layers, max_gram
-        self.inputs: list[_Moment] = []
+        self.inputs: list[_UpperMoment] = []
         self.reads: dict[int, int] = {}  # layer: which of the inputs it reads
-        self.gradients = [_Moment(size := self._size(layer, 1), size > max_gram) for layer in layers]
+        self.gradients = [_UpperMoment(size := self._size(layer, 1), size > max_gram) for layer in layers]
 
     def _size(self, layer: _Layer, side: int) -> int:
         return layer.module.weight.shape[1 if layer.sides[side] == "column" else 0]
@@ -217,7 +231,7 @@ class _BlockMoments:
                     read = self.reads.get(place, len(self.inputs))
                     if read == len(self.inputs):
                         size = self._size(layer, 0)
-                        self.inputs.append(_Moment(size, size > self.max_gram))
+                        self.inputs.append(_UpperMoment(size, size > self.max_gram))
                     seen.append((value, read))
                     self.inputs[read].add(_rows(value))
                 if self.reads.setdefault(place, read) != read:
@@ -265,7 +279,7 @@ class _BlockMoments:
 def _entry(moment: Tensor) -> tuple[str, Any]:
     if moment.ndim == 1:
         return "scale", moment.sqrt().numpy()
-    return "gram", packed(((moment + moment.T) / 2).numpy())
+    return "gram", packed(moment.numpy())
 
 
 def _rows(values: Tensor) -> Tensor:

@@ -136,6 +136,27 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_memory(folder, pieces, 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "one", "three", "two"]
 
 
+def test_parts_merge_to_the_whole(folder, tmp_path, capsys):
+    path = folder(llama())
+    tokenizer_into(path)
+    text = tmp_path / "text.txt"
+    text.write_text(" ".join(f"w{n % 90}" for n in range(200)))
+    command = ["calibrate", str(path), str(text), "--samples", "7", "--max-length", "16", "--objective", "fisher", "-o"]
+    assert main([*command, str(tmp_path / "all")]) == 0
+    for part in (1, 2, 3):
+        assert main([*command, str(tmp_path / f"{part}"), "--part", f"{part}/3"]) == 0
+    parts = [str(tmp_path / f"{part}") for part in (1, 2, 3)]
+    assert main(["merge-statistics", *parts, "-o", str(tmp_path / "merged")]) == 0
+    assert "3 parts, 7 samples, 112 tokens" in capsys.readouterr().out
+    whole, merged = Statistics.load(tmp_path / "all"), Statistics.load(tmp_path / "merged")
+    assert (merged.samples, merged.tokens, merged.output_ridge) == (7, 112, 0.1)
+    assert merged.tensors.keys() == whole.tensors.keys()
+    for name, value in whole.tensors.items():
+        np.testing.assert_allclose(merged.tensors[name], value, rtol=1e-3, atol=1e-5 * np.abs(value).max())
+    assert main(["merge-statistics", parts[0], str(path / "model.safetensors"), "-o", str(tmp_path / "bad")]) == 1
+    assert "no statistics file" in capsys.readouterr().err and not (tmp_path / "bad").exists()
+
+
 def test_boundaries_in_a_file_are_those_in_memory(tmp_path):
     values = torch.randn(3, 2, 4)
     for memory in (0, 1 << 20):
