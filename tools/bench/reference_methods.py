@@ -96,7 +96,10 @@ class ReferenceMethods:
         sums = {name: torch.zeros(weight.shape[1]).double() for name, weight in self.weights.items()}
 
         def counting(name):
-            return lambda module, arguments: sums[name].add_(arguments[0].detach().abs().flatten(0, -2).sum(0).double())
+            def count(module, arguments):  # without a result: it would take the place of the input
+                sums[name] += arguments[0].detach().abs().flatten(0, -2).sum(0).double()
+
+            return count
 
         handles = [modules[name].register_forward_pre_hook(counting(name)) for name in self.weights]
         fisher = {name: torch.zeros(weight.shape[0]).double() for name, weight in self.weights.items()}
