@@ -12,16 +12,24 @@ import TensorNetworks
 /// metadata, a JSON list, has the names of the matrices whose rows are the layer's inputs; of all others the columns are.
 /// Where there is no such member, the orientation of the model's tensor says it. Files of version 1 have no such member
 /// and call the columns `input`, the rows `output`.
+///
+/// A Gram matrix may be stored as its upper triangle, row by row: `[n (n + 1) / 2]`. A side that several matrices have in
+/// common is stored once: the member `same`, a JSON object, says which tensor stands for `<name>.<side>_<kind>`. The members
+/// `input_ridge` and `output_ridge` are the ridges that suit the statistics.
 public struct CalibrationStatistics: Sendable {
   public static let formatName = "mpo-statistics"
 
   let file: any DenseCheckpoint
-  /// Added to the diagonals of the inputs' and the outputs' sides, relative to their mean; nil for the defaults.
+  /// Added to the diagonals of the inputs' and the outputs' sides, relative to their mean; nil for what the file says, or else
+  /// the defaults.
   public var inputRidge: Double?
   public var outputRidge: Double?
   /// What was prepared and is needed again; nil to prepare every metric whenever it is asked for.
   var prepared: PreparedMetrics?
   private let inputRows: Set<TensorName>?
+  /// The tensor that stands for one that is not stored.
+  private let same: [TensorName: String]
+  private let ownRidges: (input: Double?, output: Double?)
   private let fingerprint = CachedFingerprint()
 
   /// - Throws: `CheckpointError` for what is no safetensors file, `ConversionError` for what is not a statistics file.
@@ -45,6 +53,33 @@ public struct CalibrationStatistics: Sendable {
       inputRows = try file.metadata["input_rows"].map { Set(try Self.names($0).map { TensorName($0) }) }
     } catch {
       throw refused("its metadata 'input_rows' is not a JSON list of names; make the statistics again")
+    }
+    do {
+      same = try file.metadata["same"].map(Self.renamings) ?? [:]
+    } catch {
+      throw refused("its metadata 'same' is not a JSON object of names; make the statistics again")
+    }
+    for (name, stored) in same.sorted(by: { $0.key < $1.key })
+    where file.tensor(named: stored) == nil || file.tensor(named: name.text) != nil {
+      throw refused("'\(escaped(name.text))' is said to be '\(escaped(stored))', which is not so stored; make it again")
+    }
+    func ridge(_ name: String) throws -> Double? {
+      guard let text = file.metadata[name] else { return nil }
+      guard let value = Double(text), value >= 0, value.isFinite else {
+        throw refused("its metadata '\(name)' is not a number of at least 0; make the statistics again")
+      }
+      return value
+    }
+    ownRidges = (try ridge("input_ridge"), try ridge("output_ridge"))
+  }
+
+  private static func renamings(_ json: String) throws -> [TensorName: String] {
+    try Array(json.utf8).withUnsafeBytes { bytes in
+      var names: [TensorName: String] = [:]
+      try JSONReader.read(bytes) { reader in
+        try reader.readObject { reader, name in names[TensorName(name)] = try reader.readString() }
+      }
+      return names
     }
   }
 
@@ -124,9 +159,11 @@ extension CalibrationStatistics {
       case elementWeights
     }
 
+    /// The tensor that is stored, which may be that of another matrix.
     public let tensor: String
     public let matrix: String
     public let kind: Kind
+    /// Of the side or the weights: `[n, n]` for a Gram matrix, however it is stored.
     public let shape: [Int]
   }
 
@@ -135,15 +172,25 @@ extension CalibrationStatistics {
       axis.prefixes.flatMap { [($0 + "_gram", Entry.Kind.gram(axis)), ($0 + "_scale", .scale(axis))] }
     } + [("element_weights", .elementWeights)]
 
-  /// What it says, in the order of the file; tensors of other names are left out.
+  /// What it says, in the order of the file, then the sides that are those of other matrices; tensors of other names are left
+  /// out.
   public var entries: [Entry] {
-    file.tensors.compactMap { tensor in
-      Self.kinds.first { tensor.name.hasSuffix("." + $0.suffix) }.map {
+    let shared = same.sorted { $0.key < $1.key }.compactMap { name, stored in
+      file.tensor(named: stored).map { (name.text, $0) }
+    }
+    return (file.tensors.map { ($0.name, $0) } + shared).compactMap { name, tensor in
+      Self.kinds.first { name.hasSuffix("." + $0.suffix) }.map {
         Entry(
-          tensor: tensor.name, matrix: String(tensor.name.dropLast($0.suffix.utf8.count + 1)), kind: $0.kind,
-          shape: tensor.shape)
+          tensor: tensor.name, matrix: String(name.dropLast($0.suffix.utf8.count + 1)), kind: $0.kind,
+          shape: Self.shape(of: tensor, $0.kind))
       }
     }
+  }
+
+  private static func shape(of tensor: TensorInfo, _ kind: Entry.Kind) -> [Int] {
+    guard case .gram = kind, tensor.shape.count == 1 else { return tensor.shape }
+    let size = Int((Double(8 * tensor.shape[0] + 1).squareRoot() - 1) / 2)
+    return size * (size + 1) / 2 == tensor.shape[0] ? [size, size] : tensor.shape
   }
 
   /// The side of a matrix that the layer's inputs are on, as far as the file says: what it does not say, the orientation
@@ -155,7 +202,10 @@ extension CalibrationStatistics {
   /// The tensor that has one kind of statistic of a matrix.
   /// - Throws: `ConversionError.mismatch` when it is there under its old name too.
   private func tensor(_ name: String, _ axis: Axis, _ kind: String) throws -> TensorInfo? {
-    let found = axis.prefixes.compactMap { file.tensor(named: "\(name).\($0)_\(kind)") }
+    let found = axis.prefixes.compactMap { prefix in
+      let side = "\(name).\(prefix)_\(kind)"
+      return file.tensor(named: same[TensorName(side)] ?? side)
+    }
     guard found.count < 2 else {
       throw invalid(found[1].name, "means the same as '\(escaped(found[0].name))', which the file has too")
     }
@@ -195,9 +245,11 @@ extension CalibrationStatistics {
   /// moments are a good local model, and wants a larger ridge on them.
   enum Use { case lowRank, sites }
 
-  /// The ridges that were asked for, or the defaults: inputs 1e-4, outputs 1e-3 for two sites and 1 for more.
+  /// The ridges that were asked for, or those of the file, or the defaults: inputs 1e-4, outputs 1e-3 for two sites and 1 for
+  /// more.
   func ridges(of tensor: TensorInfo, for use: Use) -> (rows: Double, columns: Double) {
-    let (input, output) = (inputRidge ?? 1e-4, outputRidge ?? (use == .lowRank ? 1e-3 : 1))
+    let input = inputRidge ?? ownRidges.input ?? 1e-4
+    let output = outputRidge ?? ownRidges.output ?? (use == .lowRank ? 1e-3 : 1)
     return inputs(of: tensor.name, orientation: tensor.orientation) == .rows ? (input, output) : (output, input)
   }
 
@@ -217,7 +269,9 @@ extension CalibrationStatistics {
     guard let gram = try tensor(name, axis, "gram") else {
       return try side(axis, of: name, size: size).map { try MetricRoot(of: $0, ridge: ridge) }
     }
-    guard gram.shape == [size, size] else { throw invalidShape(gram, [size, size]) }
+    guard gram.shape == [size, size] || gram.shape == [size * (size + 1) / 2] else {
+      throw invalidShape(gram, [size, size])
+    }
     func prepare() throws -> MetricRoot { try factored(secondMoment(gram, size: size), gram.name, ridge: ridge) }
     return try prepared?.root(of: gram.name, ridge: ridge, prepare) ?? prepare()
   }
@@ -244,6 +298,19 @@ extension CalibrationStatistics {
   }
 
   private func secondMoment(_ tensor: TensorInfo, size: Int) throws -> Matrix<Double> {
+    if tensor.shape == [size * (size + 1) / 2] {
+      let triangle = try values(tensor, shape: tensor.shape)
+      return Matrix(rows: size, columns: size) { target in
+        var place = 0
+        for row in 0..<size {
+          for column in row..<size {
+            target[row * size + column] = triangle[place]
+            target[column * size + row] = triangle[place]
+            place += 1
+          }
+        }
+      }
+    }
     let matrix = Matrix(rows: size, columns: size, elements: try values(tensor, shape: [size, size]))
     if let place = matrix.firstAsymmetry(above: 1e-3 * max(abs(Metric.Side.full(matrix).meanDiagonal), 1e-300)) {
       throw invalid(tensor.name, "is not symmetric (elements \(place.row), \(place.column))")

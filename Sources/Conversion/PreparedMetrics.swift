@@ -64,12 +64,13 @@ final class PreparedMetrics: Sendable {
     let entries = statistics.entries
     let grams = entries.filter { if case .gram = $0.kind { true } else { false } }
     let groups = try Self.groups(of: grams.map(\.tensor), in: statistics.file)
+    let sizes = Dictionary(grams.map { (TensorName($0.tensor), $0.shape[0]) }) { first, _ in first }
     var sides: [TensorName: Side] = [:]
     var capacity = 0
     for group in groups {
       let side = Side(uses: passes * group.count)
       for name in group { sides[TensorName(name)] = side }
-      if side.uses > 1, let size = statistics.file.tensor(named: group[0])?.shape.first {
+      if side.uses > 1, let size = sizes[TensorName(group[0])] {
         capacity += Self.byteCount(size: size)
       }
     }

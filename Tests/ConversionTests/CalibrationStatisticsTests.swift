@@ -101,6 +101,55 @@ import Testing
     #expect(try ridges(new, .inputOutput, metadata: ["version": "2", "input_rows": "[]"]) == columnsRead)
   }
 
+  @Test func `ridges of the file stand above the defaults and below what is asked for`() throws {
+    let metadata = ["version": "2", "output_ridge": "0.1", "input_ridge": "0.01"]
+    #expect(try ridges(("row", "column"), .outputInput, metadata: metadata) == [0.1, 0.01, 0.1, 0.01])
+    var stats = try statistics([], metadata: ["format": "mpo-statistics", "output_ridge": "0.1"])
+    stats.outputRidge = 0.5
+    #expect(stats.ridges(of: w, for: .lowRank) == (rows: 0.5, columns: 1e-4))
+    for ridge in ["-1", "nan", "inf", "many"] {
+      #expect(throws: ConversionError.self) {
+        try statistics([], metadata: ["format": "mpo-statistics", "output_ridge": ridge])
+      }
+    }
+  }
+
+  @Test func `a triangle stands for its matrix, and a side of another matrix for one that is the same`() throws {
+    let full = gram("w.column_gram", 4, samples: 9, seed: 1)
+    let triangle = (0..<4).flatMap { row in (row..<4).map { full.values[row * 4 + $0] } }
+    let metadata = ["format": "mpo-statistics", "version": "2"]
+    let packed = try statistics(
+      [ModelTensor("w.column_gram", .f64, [10], triangle)],
+      metadata: metadata.merging(["same": #"{"v.column_gram": "w.column_gram"}"#]) { $1 })
+    let v = TensorInfo(name: "v", dtype: .f32, shape: [5, 4])
+    let expected = Metric(rows: .identity, columns: .full(Matrix(rows: 4, columns: 4, elements: full.values)))
+    #expect(try packed.metric(of: w, rows: 6, columns: 4) == expected)
+    #expect(try packed.metric(of: v, rows: 5, columns: 4) == expected)
+    #expect(packed.matrices == ["v", "w"])
+    #expect(packed.entries.map(\.tensor) == ["w.column_gram", "w.column_gram"])
+    #expect(packed.entries.map(\.shape) == [[4, 4], [4, 4]])
+    var kept = packed
+    try kept.keepPreparedMetrics(passes: 2, in: folder.path)
+    func root(_ stats: CalibrationStatistics, _ tensor: TensorInfo) throws -> CholeskyFactor? {
+      guard case .sides(_, let columns)? = try stats.preparedMetric(of: tensor, rows: tensor.shape[0], columns: 4),
+        case .triangular(let factor) = columns.factor
+      else { return nil }
+      return factor
+    }
+    for tensor in [w, v, v, w] {
+      #expect(try root(kept, tensor) == #require(try root(packed, tensor)))
+    }
+    #expect(throws: ConversionError.self) {
+      try statistics([ModelTensor("w.column_gram", .f64, [9], Array(triangle.prefix(9)))], metadata: metadata)
+        .metric(of: w, rows: 6, columns: 4)
+    }
+    for same in ["[]", #"{"v.column_gram": 1}"#, #"{"v.column_gram": "x.column_gram"}"#, #"{"w.row_gram": "#] {
+      #expect(throws: ConversionError.self) {
+        try statistics([full], metadata: metadata.merging(["same": same]) { $1 })
+      }
+    }
+  }
+
   @Test func `a file that says one thing twice, or something unreadable, is refused`() throws {
     let ones = Array(repeating: 1.0, count: 4)
     let twice = try statistics([

@@ -17,7 +17,8 @@ struct CalibrationOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "The same for the output statistics. Default: 1e-3 for two sites, 1 for more.", valueName: "r"))
+      "The same for the output statistics. Default: what the file says, or 1e-3 for two sites, 1 for more.",
+      valueName: "r"))
   var outputRidge: Double?
 
   func validate() throws {

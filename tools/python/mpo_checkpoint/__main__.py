@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
 from . import __version__
+from .statistics import Statistics
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,31 +43,71 @@ def _parser() -> argparse.ArgumentParser:
     )
     calibrate.set_defaults(run=_calibrate)
     calibrate.add_argument("model", type=Path, metavar="MODEL_FOLDER", help="a Hugging Face model folder")
-    calibrate.add_argument("text", type=Path, metavar="TEXT", help="a text file, one sample a line")
+    calibrate.add_argument(
+        "text",
+        type=Path,
+        metavar="TEXT",
+        help="a text file: one sample a line, or for a language model a text that is cut into pieces",
+    )
     calibrate.add_argument("-o", "--output", type=Path, required=True, metavar="STATS.safetensors", help="the result")
     calibrate.add_argument("--force", action="store_true", help="replace the result if it is there already")
     calibrate.add_argument(
         "--task",
-        default="features",
         metavar="TASK",
-        help="features (default), causal-lm, masked-lm, seq2seq-lm, sequence-classification, token-classification or "
-        "question-answering: the head the model is loaded with",
+        help="features, causal-lm, masked-lm, seq2seq-lm, sequence-classification, token-classification or "
+        "question-answering: the head the model is loaded with (default: causal-lm where config.json names such an "
+        "architecture, else features)",
+    )
+    calibrate.add_argument(
+        "--objective",
+        choices=("loss", "fisher", "projections"),
+        help="what the gradients are of: the loss of the text's next tokens (default for causal-lm), the loss of sampled "
+        "tokens, or random projections of the output (default for all other tasks, which have nothing else)",
     )
     calibrate.add_argument(
         "--of",
-        default="auto",
         metavar="OUTPUT",
         help="the output whose change matters: embedding, hidden, logits or auto (default): the sentence embedding "
         "where the folder has one, else the hidden states; the logits with a task",
     )
-    calibrate.add_argument("--projections", type=_positive, default=12, metavar="N", help="of each output (default: 12)")
-    calibrate.add_argument("--seed", type=int, default=0, metavar="N", help="of the projections (default: 0)")
-    calibrate.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="samples at a time (default: 32)")
     calibrate.add_argument(
-        "--max-length", type=_positive, default=128, metavar="N", help="tokens of a sample at most (default: 128)"
+        "--projections",
+        type=_positive,
+        metavar="N",
+        help="gradients of each sample: random projections (default: 12; 1 for causal-lm) or, with --objective fisher, "
+        "sampled texts (default: 1)",
+    )
+    calibrate.add_argument("--seed", type=int, default=0, metavar="N", help="of what is random (default: 0)")
+    calibrate.add_argument(
+        "--samples", type=_positive, metavar="N", help="causal-lm: pieces of the text, spread evenly over it (default: 32)"
     )
     calibrate.add_argument(
-        "--include", action="append", metavar="GLOB", help="only matrices this matches; repeatable (default: all)"
+        "--batch-size",
+        type=_positive,
+        metavar="N",
+        help="samples at a time (default: 32; for causal-lm as many as have 2048 tokens)",
+    )
+    calibrate.add_argument(
+        "--max-length",
+        type=_positive,
+        metavar="N",
+        help="tokens of a sample at most (default: 128), or of a piece (default: 512)",
+    )
+    calibrate.add_argument(
+        "--part",
+        type=_part,
+        metavar="K/N",
+        help="causal-lm: only part K of N of the samples; 'merge-statistics' makes one file of all parts",
+    )
+    calibrate.add_argument(
+        "--device", default="cpu", metavar="DEVICE", help="causal-lm: where blocks are computed (default: cpu)"
+    )
+    calibrate.add_argument(
+        "--include",
+        action="append",
+        metavar="GLOB",
+        help="only matrices this matches; repeatable (default: "
+        "all; for causal-lm those of the model's blocks)",
     )
     calibrate.add_argument(
         "--exclude", action="append", metavar="GLOB", default=[], help="no matrices this matches; repeatable"
@@ -83,7 +125,37 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.add_argument(
         "--dtype", choices=("f32", "f64"), default="f32", help="of what is written (default: f32); sums are f64 always"
     )
+
+    merge = commands.add_parser(
+        "merge-statistics",
+        help="make one file of the parts that 'calibrate --part' wrote",
+        description="Write the means over all samples of several statistics files of one model.",
+    )
+    merge.set_defaults(run=_merge)
+    merge.add_argument("parts", type=Path, nargs="+", metavar="PART", help="statistics files of other samples each")
+    merge.add_argument("-o", "--output", type=Path, required=True, metavar="STATS.safetensors", help="the result")
+    merge.add_argument("--force", action="store_true", help="replace the result if it is there already")
     return parser
+
+
+def _merge(options: argparse.Namespace) -> None:
+    from .merging import merge_statistics
+
+    _refuse_to_replace(options)
+    samples, tokens = merge_statistics(options.parts, options.output)
+    print(f"{options.output}: {len(options.parts)} parts, {samples} samples, {tokens} tokens")
+
+
+def _refuse_to_replace(options: argparse.Namespace) -> None:
+    if options.output.exists() and not options.force:
+        raise ValueError(f"{options.output}: is there already; --force replaces it")
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text} is no part such as 2/4")
+    return int(number), int(count)
 
 
 def _positive(text: str) -> int:
@@ -96,20 +168,80 @@ def _positive(text: str) -> int:
 def _calibrate(options: argparse.Namespace) -> None:
     if not (options.model / "config.json").is_file():
         raise ValueError(f"{options.model}: is no model folder, it has no config.json")
-    if options.output.exists() and not options.force:
-        raise ValueError(f"{options.output}: is there already; --force replaces it")
+    _refuse_to_replace(options)
 
+    from .huggingface import task_of
+
+    options.task = options.task or task_of(options.model)
+    if options.task == "causal-lm":
+        statistics = _calibrate_language_model(options)
+    else:
+        statistics = _calibrate_encoder(options)
+    if statistics.skipped:
+        print(
+            f"mpo_checkpoint: left out, the output does not depend on them: {', '.join(statistics.skipped)}",
+            file=sys.stderr,
+        )
+    print(
+        f"{options.output}: {len(statistics.matrices)} matrices, {statistics.samples} samples, "
+        f"{statistics.tokens} tokens; the rows of {len(statistics.input_rows or [])} matrices are inputs, "
+        "the columns of the others"
+    )
+
+
+DTYPES = {"f32": "float32", "f64": "float64"}
+
+
+def _calibrate_language_model(options: argparse.Namespace) -> Statistics:
+    from .huggingface import calibrate_language_model
+    from .objectives import Objective
+    from .pieces import text_pieces
+
+    kind = options.objective or "loss"
+    if kind == "loss" and options.projections:
+        raise ValueError("--projections has no effect on the objective 'loss'; give --objective projections or fisher")
+    if options.of not in (None, "auto", "logits"):
+        raise ValueError(f"--of {options.of} is for other tasks; a causal language model is measured by its logits")
+    pieces = text_pieces(options.model, options.text, options.max_length or 512, options.samples or 32)
+    first = 0
+    if options.part:
+        number, parts = options.part
+        first, end = (len(pieces) * index // parts for index in (number - 1, number))
+        if first == end:
+            raise ValueError(f"--part {number}/{parts} has none of the {len(pieces)} samples; take fewer parts")
+        pieces = pieces[first:end]
+    return calibrate_language_model(
+        options.model,
+        pieces,
+        options.output,
+        objective=Objective(kind, options.projections or 1, options.seed, first),
+        include=options.include,
+        exclude=options.exclude,
+        min_side=options.min_side,
+        max_gram=options.max_gram,
+        dtype=DTYPES[options.dtype],
+        batch_size=options.batch_size,
+        device=options.device,
+        progress=_Progress() if sys.stderr.isatty() else lambda done, total: None,
+        notice=lambda text: print(f"mpo_checkpoint: {text}", file=sys.stderr),
+    )
+
+
+def _calibrate_encoder(options: argparse.Namespace) -> Statistics:
     from .huggingface import calibrate_folder, read_samples
 
-    samples = read_samples(options.text)
+    if options.objective not in (None, "projections"):
+        raise ValueError(f"--objective {options.objective} needs --task causal-lm; the task '{options.task}' has no next tokens")
+    if options.samples or options.part or options.device != "cpu":
+        raise ValueError("--samples, --part and --device are for --task causal-lm; for other tasks every line is a sample")
     statistics = calibrate_folder(
         options.model,
-        samples,
+        read_samples(options.text),
         task=options.task,
-        output=options.of,
-        batch_size=options.batch_size,
-        max_length=options.max_length,
-        projections=options.projections,
+        output=options.of or "auto",
+        batch_size=options.batch_size or 32,
+        max_length=options.max_length or 128,
+        projections=options.projections or 12,
         seed=options.seed,
         include=options.include or ["*"],
         exclude=options.exclude,
@@ -117,19 +249,22 @@ def _calibrate(options: argparse.Namespace) -> None:
         max_gram=options.max_gram,
         show_progress=sys.stderr.isatty(),
     )
-    if statistics.skipped:
-        print(
-            f"mpo_checkpoint: left out, the output does not depend on them: {', '.join(statistics.skipped)}",
-            file=sys.stderr,
-        )
     if not statistics.tensors:
         raise ValueError(f"{options.model}: no matrix is left to write statistics of; see --include and --min-side")
-    statistics.save(options.output, dtype={"f32": "float32", "f64": "float64"}[options.dtype])
-    print(
-        f"{options.output}: {len(statistics.matrices)} matrices, {statistics.samples} samples, "
-        f"{statistics.tokens} tokens; the rows of {len(statistics.input_rows or [])} matrices are inputs, "
-        "the columns of the others"
-    )
+    statistics.save(options.output, dtype=DTYPES[options.dtype])
+    return statistics
+
+
+class _Progress:
+    """A line on a terminal: how much is done, and how long the rest takes."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        left = (time.monotonic() - self.start) / done * (total - done)
+        end = "\n" if done == total else ""
+        print(f"\r{100 * done // total:3d} %, {left:.0f} s left   ", end=end, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

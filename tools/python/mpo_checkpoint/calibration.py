@@ -45,6 +45,9 @@ def collect_statistics(
     *,
     mask: Callable[[Any], Tensor | None] = attention_mask,
     loss: Callable[[Tensor, Any], Tensor] | None = None,
+    losses: Callable[[Tensor, Any], Iterable[Tensor]] | None = None,
+    passes: int | None = None,
+    is_separable: bool = False,
     projections: int = 12,
     seed: int = 0,
     names: Callable[[str], str | None] = lambda name: name,
@@ -66,6 +69,10 @@ def collect_statistics(
         mask: of a batch: 1 where there is no padding, ``[samples, positions]``; or None.
         loss: of output and batch: a loss per sample ``[samples]``, or their sum (not the mean). Its gradients are used
             instead of those of random projections.
+        losses: of output and batch: several such losses, one after the other; ``passes`` of them.
+        passes: how many losses there are; only with ``losses``.
+        is_separable: the sides are the plain second moments ``mean x xᵀ`` and ``Σ g gᵀ`` of single positions, neither
+            weighted by the other: the better one for language models, see ``streaming.py``.
         projections: random projections of each output, a backward pass each.
         seed: of the projections.
         names: of a model's parameter name: the tensor's name in the checkpoint, or None to leave it out.
@@ -78,14 +85,16 @@ def collect_statistics(
     weights = _find_weights(model, names, tuple(include), tuple(exclude), min_side, max_gram)
     if not weights:
         raise ValueError("no matrix of the model is selected; see include, exclude and min_side")
-    passes = 1 if loss else projections
+    if (losses is None) != (passes is None):
+        raise ValueError("losses and their number go together")
+    passes = passes if losses else 1 if loss else projections
     if passes < 1:
         raise ValueError("at least one projection is needed")
     samples = tokens = 0
     scope = _Scope()
     generator = torch.Generator().manual_seed(seed)
     handles = [
-        use.module.register_forward_hook(use.hook(scope), with_kwargs=True) for weight in weights for use in weight.uses
+        use.module.register_forward_hook(use.hook(scope, is_separable), with_kwargs=True) for weight in weights for use in weight.uses
     ]
     training = {module: module.training for module in model.modules()}
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -101,8 +110,12 @@ def collect_statistics(
                     raise ValueError("the output does not depend on any layer the statistics are collected of")
                 samples += result.shape[0]
                 tokens += int(scope.mask.sum()) if scope.mask is not None else result.shape[0]
+                several = iter(losses(result, batch)) if losses else None
                 for index in range(passes):
-                    value = loss(result, batch) if loss else _projection(result, scope.mask, generator)
+                    if several:
+                        value = next(several)
+                    else:
+                        value = loss(result, batch) if loss else _projection(result, scope.mask, generator)
                     value.sum().backward(retain_graph=index + 1 < passes)
                 scope.finish()
     finally:
@@ -185,10 +198,13 @@ class _Moment:
 class _Call:
     """One call of a layer: its inputs ``[samples, positions, n]``, or ids ``[samples, positions]``."""
 
-    def __init__(self, use: _Use, inputs: Tensor, grid: tuple[int, int], is_counted: Tensor | None):
+    def __init__(
+        self, use: _Use, inputs: Tensor, grid: tuple[int, int], is_counted: Tensor | None, is_separable: bool
+    ):
         self.use, self.grid, self.is_counted = use, grid, is_counted
         self.inputs = inputs if use.kind is Kind.EMBEDDING else self.rows(inputs)
-        self.coupling = None if use.kind is Kind.EMBEDDING else _coupling(self.inputs)
+        self.is_separable = is_separable and use.kind is not Kind.EMBEDDING
+        self.coupling = None if use.kind is Kind.EMBEDDING or is_separable else _coupling(self.inputs)
         self.weights: Tensor | None = None
 
     def rows(self, values: Tensor) -> Tensor:
@@ -206,6 +222,12 @@ class _Call:
     def finish(self) -> None:
         """Adds the inputs, weighted by what came for them."""
         if self.weights is None:
+            return
+        if self.is_separable:
+            self.use.separable_positions += (
+                len(self.inputs.flatten(0, 1)) if self.is_counted is None else int(self.is_counted.sum())
+            )
+            self.use.inputs.add(self.inputs)
             return
         if self.use.kind is not Kind.EMBEDDING:
             self.use.weight_sum += float(self.weights.diagonal(dim1=1, dim2=2).sum(dtype=torch.float64))
@@ -229,14 +251,15 @@ class _Use:
         self.gradients = _Moment(written, written > max_gram)
         self.weight_sum = 0.0
         self.positions = 0
+        self.separable_positions = 0
 
-    def hook(self, scope: _Scope) -> Callable[..., Tensor | None]:
+    def hook(self, scope: _Scope, is_separable: bool) -> Callable[..., Tensor | None]:
         def forward_hook(module: nn.Module, arguments: tuple, named: dict, result: Tensor) -> Tensor | None:
             if not torch.is_grad_enabled():
                 return None
             value = (arguments[0] if arguments else next(iter(named.values()))).detach()
             positions = value.shape if self.kind is Kind.EMBEDDING else value.shape[:-1]
-            call = _Call(self, value, *scope.grid(positions))
+            call = _Call(self, value, *scope.grid(positions), is_separable)
             scope.calls.append(call)
             replaced = None
             if not result.requires_grad:  # nothing before it needs gradients, but what it writes does
@@ -248,6 +271,9 @@ class _Use:
 
     def factors(self, gradients: int) -> tuple[Tensor, Tensor] | None:
         """The moments of rows and columns; None when nothing came through. ``gradients``: how many samples had one."""
+        if self.separable_positions and self.gradients.trace:
+            sides = self.gradients.sum / gradients, self.inputs.sum / self.separable_positions
+            return sides if self.kind is Kind.LINEAR else sides[::-1]
         if not self.weight_sum or not self.gradients.trace:
             return None
         # The product of the traces is the mean over samples of |M|², which is the trace of either sum.

@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from .calibration import collect_statistics
 from .names import checkpoint_name, stored_names
+from .objectives import Objective
 from .statistics import Statistics
+from .streaming import OUTPUT_RIDGE, Selection, stream_statistics
+from .trunk import NoTrunk, Trunk, trunk_of
 
 TASKS = {
     "features": "AutoModel",
@@ -35,6 +38,13 @@ def auto_class(task: str) -> Any:
     if task not in TASKS:
         raise ValueError(f"unknown task '{task}'; there are {', '.join(TASKS)}")
     return getattr(transformers, TASKS[task])
+
+
+def task_of(folder: Path | str) -> str:
+    """The task of a model folder: ``causal-lm`` where its configuration names a language model, else ``features``."""
+    config = json.loads((Path(folder) / "config.json").read_text("utf-8"))
+    architectures = config.get("architectures") or [""]
+    return "causal-lm" if str(architectures[0]).endswith(("ForCausalLM", "LMHeadModel")) else "features"
 
 
 @dataclass(frozen=True)
@@ -197,6 +207,121 @@ def calibrate_folder(
         description=f"{folder.resolve().name}: {count} samples, {projections} projections of {what}, seed {seed}",
         **selection,
     )
+
+
+def calibrate_language_model(
+    folder: Path | str,
+    pieces: Tensor,
+    output: Path | str,
+    *,
+    objective: Objective = Objective(),
+    include: Iterable[str] | None = None,
+    exclude: Iterable[str] = (),
+    min_side: int = 64,
+    max_gram: int = 8192,
+    dtype: str = "float32",
+    batch_size: int | None = None,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    notice: Callable[[str], None] = lambda text: None,
+) -> Statistics:
+    """Writes the statistics of a causal language model; matrices are named as in the folder's checkpoint.
+
+    The model runs block by block, so that one block is in memory. Where that can't be, because the model has no list of
+    blocks or matrices outside of it are asked for, ``notice`` is told and the whole model is loaded.
+
+    Args:
+        folder: the model folder.
+        pieces: token ids ``[samples, positions]``, see `text_pieces`.
+        output: the statistics file.
+        objective: what the gradients are of.
+        include, exclude: globs of matrices; without ``include``, the matrices of the model's blocks.
+        min_side, max_gram: see `collect_statistics`.
+        dtype: of what is written.
+        batch_size: samples that run through a block together; None for a number that suits the memory.
+        device: where blocks are computed.
+
+    Returns:
+        What the file says of itself, with no tensors.
+    """
+    folder, output = Path(folder), Path(output)
+    count, length = pieces.shape
+    description = f"{folder.resolve().name}: {count} samples of {length} tokens, {objective}"
+    auto = auto_class("causal-lm")
+    selection = Selection(tuple(include or ("*",)), tuple(exclude), min_side, max_gram)
+    try:
+        trunk = Trunk(folder, auto, device)
+        outside = [name for name in _outer_matrices(trunk) if include and selection.has(name, torch.Size((1 << 30,) * 2))]
+        if outside:
+            raise NoTrunk(f"'{outside[0]}' is asked for, which is outside its blocks")
+        return stream_statistics(
+            trunk,
+            pieces,
+            objective,
+            selection,
+            output,
+            dtype=dtype,
+            batch_size=batch_size,
+            description=description,
+            progress=progress,
+        )
+    except NoTrunk as reason:
+        notice(f"{folder}: the model can't run block by block: {reason}; all of it is loaded")
+
+    model = auto.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    stored, prefix = stored_names(folder), getattr(model, "base_model_prefix", "")
+    inside = None if include else _trunk_path(model)
+
+    def named(model_name: str) -> str | None:
+        if inside is not None and not model_name.startswith(inside + "."):
+            return None
+        return model_name if stored is None else checkpoint_name(model_name, stored, prefix)
+
+    def batches() -> Iterator[Tensor]:
+        for index in range(count):
+            yield pieces[index : index + 1]
+            progress(index + 1, count)
+
+    numbers = iter(range(count))
+    statistics = collect_statistics(
+        model,
+        batches(),
+        lambda model, ids: model(input_ids=ids, use_cache=False).logits,
+        mask=lambda ids: torch.ones_like(ids),
+        losses=lambda logits, ids: objective.values(logits, ids, next(numbers)),
+        passes=objective.passes,
+        is_separable=True,
+        names=named,
+        include=selection.include,
+        exclude=selection.exclude,
+        min_side=min_side,
+        max_gram=max_gram,
+        description=description,
+    )
+    if not statistics.tensors:
+        raise ValueError(f"{folder}: no matrix is left to write statistics of; see --include and --min-side")
+    statistics.output_ridge = OUTPUT_RIDGE
+    statistics.save(output, dtype, is_packed=True)
+    statistics.written, statistics.tensors = statistics.matrices, {}
+    return statistics
+
+
+def _outer_matrices(trunk: Trunk) -> list[str]:
+    """Matrices around the trunk, as the checkpoint calls them."""
+    return sorted(
+        {
+            source
+            for name, source in trunk.names.items()
+            if not name.startswith(trunk.path + ".") and trunk.model.get_parameter(name).ndim == 2
+        }
+    )
+
+
+def _trunk_path(model: nn.Module) -> str | None:
+    try:
+        return trunk_of(model)[0]
+    except NoTrunk:
+        return None
 
 
 def _with_progress(batches: TextBatches, count: int) -> Iterator[Any]:

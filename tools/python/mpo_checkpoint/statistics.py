@@ -4,12 +4,17 @@ For a matrix ``[I, J]`` as the checkpoint stores it, the sides are named by the 
 ``row`` is ``I``, ``column`` is ``J``. A side has a ``gram``, a symmetric second moment ``[n, n]``, or a ``scale`` ``[n]``,
 the square root of its diagonal. Instead of sides, a matrix can have ``element_weights [I, J]``. The file also says of each
 matrix which side the layer's inputs are on: the ridges of a conversion go by that.
+
+A gram of a language model is stored as its upper triangle, row by row: ``[n (n + 1) / 2]``. A side that several matrices
+have in common (``q``, ``k`` and ``v`` read the same input) is stored once; the metadata ``same`` say whose it is, a JSON
+object from ``<matrix>.<side>_<kind>`` to the name of the tensor that is stored.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +44,9 @@ class Statistics:
         skipped: matrices that were left out, because no sample reached them.
         input_rows: matrices whose rows are the layer's inputs; of all others the columns are. None when that is not known:
             a conversion then goes by the orientation of the model's format.
+        output_ridge, input_ridge: what a conversion adds to the diagonals, relative to their means, unless it is told
+            otherwise; None for the conversion's own defaults.
+        written: matrices whose tensors went to a file and are not kept here.
     """
 
     tensors: dict[str, np.ndarray]
@@ -47,6 +55,9 @@ class Statistics:
     description: str = ""
     skipped: list[str] = field(default_factory=list)
     input_rows: list[str] | None = None
+    output_ridge: float | None = None
+    input_ridge: float | None = None
+    written: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         renamed = {_renamed(name): value for name, value in self.tensors.items()}
@@ -60,14 +71,26 @@ class Statistics:
 
     @property
     def matrices(self) -> list[str]:
-        return sorted({name.rpartition(".")[0] for name in self.tensors})
+        return sorted({name.rpartition(".")[0] for name in self.tensors} | set(self.written))
 
-    def save(self, path: Path | str, dtype: np.dtype | type = np.float32) -> None:
-        """Writes the file; it appears whole or not at all."""
+    def save(self, path: Path | str, dtype: np.dtype | type = np.float32, *, is_packed: bool = False) -> None:
+        """Writes the file; it appears whole or not at all.
+
+        Args:
+            is_packed: of each gram matrix, only the upper triangle is stored.
+        """
         from safetensors.numpy import save_file
 
         path = Path(path)
         self.validate(path)
+        with StatisticsWriter(path, self.tensors, dtype) as writer:
+            for name, value in self.tensors.items():
+                writer.add(name, packed(value) if is_packed and name.endswith("_gram") else value)
+            writer.finish(self.metadata)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the file says beside its tensors."""
         metadata = {
             "format": FORMAT,
             "version": VERSION,
@@ -77,16 +100,10 @@ class Statistics:
         }
         if self.input_rows is not None:
             metadata["input_rows"] = json.dumps(sorted(self.input_rows), ensure_ascii=False)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            save_file(
-                {name: np.ascontiguousarray(value, dtype) for name, value in self.tensors.items()},
-                temporary,
-                metadata,
-            )
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        for name in ("input_ridge", "output_ridge"):
+            if getattr(self, name) is not None:
+                metadata[name] = repr(getattr(self, name))
+        return metadata
 
     @classmethod
     def load(cls, path: Path | str) -> Statistics:
@@ -103,13 +120,19 @@ class Statistics:
                 raise StatisticsError(f"{path}: is no statistics file: its metadata have no 'format' '{FORMAT}'")
             if metadata.get("version", "1").partition(".")[0] not in ("1", VERSION):
                 raise StatisticsError(f"{path}: has version {metadata['version']}; versions 1 and {VERSION} can be read")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: _unpacked(path, name, file.get_tensor(name)) for name in file.keys()}
+        for name, stored in _same(path, metadata.get("same")).items():
+            if stored not in tensors or name in tensors:
+                raise StatisticsError(f"{path}: {name}: is said to be the same as '{stored}', which is not so stored")
+            tensors[name] = tensors[stored]
         statistics = cls(
             tensors,
             int(metadata.get("samples", 0)),
             int(metadata.get("tokens", 0)),
             metadata.get("description", ""),
             input_rows=_names(path, metadata.get("input_rows")),
+            output_ridge=_ridge(path, metadata, "output_ridge"),
+            input_ridge=_ridge(path, metadata, "input_ridge"),
         )
         statistics.validate(path)
         return statistics
@@ -135,6 +158,102 @@ class Statistics:
             diagonal = value.diagonal()
             if (diagonal < 0).any() or np.abs(value - value.T).max(initial=0) > 1e-5 * diagonal.max(initial=0):
                 raise StatisticsError(f"{path}: {name}: is no second moment: not symmetric, or negative diagonal")
+
+
+class StatisticsWriter:
+    """Writes a statistics file tensor by tensor, so that none but the current one is held. It appears whole or not at all.
+
+    Use it as a context; without `finish` nothing is left behind.
+
+    Args:
+        path: where the file appears.
+        names: of all tensors that may be added or referred to: they decide how much room the header gets.
+        dtype: of what is stored.
+    """
+
+    def __init__(self, path: Path | str, names: Iterable[str], dtype: np.dtype | type = np.float32):
+        self.path = Path(path)
+        self.dtype = np.dtype(dtype)
+        # An entry takes at most its name (escaped) and some numbers; names occur in the metadata once more.
+        self._room = 65536 + sum(400 + 14 * len(name) for name in names)
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        self._header: dict[str, object] = {}
+        self._end = 0
+
+    def __enter__(self) -> StatisticsWriter:
+        self._file = open(self._temporary, "xb")
+        self._file.seek(self._room)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def add(self, name: str, value: np.ndarray) -> None:
+        """Stores a tensor as it is."""
+        value = np.ascontiguousarray(value, self.dtype)
+        end = self._end + value.nbytes
+        dtype = {2: "F16", 4: "F32", 8: "F64"}[self.dtype.itemsize]
+        self._header[name] = {"dtype": dtype, "shape": list(value.shape), "data_offsets": [self._end, end]}
+        self._file.write(value.astype(self.dtype.newbyteorder("<"), copy=False))
+        self._end = end
+
+    def finish(self, metadata: Mapping[str, str]) -> None:
+        """Writes the header and puts the file in its place."""
+        header = json.dumps({"__metadata__": dict(metadata), **self._header}).encode()
+        room = self._room - 8
+        if len(header) > room:
+            raise StatisticsError(f"{self.path}: its metadata have {len(header)} bytes; there is room for {room}")
+        self._file.seek(0)
+        self._file.write(room.to_bytes(8, "little") + header.ljust(room))
+        self._file.close()
+        os.replace(self._temporary, self.path)
+
+
+def packed(gram: np.ndarray) -> np.ndarray:
+    """The upper triangle of a symmetric matrix ``[n, n]``, row by row: ``[n (n + 1) / 2]``."""
+    return gram[np.triu_indices(len(gram))]
+
+
+def unpacked(triangle: np.ndarray) -> np.ndarray:
+    """The symmetric matrix of an upper triangle; ValueError when its length is none of a triangle's."""
+    size = int((np.sqrt(8 * len(triangle) + 1) - 1) / 2)
+    if size * (size + 1) // 2 != len(triangle):
+        raise ValueError(f"{len(triangle)} elements are no triangle")
+    gram = np.zeros((size, size), triangle.dtype)
+    gram[np.triu_indices(size)] = triangle
+    return gram + np.triu(gram, 1).T
+
+
+def _unpacked(path: Path | str, name: str, value: np.ndarray) -> np.ndarray:
+    if not name.endswith("_gram") or value.ndim != 1:
+        return value
+    try:
+        return unpacked(value)
+    except ValueError as error:
+        raise StatisticsError(f"{path}: {name}: {error}") from None
+
+
+def _same(path: Path | str, text: str | None) -> dict[str, str]:
+    try:
+        same = json.loads(text or "{}")
+    except ValueError:
+        same = None
+    if not isinstance(same, dict) or not all(isinstance(stored, str) for stored in same.values()):
+        raise StatisticsError(f"{path}: its metadata 'same' is no JSON object of names")
+    return same
+
+
+def _ridge(path: Path | str, metadata: Mapping[str, str], name: str) -> float | None:
+    if name not in metadata:
+        return None
+    try:
+        value = float(metadata[name])
+    except ValueError:
+        value = -1.0
+    if not (0 <= value < float("inf")):
+        raise StatisticsError(f"{path}: its metadata '{name}' is no number of at least 0")
+    return value
 
 
 def _renamed(name: str) -> str:

@@ -1,0 +1,61 @@
+"""Statistics of several parts of a text as one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+
+from .statistics import FORMAT, VERSION, StatisticsError, StatisticsWriter
+
+
+def merge_statistics(paths: Sequence[Path | str], output: Path | str) -> tuple[int, int]:
+    """Writes the means over all samples of files that are of the same matrices, one tensor at a time.
+
+    Means over positions (the inputs' sides) and over samples (the outputs') are weighted by how many samples a file has,
+    which is the same where all pieces have one length.
+
+    Returns:
+        Samples and tokens of the result.
+
+    Raises:
+        StatisticsError: for files of other matrices, and for what is no statistics file of this version.
+    """
+    files = [safe_open(path, "np") for path in paths]
+    metadata = [file.metadata() or {} for file in files]
+    for path, one in zip(paths, metadata):
+        if one.get("format") != FORMAT or one.get("version", "1").partition(".")[0] != VERSION:
+            raise StatisticsError(f"{path}: is no statistics file of version {VERSION}; make it with 'calibrate'")
+    names = sorted(files[0].keys())
+    for path, file, one in zip(paths, files, metadata):
+        if sorted(file.keys()) != names or any(
+            one.get(key) != metadata[0].get(key) for key in ("same", "input_rows", "output_ridge", "input_ridge")
+        ):
+            raise StatisticsError(f"{path}: is of other matrices than {paths[0]}, or was made with other options")
+    samples = [int(one.get("samples", 0)) for one in metadata]
+    tokens = [int(one.get("tokens", 0)) for one in metadata]
+    if 0 in samples or len({length / count for length, count in zip(tokens, samples)}) > 1:
+        raise StatisticsError("the files' pieces have different lengths; make all with the same --max-length")
+    weights = [count / sum(samples) for count in samples]
+    dtype = files[0].get_tensor(names[0]).dtype
+    with StatisticsWriter(Path(output), names + list(json.loads(metadata[0].get("same", "{}"))), dtype) as writer:
+        for name in names:
+            values = [file.get_tensor(name).astype(np.float64) for file in files]
+            if len({value.shape for value in values}) > 1:
+                raise StatisticsError(f"{name}: has different shapes in the files; they are of different models")
+            if name.endswith("_scale"):  # the root of a mean
+                writer.add(name, np.sqrt(sum(weight * value**2 for weight, value in zip(weights, values))))
+            else:
+                writer.add(name, sum(weight * value for weight, value in zip(weights, values)))
+        writer.finish(
+            metadata[0]
+            | {
+                "samples": str(sum(samples)),
+                "tokens": str(sum(tokens)),
+                "description": "; ".join(one.get("description", "") for one in metadata),
+            }
+        )
+    return sum(samples), sum(tokens)

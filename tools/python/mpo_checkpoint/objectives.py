@@ -1,0 +1,61 @@
+"""What a language model's statistics measure changes of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+OBJECTIVES = ("loss", "fisher", "projections")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A function of a model's logits whose gradients are taken.
+
+    Attributes:
+        kind: ``loss``: the negative log-likelihood of the text's own next tokens. ``fisher``: the same of tokens that are
+            sampled from the model. ``projections``: the logits times standard normal numbers.
+        passes: how many gradients are taken of each sample; 1 for ``loss``, which has but one.
+        seed: of what is random; each sample has random numbers of its own.
+        first: the number of the first sample in the text, where only a part of the text is run.
+    """
+
+    kind: str = "loss"
+    passes: int = 1
+    seed: int = 0
+    first: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in OBJECTIVES:
+            raise ValueError(f"unknown objective '{self.kind}'; there are {', '.join(OBJECTIVES)}")
+        if self.passes < 1 or (self.kind == "loss" and self.passes > 1):
+            raise ValueError("at least one projection is needed, and the text's own loss has only one gradient")
+
+    def values(self, logits: Tensor, ids: Tensor, sample: int) -> Iterator[Tensor]:
+        """Its value for each pass.
+
+        Args:
+            logits: ``[1, positions, tokens]``.
+            ids: ``[1, positions]``.
+            sample: its number among those that are run.
+        """
+        logits = logits[0].float()
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.first + sample)
+        for _ in range(self.passes):
+            if self.kind == "projections":
+                yield (torch.randn(logits.shape, generator=generator).to(logits) * logits).sum()
+            elif self.kind == "fisher":
+                chances = logits.detach().softmax(-1).cpu()
+                tokens = torch.multinomial(chances, 1, generator=generator)[:, 0].to(logits.device)
+                yield nn.functional.cross_entropy(logits, tokens, reduction="sum")
+            else:
+                yield nn.functional.cross_entropy(logits[:-1], ids[0, 1:], reduction="sum")
+
+    def __str__(self) -> str:
+        if self.kind == "loss":
+            return "the loss of the text's next tokens"
+        what = "the loss of sampled next tokens" if self.kind == "fisher" else "random projections of the logits"
+        return f"{self.passes} × {what}, seed {self.seed}"

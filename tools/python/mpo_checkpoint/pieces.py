@@ -1,0 +1,51 @@
+"""A text as a language model takes it: pieces of tokens, cut without regard to lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+def text_pieces(folder: Path | str, text: Path | str, length: int, count: int | None = None) -> Tensor:
+    """Pieces of a text, spread evenly over it.
+
+    Args:
+        folder: the model folder, whose tokenizer is taken.
+        text: a UTF-8 file.
+        length: tokens of a piece. Where the tokenizer begins a text with a token of its own, each piece has it.
+        count: how many pieces; None for all that there are.
+
+    Returns:
+        Token ids ``[count, length]``.
+
+    Raises:
+        ValueError: for a text with fewer pieces, and for a folder whose tokenizer can't be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, ImportError, TypeError, AttributeError) as error:
+        reason = str(error).strip().splitlines()
+        raise ValueError(
+            f"{folder}: has no tokenizer that transformers can read; copy the tokenizer's files (tokenizer.json, "
+            f"tokenizer_config.json) into it ({reason[0] if reason else type(error).__name__})"
+        ) from None
+    ids = tokenizer(Path(text).read_text("utf-8"), add_special_tokens=False, verbose=False)["input_ids"]
+    begin = tokenizer("")["input_ids"][:1]
+    if begin != [tokenizer.bos_token_id]:
+        begin = []
+    size = length - len(begin)
+    if size < 2:
+        raise ValueError(f"pieces of {length} tokens are too short; give a larger --max-length")
+    whole = len(ids) // size
+    if whole < (count or 1):
+        remedy = f"--samples {whole} or " if whole else ""
+        raise ValueError(
+            f"{text}: has {len(ids)} tokens, which are {whole} pieces of {length}, {count or 1} are needed; "
+            f"give a longer text, {remedy}a smaller --max-length"
+        )
+    starts = [index * whole // count * size for index in range(count)] if count else range(0, whole * size, size)
+    return torch.tensor([begin + ids[start : start + size] for start in starts])

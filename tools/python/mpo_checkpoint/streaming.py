@@ -1,0 +1,410 @@
+"""Statistics of a language model that is never in memory as a whole: forward and backward go through it block by block.
+
+Forward, each block takes all samples from the boundary before it to the one after it. The head turns the last boundary into
+the objective's gradient there. Backward, each block is computed once more from its inputs; the gradient goes from the
+boundary after it to the one before it, and the second moments of its layers' inputs and output gradients are
+summed and written before the next block's turn. So the memory is that of one block and of the boundaries.
+
+For a linear layer with inputs ``x`` and output gradients ``g`` at the positions of the text, the sides are
+
+    S = mean over positions of x xᵀ        the plain second moment of the inputs
+    G = sum over a sample's positions of g gᵀ, mean over samples
+
+whose product approximates the curvature of the objective (K-FAC, arXiv 1503.05671).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .boundaries import Boundaries
+from .calibration import _Moment
+from .layers import Kind, kind_of
+from .objectives import Objective
+from .statistics import Statistics, StatisticsWriter, packed
+from .trunk import NoTrunk, Trunk
+
+# Positions that run through a block together.
+BATCH_POSITIONS = 2048
+# What the output side needs on its diagonal, relative to its mean: measured on SmolLM2 (tools/bench/QUALITY.md).
+OUTPUT_RIDGE = 0.1
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which matrices statistics are collected of, and which sides keep a gram matrix.
+
+    Attributes:
+        include, exclude: globs of checkpoint names; ``exclude`` is the stronger.
+        min_side: matrices with a smaller side are left out.
+        max_gram: sides larger than this keep their diagonal only.
+    """
+
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    min_side: int = 64
+    max_gram: int = 8192
+
+    def has(self, name: str, shape: torch.Size) -> bool:
+        """Whether a matrix is selected."""
+        return (
+            len(shape) == 2
+            and min(shape) >= self.min_side
+            and any(fnmatchcase(name, glob) for glob in self.include)
+            and not any(fnmatchcase(name, glob) for glob in self.exclude)
+        )
+
+
+def stream_statistics(
+    trunk: Trunk,
+    pieces: Tensor,
+    objective: Objective,
+    selection: Selection,
+    output: Path,
+    *,
+    dtype: str = "float32",
+    batch_size: int | None = None,
+    description: str = "",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Statistics:
+    """Writes the statistics of the matrices in a model's trunk.
+
+    Args:
+        trunk: the model.
+        pieces: token ids ``[samples, positions]``, no padding.
+        objective: whose gradients are taken.
+        output: the file, which appears whole or not at all.
+        dtype: of what is written; sums over batches are float64 always.
+        batch_size: samples at a time; by default as many as have ``BATCH_POSITIONS`` positions.
+        progress: told how much of the work is done, ``done`` of ``total``.
+
+    Returns:
+        What the file says of itself, with no tensors.
+
+    Raises:
+        NoTrunk: when the model's own forward does more with its blocks than to call them one after the other.
+    """
+    layers = [_layers(trunk, index, selection) for index in range(len(trunk.blocks))]
+    if not any(layers):
+        raise ValueError("no matrix of the model's blocks is selected; see --include, --exclude and --min-side")
+    count, length = pieces.shape
+    batch_size = _divisor(count, batch_size or max(1, BATCH_POSITIONS // length))
+    batches = [batch.to(trunk.device) for batch in pieces.split(batch_size)]
+    depth = len(trunk.blocks)
+    total = len(batches) * depth * 4 + count  # a backward step takes about three times a forward one
+    done = 0
+
+    def step(size: int) -> None:
+        nonlocal done
+        done += size
+        progress(done, total)
+
+    with trunk.loaded(None), torch.no_grad():
+        calls = _block_calls(trunk, batches)
+        first = calls.inputs[0]
+    inputs = Boundaries((depth + 1) * len(batches), first.shape, output.parent)
+    for index, value in enumerate(calls.inputs):
+        inputs[index] = value
+    calls.inputs.clear()
+    for index in range(depth):
+        with trunk.loaded(index), torch.no_grad():
+            for batch in range(len(batches)):
+                place = index * len(batches) + batch
+                inputs[place + len(batches)] = calls.run(index, inputs[place].to(trunk.device))
+                step(1)
+
+    gradients = [
+        Boundaries(len(batches), first.shape, output.parent, memory=1 << 62) for _ in range(objective.passes)
+    ]
+    with trunk.loaded(None):
+        for batch, ids in enumerate(batches):
+            value = inputs[depth * len(batches) + batch].to(trunk.device)
+            found = [
+                _head_gradients(calls, objective, ids[row : row + 1], value[row : row + 1], batch * batch_size + row)
+                for row in range(len(ids))
+            ]
+            for index, boundary in enumerate(gradients):
+                boundary[batch] = torch.cat([sample[index] for sample in found])
+            inputs.drop(depth * len(batches) + batch)
+            step(len(ids))
+
+    statistics = Statistics({}, count, pieces.numel(), description, input_rows=[], output_ridge=OUTPUT_RIDGE)
+    same: dict[str, str] = {}
+    names = [f"{layer.name}.column_scale" for block in layers for layer in block]
+    with StatisticsWriter(output, names * 2, dtype) as writer:
+        for index in reversed(range(depth)):
+            moments = _BlockMoments(layers[index], selection.max_gram)
+            with trunk.loaded(index):
+                for batch in range(len(batches)):
+                    place = index * len(batches) + batch
+                    value = inputs[place].to(trunk.device).requires_grad_()
+                    with torch.enable_grad(), moments.collected():
+                        result = calls.run(index, value)
+                    for left, boundary in reversed(list(enumerate(gradients))):
+                        (gradient,) = torch.autograd.grad(
+                            result, value, boundary[batch].to(trunk.device), retain_graph=left > 0
+                        )
+                        boundary[batch] = gradient
+                    inputs.drop(place)
+                    step(3)
+            moments.write(writer, count * objective.passes, pieces.numel(), statistics, same)
+        if same:
+            metadata = statistics.metadata | {"same": _json(same)}
+        else:
+            metadata = statistics.metadata
+        if len(statistics.skipped) == len(names):
+            raise ValueError("the objective depends on no matrix of the model's blocks; is the text of this model?")
+        writer.finish(metadata)
+    return statistics
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A linear layer of a block: its matrix's name in the checkpoint."""
+
+    name: str
+    module: nn.Module
+    kind: Kind
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """Of the inputs and of the outputs."""
+        return ("column", "row") if self.kind is Kind.LINEAR else ("row", "column")
+
+
+def _layers(trunk: Trunk, index: int, selection: Selection) -> list[_Layer]:
+    layers = []
+    for path, module in trunk.blocks[index].named_modules():
+        kind = kind_of(module)
+        if kind not in (Kind.LINEAR, Kind.CONV1D):
+            continue
+        name = trunk.names[f"{trunk.block_path(index)}.{path}.weight"]
+        if selection.has(name, module.weight.shape):
+            layers.append(_Layer(name, module, kind))
+    return layers
+
+
+class _UpperMoment(_Moment):
+    """A sum of second moments whose upper triangle counts: blocks below the diagonal are left out."""
+
+    def add(self, rows: Tensor, coupling: Tensor | None = None) -> None:
+        rows = rows.flatten(0, 1)
+        if self.sum.ndim == 1:
+            self.sum += rows.square().sum(0).cpu()
+            return
+        size = self.sum.shape[0]
+        step = max(256, -(-size // 6))
+        for start in range(0, size, step):
+            self.sum[start : start + step, start:] += (rows[:, start : start + step].T @ rows[:, start:]).cpu()
+
+
+class _BlockMoments:
+    """The second moments of a block's layers; those of layers that read the same tensor are one."""
+
+    def __init__(self, layers: list[_Layer], max_gram: int):
+        self.layers, self.max_gram = layers, max_gram
+        self.inputs: list[_UpperMoment] = []
+        self.reads: dict[int, int] = {}  # layer: which of the inputs it reads
+        self.gradients = [_UpperMoment(size := self._size(layer, 1), size > max_gram) for layer in layers]
+
+    def _size(self, layer: _Layer, side: int) -> int:
+        return layer.module.weight.shape[1 if layer.sides[side] == "column" else 0]
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Inputs of the layers that run here are counted, and so are gradients that come to their outputs later."""
+        seen: list[tuple[Tensor, int]] = []  # tensors that were read in this run, and which of the inputs they are
+
+        def hook(place: int, layer: _Layer) -> Callable[..., None]:
+            def forward_hook(module: nn.Module, arguments: tuple, named: dict, result: Tensor) -> None:
+                value = arguments[0] if arguments else next(iter(named.values()))
+                read = next((index for tensor, index in seen if tensor is value), None)
+                if read is None:
+                    read = self.reads.get(place, len(self.inputs))
+                    if read == len(self.inputs):
+                        size = self._size(layer, 0)
+                        self.inputs.append(_UpperMoment(size, size > self.max_gram))
+                    seen.append((value, read))
+                    self.inputs[read].add(_rows(value))
+                if self.reads.setdefault(place, read) != read:
+                    raise NoTrunk("its layers read other tensors from sample to sample")
+                result.register_hook(lambda gradient: self.gradients[place].add(_rows(gradient)))
+
+            return forward_hook
+
+        handles = [
+            layer.module.register_forward_hook(hook(place, layer), with_kwargs=True)
+            for place, layer in enumerate(self.layers)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def write(
+        self, writer: StatisticsWriter, samples: int, positions: int, statistics: Statistics, same: dict[str, str]
+    ) -> None:
+        """Writes the moments of the layers that were reached."""
+        written: dict[int, str] = {}
+        for place, layer in enumerate(self.layers):
+            gradients = self.gradients[place]
+            if place not in self.reads or not gradients.trace:
+                statistics.skipped.append(layer.name)
+                continue
+            statistics.written.append(layer.name)
+            input_side, output_side = layer.sides
+            if input_side == "row":
+                statistics.input_rows.append(layer.name)
+            kind, value = _entry(gradients.sum / samples)
+            writer.add(f"{layer.name}.{output_side}_{kind}", value)
+            read = self.reads[place]
+            kind, value = _entry(self.inputs[read].sum / positions)
+            name = f"{layer.name}.{input_side}_{kind}"
+            if read in written:
+                same[name] = written[read]
+            else:
+                writer.add(name, value)
+                written[read] = name
+
+
+def _entry(moment: Tensor) -> tuple[str, Any]:
+    if moment.ndim == 1:
+        return "scale", moment.sqrt().numpy()
+    return "gram", packed(moment.numpy())
+
+
+def _rows(values: Tensor) -> Tensor:
+    """``[1, positions, n]`` of ``[..., n]``."""
+    return values.detach().reshape(1, -1, values.shape[-1])
+
+
+class _Stop(Exception):
+    """The rest of the model's forward is not needed."""
+
+
+class _BlockCalls:
+    """How a model's forward calls its blocks: what they are given beside the hidden states, the same for all batches."""
+
+    def __init__(self, trunk: Trunk):
+        self.trunk = trunk
+        self.arguments: list[tuple[tuple, dict]] = []
+        self.inputs: list[Tensor] = []  # of the first block, batch by batch
+        self.returns_tuple = False
+
+    def run(self, index: int, hidden: Tensor) -> Tensor:
+        """The hidden states after a block."""
+        arguments, named = self.arguments[index]
+        result = self.trunk.blocks[index](hidden, *arguments, **named)
+        return result[0] if isinstance(result, tuple) else result
+
+    def forward(self, ids: Tensor, seen: Callable[[int, tuple, dict], Tensor]) -> Any:
+        """The model's forward; ``seen`` stands for its blocks."""
+        blocks = self.trunk.blocks
+
+        def stub(index: int) -> Callable[..., Any]:
+            def forward(*arguments: Any, **named: Any) -> Any:
+                hidden = seen(index, arguments, named)
+                return (hidden,) if self.returns_tuple else hidden
+
+            return forward
+
+        for index, block in enumerate(blocks):
+            block.forward = stub(index)
+        try:
+            return self.trunk.model(input_ids=ids, use_cache=False)
+        finally:
+            for block in blocks:
+                del block.forward
+
+
+def _block_calls(trunk: Trunk, batches: list[Tensor]) -> _BlockCalls:
+    """Runs what is before the first block, for all batches."""
+    calls = _BlockCalls(trunk)
+    depth = len(trunk.blocks)
+
+    def captured(ids: Tensor, until: int) -> list[tuple[Tensor, tuple, dict]]:
+        found: list[tuple[Tensor, tuple, dict]] = []
+
+        def seen(index: int, arguments: tuple, named: dict) -> Tensor:
+            if index != len(found):
+                raise NoTrunk("its forward does not call its blocks in their order")
+            named = dict(named)
+            hidden = arguments[0] if arguments else named.pop("hidden_states", None)
+            if not isinstance(hidden, Tensor) or hidden.ndim != 3:
+                raise NoTrunk("its blocks do not take hidden states [samples, positions, features] first")
+            found.append((hidden, arguments[1:], named))
+            if index == until:
+                raise _Stop
+            return hidden
+
+        try:
+            calls.forward(ids, seen)
+        except _Stop:
+            return found
+        raise NoTrunk("its forward does not call all of its blocks")
+
+    hidden, arguments, named = captured(batches[0][:1], 0)[0]
+    with trunk.loaded(0):
+        result = trunk.blocks[0](hidden, *arguments, **named)
+    calls.returns_tuple = isinstance(result, tuple)
+    after = result[0] if calls.returns_tuple else result
+    if not isinstance(after, Tensor) or after.shape != hidden.shape:
+        raise NoTrunk("its blocks do not give hidden states of the shape they take")
+    for ids in batches:
+        found = captured(ids, depth - 1)
+        calls.inputs.append(found[0][0])
+        if not calls.arguments:
+            calls.arguments = [(arguments, named) for _, arguments, named in found]
+        elif not _are_equal(calls.arguments, [(arguments, named) for _, arguments, named in found]):
+            raise NoTrunk("what its blocks are given beside the hidden states depends on the text")
+    return calls
+
+
+def _head_gradients(
+    calls: _BlockCalls, objective: Objective, ids: Tensor, value: Tensor, sample: int
+) -> list[Tensor]:
+    """Gradients of the objective in the hidden states after the last block, a pass each."""
+    last = len(calls.trunk.blocks) - 1
+    leaf = value.detach().clone().requires_grad_()
+
+    def seen(index: int, arguments: tuple, named: dict) -> Tensor:
+        hidden = arguments[0] if arguments else named["hidden_states"]
+        return leaf if index == last else hidden
+
+    with torch.enable_grad():
+        logits = calls.forward(ids, seen).logits
+        values = objective.values(logits, ids, sample)
+        return [
+            torch.autograd.grad(value, leaf, retain_graph=index + 1 < objective.passes)[0]
+            for index, value in enumerate(values)
+        ]
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return one is other or (isinstance(other, Tensor) and one.shape == other.shape and torch.equal(one, other))
+    if isinstance(one, (list, tuple)):
+        return type(one) is type(other) and len(one) == len(other) and all(map(_are_equal, one, other))
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(_are_equal(one[k], other[k]) for k in one)
+    return one is other or bool(one == other)
+
+
+def _divisor(count: int, limit: int) -> int:
+    """The largest divisor of a count up to a limit: all batches have one size."""
+    return next(size for size in range(min(count, limit), 0, -1) if count % size == 0)
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)

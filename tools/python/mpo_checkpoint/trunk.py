@@ -1,0 +1,161 @@
+"""A model whose weights come block by block: a skeleton without weights, its trunk of equal blocks, and their loading.
+
+The model is built with its parameters on PyTorch's ``meta`` device, where they take no memory; buffers are real. The trunk is the
+``ModuleList`` with most of the parameters. Weights of one block, or of what surrounds the trunk, are read from the
+safetensors files of the model folder when they are needed, in float32.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .names import checkpoint_name
+
+
+class NoTrunk(ValueError):
+    """A model that can't run block by block, and why."""
+
+
+class Trunk:
+    """The skeleton of a model in a folder, and the list of its blocks.
+
+    Args:
+        folder: a Hugging Face model folder with safetensors files.
+        auto_class: the transformers class that builds the model.
+        device: where the weights are put.
+
+    Raises:
+        NoTrunk: where there is no list of blocks, or the checkpoint does not have the model's parameters one by one.
+    """
+
+    def __init__(self, folder: Path, auto_class: Any, device: torch.device | str = "cpu"):
+        from transformers import AutoConfig
+
+        self.device = torch.device(device)
+        self._files = _files(folder)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        with _parameters_on_meta():
+            self.model = auto_class.from_config(config, dtype=torch.float32).eval()
+        self.path, self.blocks = trunk_of(self.model)
+        prefix = getattr(self.model, "base_model_prefix", "")
+        inside = {id(parameter) for block in self.blocks for parameter in block.parameters()}
+        # Of each parameter, its places in the model and its name in the checkpoint: several places where it is tied.
+        slots: dict[int, list[tuple[nn.Module, str, str]]] = {}
+        for module_name, module in self.model.named_modules():
+            for key, parameter in module._parameters.items():
+                if parameter is not None:
+                    name = f"{module_name}.{key}" if module_name else key
+                    slots.setdefault(id(parameter), []).append((module, key, name))
+        self._sources: dict[int, str] = {}
+        self.names: dict[str, str] = {}
+        for identity, places in slots.items():
+            found = [checkpoint_name(name, self._files, prefix) for _, _, name in places]
+            source = next((name for name in found if name is not None), None)
+            if source is None:
+                raise NoTrunk(f"its checkpoint has no tensor '{places[0][2]}'")
+            self._sources[identity] = source
+            self.names.update((name, source) for _, _, name in places)
+            if identity in inside and len(places) > 1:
+                raise NoTrunk(f"its blocks share the weight '{source}'")
+        self._slots = slots
+        self._outer = [identity for identity in slots if identity not in inside]
+        for module in self.model.modules():
+            for key, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[key] = buffer.to(self.device)
+
+    def block_path(self, index: int) -> str:
+        """The name of a block in the model."""
+        return f"{self.path}.{index}"
+
+    @contextmanager
+    def loaded(self, index: int | None) -> Iterator[None]:
+        """The weights of a block are there; with None, those of everything around the trunk."""
+        wanted = (
+            self._outer if index is None else list(dict.fromkeys(id(p) for p in self.blocks[index].parameters()))
+        )
+        places = [(identity, self._slots[identity]) for identity in wanted]
+        empty = {identity: module._parameters[key] for identity, ((module, key, _), *_) in places}
+        try:
+            for identity, parameter in zip(wanted, self._read([self._sources[i] for i in wanted])):
+                if parameter.shape != empty[identity].shape:
+                    raise NoTrunk(
+                        f"its tensor '{self._sources[identity]}' is {list(parameter.shape)}, the model's "
+                        f"{list(empty[identity].shape)}"
+                    )
+                for module, key, _ in self._slots[identity]:
+                    module._parameters[key] = parameter
+            yield
+        finally:
+            for identity, slots in places:
+                for module, key, _ in slots:
+                    module._parameters[key] = empty[identity]
+
+    def _read(self, names: list[str]) -> Iterator[nn.Parameter]:
+        from safetensors import safe_open
+
+        tensors: dict[str, Tensor] = {}
+        for path in dict.fromkeys(self._files[name] for name in names):
+            with safe_open(path, "pt") as file:
+                for name in names:
+                    if self._files[name] == path:
+                        # A copy, not a view of the mapped file: its pages don't stay in memory.
+                        tensors[name] = file.get_tensor(name).to(self.device, torch.float32, copy=True)
+        return (nn.Parameter(tensors[name], requires_grad=False) for name in names)
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """The file of each tensor of a model folder."""
+    from safetensors import safe_open
+
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        return {name: folder / file for name, file in json.loads(index.read_text("utf-8"))["weight_map"].items()}
+    path = folder / "model.safetensors"
+    if not path.exists():
+        raise NoTrunk("it has no model.safetensors")
+    with safe_open(path, "pt") as file:
+        return dict.fromkeys(file.keys(), path)
+
+
+def trunk_of(model: nn.Module) -> tuple[str, list[nn.Module]]:
+    """Path and blocks of the trunk: the list of modules of one class that holds most parameters.
+
+    Raises:
+        NoTrunk: when there is none that holds a twentieth of the model's.
+    """
+    total = sum(p.numel() for p in model.parameters())
+    best: tuple[int, str, list[nn.Module]] = (0, "", [])
+    for path, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) and len({type(block) for block in module}) == 1:
+            size = sum(p.numel() for p in module.parameters())
+            if size > best[0]:
+                best = (size, path, list(module))
+    size, path, blocks = best
+    if not blocks or size * 20 < total:
+        raise NoTrunk("it has no list of equal blocks")
+    return path, blocks
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Modules built here have their parameters on the meta device, without memory; their buffers are real."""
+    register = nn.Module.register_parameter
+
+    def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and parameter.device.type != "meta":
+            parameter = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = register_on_meta
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register

@@ -1,0 +1,225 @@
+"""Statistics of language models, block by block."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mpo_checkpoint import Statistics
+from mpo_checkpoint.__main__ import main
+from mpo_checkpoint.boundaries import Boundaries
+from mpo_checkpoint.huggingface import calibrate_language_model, task_of
+from mpo_checkpoint.objectives import Objective
+from mpo_checkpoint.pieces import text_pieces
+from mpo_checkpoint.trunk import NoTrunk, Trunk
+
+
+def llama(**options):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    options = {"tie_word_embeddings": True} | options
+    config = LlamaConfig(
+        vocab_size=100, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=96, **options,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+def gpt2():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    return GPT2LMHeadModel(GPT2Config(vocab_size=100, n_embd=64, n_layer=2, n_head=4, n_positions=64))
+
+
+def gemma2():
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    config = Gemma2Config(
+        vocab_size=100, hidden_size=64, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
+        intermediate_size=96, sliding_window=4,
+    )  # fmt: skip
+    return Gemma2ForCausalLM(config)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def save(model):
+        model.save_pretrained(tmp_path / "model")
+        return tmp_path / "model"
+
+    return save
+
+
+@pytest.fixture
+def pieces():
+    return torch.randint(5, 100, (6, 16))
+
+
+def tokenizer_into(folder):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", *(f"w{n}" for n in range(98))]
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+
+
+@pytest.mark.parametrize("model", [llama, lambda: llama(tie_word_embeddings=False), gpt2, gemma2])
+@pytest.mark.parametrize("objective", [Objective(), Objective("fisher", 2), Objective("projections", 3, seed=1)])
+def test_a_model_in_blocks_has_the_statistics_of_the_whole(folder, pieces, tmp_path, monkeypatch, model, objective):
+    path = folder(model())
+    notices = []
+    calibrate_language_model(
+        path, pieces, tmp_path / "blocks", objective=objective, min_side=16, notice=notices.append, dtype="float64"
+    )
+    assert not notices
+
+    def no_trunk(*_):
+        raise NoTrunk("of the test")
+
+    monkeypatch.setattr("mpo_checkpoint.huggingface.Trunk", no_trunk)
+    calibrate_language_model(
+        path, pieces, tmp_path / "whole", objective=objective, min_side=16, notice=notices.append, dtype="float64"
+    )
+    assert "of the test" in notices[0] and "all of it is loaded" in notices[0]
+    blocks, whole = Statistics.load(tmp_path / "blocks"), Statistics.load(tmp_path / "whole")
+    assert blocks.tensors.keys() == whole.tensors.keys() and blocks.tensors
+    assert blocks.input_rows == whole.input_rows
+    assert (blocks.samples, blocks.tokens, blocks.output_ridge) == (6, 96, 0.1)
+    for name, value in whole.tensors.items():
+        np.testing.assert_allclose(blocks.tensors[name], value, rtol=1e-3, atol=1e-4 * np.abs(value).max(), err_msg=name)
+
+
+def test_the_moments_are_those_of_the_definition(folder, pieces, tmp_path):
+    model = llama().eval()
+    calibrate_language_model(folder(model), pieces, tmp_path / "stats", min_side=16)
+    statistics = Statistics.load(tmp_path / "stats")
+    layer = model.model.layers[1].mlp.gate_proj
+    inputs, gradients = [], []
+    layer.register_forward_hook(
+        lambda module, arguments, result: (inputs.append(arguments[0]), result.register_hook(gradients.append), None)[-1]
+    )
+    logits = model(input_ids=pieces).logits
+    torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), pieces[:, 1:].flatten(), reduction="sum").backward()
+    x, g = inputs[0].detach().flatten(0, 1), gradients[0].flatten(0, 1)
+    name = "model.layers.1.mlp.gate_proj.weight"
+    np.testing.assert_allclose(statistics.tensors[f"{name}.column_gram"], x.T @ x / 96, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(statistics.tensors[f"{name}.row_gram"], g.T @ g / 6, rtol=1e-3, atol=1e-6)
+
+
+def test_sides_that_are_the_same_are_stored_once(folder, pieces, tmp_path):
+    from safetensors import safe_open
+
+    calibrate_language_model(folder(llama()), pieces, tmp_path / "stats", min_side=16)
+    with safe_open(tmp_path / "stats", "np") as file:
+        stored, same = set(file.keys()), json.loads(file.metadata()["same"])
+    assert len(stored) == 3 * (7 + 4) and len(same) == 3 * 3
+    layer = "model.layers.0.self_attn"
+    assert same[f"{layer}.k_proj.weight.column_gram"] == same[f"{layer}.v_proj.weight.column_gram"]
+    statistics = Statistics.load(tmp_path / "stats")
+    assert len(statistics.matrices) == 21
+    gram = statistics.tensors[f"{layer}.k_proj.weight.column_gram"]
+    np.testing.assert_array_equal(gram, statistics.tensors[f"{layer}.q_proj.weight.column_gram"])
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_the_memory(folder, pieces, tmp_path, monkeypatch):
+    path = folder(llama())
+    for name in ("one", "two"):
+        calibrate_language_model(path, pieces, tmp_path / name, objective=Objective("fisher", 1, 7), min_side=16)
+        monkeypatch.setattr("mpo_checkpoint.boundaries.Boundaries.__init__.__defaults__", (0,))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    calibrate_language_model(path, pieces, tmp_path / "three", objective=Objective("fisher", 1, 8), min_side=16)
+    assert (tmp_path / "one").read_bytes() != (tmp_path / "three").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "one", "three", "two"]
+
+
+def test_parts_merge_to_the_whole(folder, tmp_path, capsys):
+    path = folder(llama())
+    tokenizer_into(path)
+    text = tmp_path / "text.txt"
+    text.write_text(" ".join(f"w{n % 90}" for n in range(200)))
+    command = ["calibrate", str(path), str(text), "--samples", "7", "--max-length", "16", "--objective", "fisher", "-o"]
+    assert main([*command, str(tmp_path / "all")]) == 0
+    for part in (1, 2, 3):
+        assert main([*command, str(tmp_path / f"{part}"), "--part", f"{part}/3"]) == 0
+    parts = [str(tmp_path / f"{part}") for part in (1, 2, 3)]
+    assert main(["merge-statistics", *parts, "-o", str(tmp_path / "merged")]) == 0
+    assert "3 parts, 7 samples, 112 tokens" in capsys.readouterr().out
+    whole, merged = Statistics.load(tmp_path / "all"), Statistics.load(tmp_path / "merged")
+    assert (merged.samples, merged.tokens, merged.output_ridge) == (7, 112, 0.1)
+    assert merged.tensors.keys() == whole.tensors.keys()
+    for name, value in whole.tensors.items():
+        np.testing.assert_allclose(merged.tensors[name], value, rtol=1e-3, atol=1e-5 * np.abs(value).max())
+    assert main(["merge-statistics", parts[0], str(path / "model.safetensors"), "-o", str(tmp_path / "bad")]) == 1
+    assert "no statistics file" in capsys.readouterr().err and not (tmp_path / "bad").exists()
+
+
+def test_boundaries_in_a_file_are_those_in_memory(tmp_path):
+    values = torch.randn(3, 2, 4)
+    for memory in (0, 1 << 20):
+        boundaries = Boundaries(3, values[0].shape, tmp_path, memory)
+        for place in (2, 0, 1):
+            boundaries[place] = values[place]
+        assert all(torch.equal(boundaries[place], values[place]) for place in range(3))
+
+
+def test_only_one_block_has_weights_at_a_time(folder):
+    from transformers import AutoModelForCausalLM
+
+    trunk = Trunk(folder(llama()), AutoModelForCausalLM)
+
+    def real():
+        return {name.split(".")[2] for name, p in trunk.model.named_parameters() if not p.is_meta and "layers" in name}
+
+    assert trunk.path == "model.layers" and not real()
+    with trunk.loaded(1):
+        assert real() == {"1"}
+    with trunk.loaded(None):
+        assert not real() and trunk.model.lm_head.weight is trunk.model.model.embed_tokens.weight
+    assert all(p.is_meta for p in trunk.model.parameters())
+
+
+def test_the_embedding_is_measured_when_it_is_asked_for(folder, pieces, tmp_path):
+    notices = []
+    calibrate_language_model(folder(llama()), pieces, tmp_path / "stats", include=["*embed*"], notice=notices.append)
+    assert "outside its blocks" in notices[0]
+    assert Statistics.load(tmp_path / "stats").matrices == ["model.embed_tokens.weight"]
+
+
+def test_pieces_go_across_lines_and_over_the_whole_text(folder, tmp_path):
+    path = folder(llama())
+    tokenizer_into(path)
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(f"w{n}" for n in range(95)))
+    pieces = text_pieces(path, text, 10, 3)
+    assert pieces.tolist() == [[start + n + 2 for n in range(10)] for start in (0, 30, 60)]
+    assert len(text_pieces(path, text, 10)) == 9
+
+
+def test_the_command_line_follows_the_architecture(folder, tmp_path, capsys):
+    path = folder(llama())
+    assert task_of(path) == "causal-lm"
+    text, stats = tmp_path / "text.txt", tmp_path / "stats.safetensors"
+    text.write_text("\n".join(f"w{n} w{2 * n}" for n in range(40)))
+    command = ["calibrate", str(path), str(text), "-o", str(stats), "--samples", "4", "--max-length", "16"]
+
+    def refused(*words, more=()):
+        assert main([*command, *more]) == 1
+        message = capsys.readouterr().err
+        assert all(word in message for word in words), message
+        assert not stats.exists() and {p.name for p in tmp_path.iterdir()} == {"model", "text.txt"}
+
+    refused("has no tokenizer", "tokenizer.json")
+    tokenizer_into(path)
+    refused("80 tokens", "5 pieces of 16", "--samples 5", more=["--samples", "9"])
+    refused("a longer text", "smaller --max-length", more=["--max-length", "512"])
+    refused("--projections has no effect", more=["--projections", "3"])
+    refused("--of hidden", more=["--of", "hidden"])
+    refused("no matrix", more=["--include", "none"])
+    refused("needs --task causal-lm", more=["--task", "features", "--objective", "loss"])
+    assert main(command) == 0
+    assert "21 matrices, 4 samples, 64 tokens" not in capsys.readouterr().err
+    assert "the loss of the text's next tokens" in Statistics.load(stats).description
