@@ -40,7 +40,7 @@ import Testing
   }
 
   static let budgets: [(budget: Budget, structure: Structure)] = [
-    (.lossless, .mpo), (.lossless, .auto), (.ratio(0.6), .mpo), (.ratio(0.6), .svd), (.ratio(0.6), .auto),
+    (.lossless, .chain), (.lossless, .auto), (.ratio(0.6), .chain), (.ratio(0.6), .svd), (.ratio(0.6), .auto),
     (.maximumError(0.2), .auto),
   ]
 
