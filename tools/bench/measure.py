@@ -211,7 +211,7 @@ def single_matrices(bench):
         from safetensors.numpy import load_file
 
         np.save(bench.work / "w.npy", load_file(folder / "model.safetensors")["w"])
-        for how in (("--lossless",), ("--ratio", "0.5")):
+        for how in (("--lossless",), ("--structure", "chain", "--ratio", "0.5")):
             converted = bench.output("single.mpo")
             bench.convert(folder, converted, *how)
             (record,) = bench.matrices(converted)
@@ -251,7 +251,7 @@ def single_matrices(bench):
 def bert_base(bench):
     """The whole conversion of a BERT-base, against NumPy's sweep alone over the same matrices with the same bonds."""
     model, output = bench.model("bert-base"), bench.output("bert.mpo")
-    result = in_turn(3, convert=lambda: bench.convert(model, output, "--ratio", "0.5"))
+    result = in_turn(3, convert=lambda: bench.convert(model, output, "--structure", "chain", "--ratio", "0.5"))
     matrices = bench.matrices(output)
     flops = sum(flops_of_profile(r) + flops_of_decomposition(r) for r in matrices)
     by_shape = {}
@@ -265,7 +265,7 @@ def bert_base(bench):
         total += bench.peer("numpy", CORES)[0] * len(records)
     return {
         **result, "numpy": total, "sgemm": flops / bench.sgemm_rate(CORES), "matrices": len(matrices),
-        "peak_bytes": peak_memory(bench.mpo, "convert", model, "-o", output, "--force", "--ratio", "0.5"),
+        "peak_bytes": peak_memory(bench.mpo, "convert", model, "-o", output, "--force", "--structure", "chain", "--ratio", "0.5"),
         "largest_bytes": 30522 * 768 * 4, "jobs": CORES,
     }
 
@@ -280,7 +280,7 @@ def llama(bench):
         seconds_of("sh", "-c", 'cat "$0"/* > /dev/null', model)  # from the disk to the page cache, where it fits
         taken = seconds_of(bench.mpo, "profile", model, "-o", profile)
         start = time.perf_counter()
-        peak = peak_memory(bench.mpo, "convert", model, "-o", output, "--force", "--ratio", "0.5")
+        peak = peak_memory(bench.mpo, "convert", model, "-o", output, "--force", "--structure", "chain", "--ratio", "0.5")
         converted = time.perf_counter() - start
         matrices = bench.matrices(output)
         rate = bench.sgemm_rate(CORES)
@@ -303,8 +303,8 @@ def layers(bench):
     rows = []
     for count in (4, 8, 16, 32, 64):
         model, output = bench.model("layers", "--layers", str(count)), bench.output("layers.mpo")
-        taken = in_turn(3, convert=lambda: bench.convert(model, output, "--ratio", "0.5"))["convert"]
-        peak = peak_memory(bench.mpo, "convert", model, "-o", output, "--force", "--ratio", "0.5")
+        taken = in_turn(3, convert=lambda: bench.convert(model, output, "--structure", "chain", "--ratio", "0.5"))["convert"]
+        peak = peak_memory(bench.mpo, "convert", model, "-o", output, "--force", "--structure", "chain", "--ratio", "0.5")
         rows.append({"layers": count, "seconds": taken, "peak_bytes": peak, "largest_bytes": 4 * 1024**2})
         shutil.rmtree(model)
     return rows
@@ -314,7 +314,7 @@ def layers(bench):
 def restoring(bench):
     """Restoring a BERT-base to a new file, against copying the result to a new file and the products that make it."""
     model, output = bench.model("bert-base"), bench.output("bert.mpo")
-    bench.convert(model, output, "--ratio", "0.5")
+    bench.convert(model, output, "--structure", "chain", "--ratio", "0.5")
     restored = bench.work / "restored.safetensors"
     times = in_turn(
         5, restore=lambda: seconds_of(bench.mpo, "restore", output, "-o", bench.output(restored.name)),

@@ -3,9 +3,9 @@ import LinearAlgebra
 /// How long cores are refined.
 public struct RefinementOptions: Sendable, Equatable {
   /// Steps of L-BFGS at most.
-  public var maximumSteps = 200
+  public var maximumSteps = 300
   /// Stops when ten steps together lower the squared error by less than this part of it.
-  public var tolerance = 3e-4
+  public var tolerance = 2e-4
 
   public init() {}
 }

@@ -17,7 +17,7 @@ struct CalibrationOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "The same for the output statistics. Default: what the file says, or 1e-3 for two sites, 1 for more.",
+      "The same for the output statistics. Default: what the file says, or 1e-3 for two sites, 0.3 for more.",
       valueName: "r"))
   var outputRidge: Double?
 

@@ -245,11 +245,11 @@ extension CalibrationStatistics {
   /// moments are a good local model, and wants a larger ridge on them.
   enum Use { case lowRank, sites }
 
-  /// The ridges that were asked for, or those of the file, or the defaults: inputs 1e-4, outputs 1e-3 for two sites and 1 for
+  /// The ridges that were asked for, or those of the file, or the defaults: inputs 1e-4, outputs 1e-3 for two sites and 0.3 for
   /// more.
   func ridges(of tensor: TensorInfo, for use: Use) -> (rows: Double, columns: Double) {
     let input = inputRidge ?? ownRidges.input ?? 1e-4
-    let output = outputRidge ?? ownRidges.output ?? (use == .lowRank ? 1e-3 : 1)
+    let output = outputRidge ?? ownRidges.output ?? (use == .lowRank ? 1e-3 : 0.3)
     return inputs(of: tensor.name, orientation: tensor.orientation) == .rows ? (input, output) : (output, input)
   }
 
