@@ -90,7 +90,7 @@ import Testing
   }
 
   @Test func `ridges go by what is an input, not by what is a column`() throws {
-    let (columnsRead, rowsRead) = ([1e-3, 1e-4, 1, 1e-4], [1e-4, 1e-3, 1e-4, 1])
+    let (columnsRead, rowsRead) = ([1e-3, 1e-4, 0.3, 1e-4], [1e-4, 1e-3, 1e-4, 0.3])
     let (old, new) = (("output", "input"), ("row", "column"))
     #expect(try ridges(old, .outputInput, metadata: ["version": "1"]) == columnsRead)
     #expect(try ridges(old, .inputOutput, metadata: ["version": "1"]) == rowsRead)
