@@ -3,11 +3,12 @@ import Yams
 
 extension ConversionRecipe {
   /// Reads a recipe as YAML (or JSON, which is YAML too). Absent members have their defaults; members that no recipe has
-  /// are errors.
+  /// are errors, and so are anchors.
   ///
   /// - Parameter path: of the file, for messages.
   /// - Throws: `RecipeError`.
   public init(yaml: String, path: String) throws {
+    try Self.checkAnchors(in: yaml, path: path)
     let root: Node?
     do {
       root = try Yams.compose(yaml: yaml)
@@ -40,16 +41,29 @@ extension ConversionRecipe {
     return try node.map { try Yams.serialize(node: $0, width: 120, allowUnicode: true) } ?? ""
   }
 
+  /// Refuses anchors (`&name`), also in comments and quoted text: aliases of aliases stand for more than any computer
+  /// counts, and the parser follows all of them.
+  private static func checkAnchors(in yaml: String, path: String) throws {
+    let bytes = Array(yaml.utf8)
+    func isName(_ byte: UInt8) -> Bool {
+      let character = Character(UnicodeScalar(byte))
+      return character.isASCII && (character.isLetter || character.isNumber || "-_".contains(character))
+    }
+    for (index, byte) in bytes.enumerated().dropLast() where byte == UInt8(ascii: "&") {
+      let followsText = index > 0 && (isName(bytes[index - 1]) || ".*\\".utf8.contains(bytes[index - 1]))
+      guard !followsText, isName(bytes[index + 1]) else { continue }
+      let name = bytes[(index + 1)...].prefix(while: isName)
+      throw RecipeError.syntax(
+        path: path, line: 1 + bytes[..<index].count { $0 == UInt8(ascii: "\n") },
+        reason: "'&\(String(decoding: name, as: UTF8.self))': a recipe has no anchors; repeat the value")
+    }
+  }
+
   /// Finds members that no recipe has.
   private static func checkMembers(
     of node: Node, _ members: any RecipeMember.Type, prefix: [String], path: String
   ) throws {
-    if let sequence = node.sequence {
-      // Lists of lists have no members; with aliases they can be longer than any computer counts.
-      for element in sequence where element.sequence == nil {
-        try checkMembers(of: element, members, prefix: prefix, path: path)
-      }
-    }
+    for element in node.sequence ?? [] { try checkMembers(of: element, members, prefix: prefix, path: path) }
     for (key, value) in node.mapping ?? [:] {
       let name = key.string ?? ""
       guard let member = members.member(named: name) else {

@@ -185,6 +185,20 @@ import Testing
     #expect(error(text).hasPrefix("r.yaml, line ") && error(text).contains("is not YAML"), "\(error(text))")
   }
 
+  @Test(arguments: [
+    ("ties: &all ['*']\nselection: {include: *all}", 1), ("ties:\n- &a x", 2), ("? [&a-1 x]\n: 1", 1), ("&_ {}", 1),
+  ])
+  func `an anchor is refused, as its aliases can multiply`(text: String, line: Int) {
+    let message = error(text)
+    #expect(message.contains("r.yaml, line \(line): ") && message.contains("a recipe has no anchors"), "\(message)")
+  }
+
+  @Test(arguments: ["a&b", "a & b", "a.*&b", "' & '", "-&b"])
+  func `an ampersand in a name is no anchor`(name: String) throws {
+    let recipe = try ConversionRecipe(yaml: "ties: ['x', \(name)]", path: "r.yaml")
+    #expect(recipe.ties.count == 2, "\(recipe.ties)")
+  }
+
   @Test(arguments: ["5", "- a", "text"])
   func `what is no mapping is refused`(text: String) {
     #expect(error(text).contains("a recipe is a mapping"), "\(error(text))")
