@@ -15,8 +15,13 @@ enum ManifestFile {
     manifest.sha256 = blankDigest
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    manifest.sha256 = hexadecimal(SHA256.hash(data: try encoder.encode(manifest)))
-    return try encoder.encode(manifest)
+    var data = try encoder.encode(manifest)
+    // A line break is in no string of JSON, so this is the member at the top, whatever the names in the manifest are.
+    let member = data.firstRange(of: Data("\n  \"\(Manifest.CodingKeys.sha256.rawValue)\" : \"".utf8))
+    guard let start = member?.upperBound else { preconditionFailure("the manifest has no member for its digest") }
+    let digest = hexadecimal(SHA256.hash(data: data))
+    data.replaceSubrange(start..<start + digest.utf8.count, with: digest.utf8)
+    return data
   }
 
   /// - Throws: `MPOCheckpointError` for what is not a manifest of a version this reader knows, or was changed.
