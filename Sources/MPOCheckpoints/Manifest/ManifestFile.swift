@@ -17,7 +17,7 @@ enum ManifestFile {
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
     var data = try encoder.encode(manifest)
     // A line break is in no string of JSON, so this is the member at the top, whatever the names in the manifest are.
-    let member = data.firstRange(of: Data("\n  \"\(Manifest.CodingKeys.sha256.rawValue)\" : \"".utf8))
+    let member = data.range(of: Data("\n  \"\(Manifest.CodingKeys.sha256.rawValue)\" : \"".utf8))
     guard let start = member?.upperBound else { preconditionFailure("the manifest has no member for its digest") }
     let digest = hexadecimal(SHA256.hash(data: data))
     data.replaceSubrange(start..<start + digest.utf8.count, with: digest.utf8)
