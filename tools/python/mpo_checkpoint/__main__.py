@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from . import __version__
-from .statistics import Statistics
+from .statistics import Statistics, tokens_per_dimension
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -143,7 +143,26 @@ def _merge(options: argparse.Namespace) -> None:
 
     _refuse_to_replace(options)
     samples, tokens = merge_statistics(options.parts, options.output)
-    print(f"{options.output}: {len(options.parts)} parts, {samples} samples, {tokens} tokens")
+    each = _tokens_per_dimension(options.output)
+    print(f"{options.output}: {len(options.parts)} parts, {samples} samples, {tokens} tokens{each}")
+
+
+# Of the largest side: statistics of fewer are warned of.
+MIN_TOKENS_PER_DIMENSION = 4
+
+
+def _tokens_per_dimension(path: Path, *, is_whole: bool = True) -> str:
+    """A remark on how many tokens a dimension has; warns of few where the file is no part of what will be one file."""
+    tokens = tokens_per_dimension(path)
+    if tokens == float("inf"):
+        return ""
+    if is_whole and tokens < MIN_TOKENS_PER_DIMENSION:
+        print(
+            f"mpo_checkpoint: {path}: has {tokens:.1f} tokens per dimension of its largest side, and with fewer than "
+            f"{MIN_TOKENS_PER_DIMENSION} the statistics are largely chance; give more text or more samples",
+            file=sys.stderr,
+        )
+    return f" ({tokens:.1f} per dimension of the largest side)"
 
 
 def _refuse_to_replace(options: argparse.Namespace) -> None:
@@ -184,7 +203,8 @@ def _calibrate(options: argparse.Namespace) -> None:
         )
     print(
         f"{options.output}: {len(statistics.matrices)} matrices, {statistics.samples} samples, "
-        f"{statistics.tokens} tokens; the rows of {len(statistics.input_rows or [])} matrices are inputs, "
+        f"{statistics.tokens} tokens"
+        f"{_tokens_per_dimension(options.output, is_whole=not options.part)}; the rows of {len(statistics.input_rows or [])} matrices are inputs, "
         "the columns of the others"
     )
 

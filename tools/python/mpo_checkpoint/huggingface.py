@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -45,6 +46,12 @@ def task_of(folder: Path | str) -> str:
     config = json.loads((Path(folder) / "config.json").read_text("utf-8"))
     architectures = config.get("architectures") or [""]
     return "causal-lm" if str(architectures[0]).endswith(("ForCausalLM", "LMHeadModel")) else "features"
+
+
+def config_sha256(folder: Path | str) -> str | None:
+    """The SHA-256 of a model folder's ``config.json``; None where there is none."""
+    path = Path(folder) / "config.json"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
 @dataclass(frozen=True)
@@ -197,7 +204,7 @@ def calibrate_folder(
         return model_name if stored is None else checkpoint_name(model_name, stored, prefix)
 
     count = len(batches.samples)
-    return collect_statistics(
+    statistics = collect_statistics(
         model,
         _with_progress(batches, count) if show_progress else batches,
         forward,
@@ -207,6 +214,8 @@ def calibrate_folder(
         description=f"{folder.resolve().name}: {count} samples, {projections} projections of {what}, seed {seed}",
         **selection,
     )
+    statistics.config_sha256 = config_sha256(folder)
+    return statistics
 
 
 def calibrate_language_model(
@@ -263,12 +272,18 @@ def calibrate_language_model(
             dtype=dtype,
             batch_size=batch_size,
             description=description,
+            config_sha256=config_sha256(folder),
             progress=progress,
         )
     except NoTrunk as reason:
         notice(f"{folder}: the model can't run block by block: {reason}; all of it is loaded")
 
     model = auto.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    if experts := [name for name, parameter in model.named_parameters() if parameter.ndim == 3]:
+        notice(
+            f"{folder}: no statistics are collected of experts that the model holds stacked, such as '{experts[0]}'; "
+            "a conversion measures their errors in the Frobenius norm"
+        )
     stored, prefix = stored_names(folder), getattr(model, "base_model_prefix", "")
     inside = None if include else _trunk_path(model)
 
@@ -301,6 +316,7 @@ def calibrate_language_model(
     if not statistics.tensors:
         raise ValueError(f"{folder}: no matrix is left to write statistics of; see --include and --min-side")
     statistics.output_ridge = OUTPUT_RIDGE
+    statistics.config_sha256 = config_sha256(folder)
     statistics.save(output, dtype, is_packed=True)
     statistics.written, statistics.tensors = statistics.matrices, {}
     return statistics

@@ -32,7 +32,7 @@ def merge_statistics(paths: Sequence[Path | str], output: Path | str) -> tuple[i
     names = sorted(files[0].keys())
     for path, file, one in zip(paths, files, metadata):
         if sorted(file.keys()) != names or any(
-            one.get(key) != metadata[0].get(key) for key in ("same", "input_rows", "output_ridge", "input_ridge")
+            one.get(key) != metadata[0].get(key) for key in ("same", "input_rows", "output_ridge", "input_ridge", "config_sha256")
         ):
             raise StatisticsError(f"{path}: is of other matrices than {paths[0]}, or was made with other options")
     samples = [int(one.get("samples", 0)) for one in metadata]

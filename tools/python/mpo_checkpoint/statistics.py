@@ -13,6 +13,7 @@ object from ``<matrix>.<side>_<kind>`` to the name of the tensor that is stored.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -47,6 +48,8 @@ class Statistics:
         output_ridge, input_ridge: what a conversion adds to the diagonals, relative to their means, unless it is told
             otherwise; None for the conversion's own defaults.
         written: matrices whose tensors went to a file and are not kept here.
+        config_sha256: of the ``config.json`` of the model folder, so that a conversion refuses statistics of another model;
+            None for what is no model folder.
     """
 
     tensors: dict[str, np.ndarray]
@@ -58,6 +61,7 @@ class Statistics:
     output_ridge: float | None = None
     input_ridge: float | None = None
     written: list[str] = field(default_factory=list)
+    config_sha256: str | None = None
 
     def __post_init__(self) -> None:
         renamed = {_renamed(name): value for name, value in self.tensors.items()}
@@ -103,6 +107,8 @@ class Statistics:
         for name in ("input_ridge", "output_ridge"):
             if getattr(self, name) is not None:
                 metadata[name] = repr(getattr(self, name))
+        if self.config_sha256 is not None:
+            metadata["config_sha256"] = self.config_sha256
         return metadata
 
     @classmethod
@@ -133,6 +139,7 @@ class Statistics:
             input_rows=_names(path, metadata.get("input_rows")),
             output_ridge=_ridge(path, metadata, "output_ridge"),
             input_ridge=_ridge(path, metadata, "input_ridge"),
+            config_sha256=metadata.get("config_sha256"),
         )
         statistics.validate(path)
         return statistics
@@ -210,14 +217,32 @@ class StatisticsWriter:
         os.replace(self._temporary, self.path)
 
 
+def tokens_per_dimension(path: Path | str) -> float:
+    """Tokens over the largest side that a statistics file has a gram matrix of; infinite where it has none."""
+    from safetensors import safe_open
+
+    largest = 0
+    with safe_open(path, "np") as file:
+        for name in file.keys():
+            if name.endswith("_gram"):
+                shape = file.get_slice(name).get_shape()
+                largest = max(largest, shape[0] if len(shape) == 2 else triangle_size(shape[0]))
+        return int(file.metadata().get("tokens", 0)) / largest if largest else float("inf")
+
+
 def packed(gram: np.ndarray) -> np.ndarray:
     """The upper triangle of a symmetric matrix ``[n, n]``, row by row: ``[n (n + 1) / 2]``."""
     return gram[np.triu_indices(len(gram))]
 
 
+def triangle_size(length: int) -> int:
+    """The rows of the matrix whose upper triangle has this many elements."""
+    return (math.isqrt(8 * length + 1) - 1) // 2
+
+
 def unpacked(triangle: np.ndarray) -> np.ndarray:
     """The symmetric matrix of an upper triangle; ValueError when its length is none of a triangle's."""
-    size = int((np.sqrt(8 * len(triangle) + 1) - 1) / 2)
+    size = triangle_size(len(triangle))
     if size * (size + 1) // 2 != len(triangle):
         raise ValueError(f"{len(triangle)} elements are no triangle")
     gram = np.zeros((size, size), triangle.dtype)

@@ -73,6 +73,7 @@ def stream_statistics(
     dtype: str = "float32",
     batch_size: int | None = None,
     description: str = "",
+    config_sha256: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Statistics:
     """Writes the statistics of the matrices in a model's trunk.
@@ -84,6 +85,7 @@ def stream_statistics(
         output: the file, which appears whole or not at all.
         dtype: of what is written; sums over batches are float64 always.
         batch_size: samples at a time; by default as many as have ``BATCH_POSITIONS`` positions.
+        description, config_sha256: see `Statistics`.
         progress: told how much of the work is done, ``done`` of ``total``.
 
     Returns:
@@ -137,6 +139,7 @@ def stream_statistics(
             step(len(ids))
 
     statistics = Statistics({}, count, pieces.numel(), description, input_rows=[], output_ridge=OUTPUT_RIDGE)
+    statistics.config_sha256 = config_sha256
     same: dict[str, str] = {}
     names = [f"{layer.name}.column_scale" for block in layers for layer in block]
     with StatisticsWriter(output, names * 2, dtype) as writer:

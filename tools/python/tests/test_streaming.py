@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from mpo_checkpoint import Statistics
 from mpo_checkpoint.__main__ import main
 from mpo_checkpoint.boundaries import Boundaries
 from mpo_checkpoint.huggingface import calibrate_language_model, task_of
+from mpo_checkpoint.names import stored_names
 from mpo_checkpoint.objectives import Objective
 from mpo_checkpoint.pieces import text_pieces
 from mpo_checkpoint.trunk import NoTrunk, Trunk
@@ -41,6 +43,27 @@ def gemma2():
         intermediate_size=96, sliding_window=4,
     )  # fmt: skip
     return Gemma2ForCausalLM(config)
+
+
+def mixtral():
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    config = MixtralConfig(
+        vocab_size=100, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=96, num_local_experts=4, num_experts_per_tok=2,
+    )  # fmt: skip
+    return MixtralForCausalLM(config)
+
+
+def qwen_moe():
+    from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
+
+    config = Qwen2MoeConfig(
+        vocab_size=100, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=96, moe_intermediate_size=48, shared_expert_intermediate_size=96, num_experts=4,
+        num_experts_per_tok=2,
+    )  # fmt: skip
+    return Qwen2MoeForCausalLM(config)
 
 
 @pytest.fixture
@@ -91,6 +114,17 @@ def test_a_model_in_blocks_has_the_statistics_of_the_whole(folder, pieces, tmp_p
     assert (blocks.samples, blocks.tokens, blocks.output_ridge) == (6, 96, 0.1)
     for name, value in whole.tensors.items():
         np.testing.assert_allclose(blocks.tensors[name], value, rtol=1e-3, atol=1e-4 * np.abs(value).max(), err_msg=name)
+
+
+@pytest.mark.parametrize("model", [mixtral, qwen_moe])
+def test_a_mixture_of_experts_has_statistics_of_what_is_no_expert(folder, pieces, tmp_path, model):
+    notices = []
+    calibrate_language_model(folder(model()), pieces, tmp_path / "stats", min_side=16, notice=notices.append)
+    matrices = set(Statistics.load(tmp_path / "stats").matrices)
+    assert {name.rpartition(".")[0].rpartition(".")[2] for name in matrices} >= {"q_proj", "k_proj", "v_proj", "o_proj"}
+    assert len(matrices) == len(matrices & set(stored_names(tmp_path / "model")))
+    assert "all of it is loaded" in notices[0]
+    assert "experts" in notices[1] and "Frobenius norm" in notices[1]
 
 
 def test_the_moments_are_those_of_the_definition(folder, pieces, tmp_path):
@@ -220,6 +254,10 @@ def test_the_command_line_follows_the_architecture(folder, tmp_path, capsys):
     refused("--of hidden", more=["--of", "hidden"])
     refused("no matrix", more=["--include", "none"])
     refused("needs --task causal-lm", more=["--task", "features", "--objective", "loss"])
-    assert main(command) == 0
-    assert "21 matrices, 4 samples, 64 tokens" not in capsys.readouterr().err
+    assert main([*command, "--min-side", "16"]) == 0
+    out, err = capsys.readouterr()
+    assert "21 matrices, 4 samples, 64 tokens (0.7 per dimension of the largest side)" in out
+    assert "0.7 tokens per dimension" in err and "more samples" in err
+    config = (path / "config.json").read_bytes()
+    assert Statistics.load(stats).config_sha256 == hashlib.sha256(config).hexdigest()
     assert "the loss of the text's next tokens" in Statistics.load(stats).description
