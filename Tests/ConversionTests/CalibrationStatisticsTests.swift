@@ -1,5 +1,6 @@
 import Checkpoints
 import Files
+import Foundation
 import LinearAlgebra
 import MPOCheckpoints
 import Recipes
@@ -307,6 +308,27 @@ import Testing
       if let recorded = matrix.metricRelativeError { #expect(abs(recorded - errors[0]) < 1e-9) }
     }
     #expect(errors[0] < 0.8 * errors[1])
+  }
+
+  @Test func `statistics of a model with another configuration are refused`() throws {
+    let model = try writeModel([.random("a", [96, 64], seed: 1)], to: folder.path + "/model.safetensors")
+    let network = try SourceNetwork(model, selection: TensorSelection())
+    let config = folder.path + "/config.json"
+    func warning(_ sha256: String?) throws -> String? {
+      let metadata = ["format": "mpo-statistics", "version": "2"].merging(sha256.map { ["config_sha256": $0] } ?? [:]) {
+        $1
+      }
+      let ones = [Double](repeating: 1, count: 64)
+      return try statistics([ModelTensor("a.column_scale", .f32, [64], ones)], metadata: metadata).warning(for: network)
+    }
+    let other = String(repeating: "0", count: 64)
+    #expect(try warning(other) == nil)  // there is no configuration to compare with
+    try Data("{}".utf8).write(to: URL(filePath: config))
+    #expect(try warning(nil) == nil)
+    #expect(try warning(FileFingerprint(ofFileAt: config).sha256) == nil)
+    let error = #expect(throws: ConversionError.self) { try warning(other) }
+    let text = try #require(error).description
+    #expect(text.contains("another config.json than \(config)") && text.contains("make the statistics again"))
   }
 
   @Test func `matrices without statistics are counted, statistics of another model refused`() throws {

@@ -15,7 +15,8 @@ import TensorNetworks
 ///
 /// A Gram matrix may be stored as its upper triangle, row by row: `[n (n + 1) / 2]`. A side that several matrices have in
 /// common is stored once: the member `same`, a JSON object, says which tensor stands for `<name>.<side>_<kind>`. The members
-/// `input_ridge` and `output_ridge` are the ridges that suit the statistics.
+/// `input_ridge` and `output_ridge` are the ridges that suit the statistics. `config_sha256` is the SHA-256 of the `config.json`
+/// of the model folder that they are of.
 public struct CalibrationStatistics: Sendable {
   public static let formatName = "mpo-statistics"
 
@@ -114,8 +115,10 @@ public struct CalibrationStatistics: Sendable {
   }
 
   /// A warning that counts the matrices of a network that the file does not speak of; nil when it speaks of all.
-  /// - Throws: `ConversionError.stageFile` when it speaks of none: it is of another model.
+  /// - Throws: `ConversionError.stageFile` when it is of another model: it speaks of none, or is of a `config.json` that is not
+  ///   the one beside the checkpoint.
   public func warning(for network: SourceNetwork) throws -> String? {
+    try requireConfiguration(besides: network.checkpoint)
     let names = network.matrices.map { TensorName($0.name) }
     let known = matrices
     let missing = names.filter { !known.contains($0) }
@@ -127,6 +130,17 @@ public struct CalibrationStatistics: Sendable {
     guard let first = missing.first else { return nil }
     return "\(missing.count) of \(names.count) matrices have no statistics ('\(escaped(first.text))'"
       + "\(missing.count > 1 ? ", …" : "")); their errors are measured in the Frobenius norm"
+  }
+
+  /// Nothing is compared where the file does not say its model's configuration, or the checkpoint has none beside it.
+  private func requireConfiguration(besides checkpoint: any DenseCheckpoint) throws {
+    guard let expected = file.metadata["config_sha256"], let weights = checkpoint.files.first else { return }
+    let folder = weights.lastIndex(of: "/").map { String(weights[...$0]) } ?? ""
+    let path = folder + "config.json"
+    guard let found = try? FileFingerprint(ofFileAt: path), found.sha256 != expected.lowercased() else { return }
+    throw ConversionError.stageFile(
+      path: self.path,
+      reason: "is of a model with another config.json than \(escaped(path)); make the statistics again for this model")
   }
 
   /// Keeps what is prepared for one use until it is needed again, in an unnamed temporary file: factors of second moments
