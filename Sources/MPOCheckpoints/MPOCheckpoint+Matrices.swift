@@ -57,11 +57,15 @@ extension MPOCheckpoint {
     return matrix
   }
 
-  /// `D U M` for the rows of `M`.
+  /// `U D M` for the rows of `M`.
   private func applied<Scalar: CheckpointScalar>(
     _ basis: OperatorRecord.Basis, _ matrix: Matrix<Scalar>
   ) throws -> Matrix<Scalar> {
     var result = matrix
+    if let name = basis.scale {
+      let scales: [Scalar] = try elements(of: core(name))
+      result = result.scaled(rowsBy: scales)
+    }
     if let name = basis.basis {
       result = Matrix(rows: matrix.rows, columns: matrix.rows, elements: try elements(of: core(name))) * result
     }
@@ -71,10 +75,6 @@ extension MPOCheckpoint {
       result = Matrix(
         rows: result.rows, columns: result.columns,
         elements: order.flatMap { source[$0 * matrix.columns..<($0 + 1) * matrix.columns] })
-    }
-    if let name = basis.scale {
-      let scales: [Scalar] = try elements(of: core(name))
-      result = result.transposed().scaled(columnsBy: scales).transposed()
     }
     return result
   }

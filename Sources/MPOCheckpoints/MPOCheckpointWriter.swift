@@ -106,6 +106,22 @@ public struct MPOCheckpointWriter: Sendable {
     return GaugedMPO(gauge: record.gauge, mpo: chain, singularValues: stored).absorbed
   }
 
+  /// Writes the elements of a basis or scale.
+  /// - Returns: the elements as they are stored.
+  /// - Throws: `MPOCheckpointError` for a core that was not declared.
+  public func write(_ elements: [Double], ofCore name: String) throws -> [Double] {
+    try write(elements, pivots: nil, of: name)
+  }
+
+  /// Writes the indices of a permutation.
+  /// - Throws: `MPOCheckpointError` for a core that was not declared.
+  public func write(permutation: [Int], ofCore name: String) throws {
+    guard let entry = contents.core(named: name)?.entries.first else {
+      throw MPOCheckpointError.tensor(path: folder, tensor: name, reason: "is written but was not declared")
+    }
+    try Encoding.indexBytes(permutation, entry.dtype).withUnsafeBytes { try write($0, to: entry.name) }
+  }
+
   /// - Returns: the elements as they are stored.
   private func write<Scalar: CheckpointScalar>(_ elements: [Scalar], pivots: [Int]?, of name: String) throws -> [Scalar]
   {

@@ -6,7 +6,7 @@ extension ConversionRecipe: Codable {
   enum CodingKeys: String, RecipeMember {
     case selection, ties, budget, structure, criterion
     case minimumBond = "minimum_bond"
-    case gauge, metric, dtype, central, pack
+    case gauge, metric, basis, dtype, central, pack
 
     var allowed: String {
       switch self {
@@ -18,6 +18,7 @@ extension ConversionRecipe: Codable {
       case .minimumBond: "a whole number of at least 1"
       case .gauge: Gauge.choices
       case .metric: "a mapping of \(StatisticsIdentity.CodingKeys.names.joined(separator: ", "))"
+      case .basis: BasisChoice.choices
       case .dtype: "f64, f32, f16 or bf16"
       case .central: CentralEncoding.choices
       case .pack: "true or false"
@@ -47,6 +48,7 @@ extension ConversionRecipe: Codable {
     minimumBond = try container.decode(.minimumBond, default: minimumBond) { $0 >= 1 }
     gauge = try container.decode(.gauge, default: gauge)
     metric = try container.decodeIfPresent(.metric)
+    basis = try container.decode(.basis, default: basis)
     dtype = try container.decodeIfPresent(.dtype, as: String.self) { DType(coreName: $0) != nil }
       .flatMap(DType.init(coreName:))
     central = try container.decodeIfPresent(.central)
@@ -69,6 +71,7 @@ extension ConversionRecipe: Codable {
     try container.encode(minimumBond, forKey: .minimumBond)
     try container.encode(gauge, forKey: .gauge)
     try container.encodeIfPresent(metric, forKey: .metric)
+    try container.encode(basis, forKey: .basis)
     try container.encodeIfPresent(dtype?.rawValue.lowercased(), forKey: .dtype)
     try container.encodeIfPresent(central, forKey: .central)
     try container.encode(pack, forKey: .pack)

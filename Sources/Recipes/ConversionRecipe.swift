@@ -32,6 +32,8 @@ public struct ConversionRecipe: Sendable, Hashable {
   public var gauge = Gauge.compact
   /// The statistics whose metric errors are measured in; nil for the Frobenius norm.
   public var metric: StatisticsIdentity?
+  /// Which bases the chains of matrices are computed in.
+  public var basis = BasisChoice.auto
   /// The dtype of the cores; nil for that of the source (of a lossless conversion: at least F32).
   public var dtype: DType?
   /// How central cores are encoded; nil for plain values.
@@ -40,6 +42,20 @@ public struct ConversionRecipe: Sendable, Hashable {
   public var pack = false
 
   public init() {}
+}
+
+/// Which bases the chains of matrices are computed in.
+public enum BasisChoice: String, Sendable, Hashable, Codable, CaseIterable {
+  /// With a metric, those that its second moments give: one for all that reads the residual stream and one for all that is
+  /// written to it, an order of the neurons elsewhere.
+  case auto
+  /// The order of rows and columns that the matrix has.
+  case none
+}
+
+extension ConversionRecipe {
+  /// Whether chains are computed in bases.
+  public var usesBases: Bool { basis == .auto && structure == .chain && metric != nil && budget != .lossless }
 }
 
 /// How the elements of central cores are stored.

@@ -55,6 +55,12 @@ extension ConversionRecipe {
     if criterion == .error, metric != nil {
       return .noEffect(member: "criterion", value: "error", beside: "metric", itsValue: nil)
     }
+    if isWritten("basis", basis != plain.basis), basis == .none || !usesBases {
+      if structure != .chain {
+        return .noEffect(member: "basis", value: nil, beside: "structure", itsValue: structure.rawValue)
+      }
+      if budget == .lossless { return .noEffect(member: "basis", value: nil, beside: "budget.lossless", itsValue: nil) }
+    }
     if structure == .svd {
       for (member, isWritten) in [("selection.sites", writesSites), ("selection.shapes", writesShapes)] where isWritten
       {

@@ -9,19 +9,23 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
   public let parametersBefore: Int
   /// Elements of the whole converted checkpoint.
   public let parametersAfter: Int
+  /// Numbers of the bases that the chains share, at most; nil for none.
+  public let basisParameters: Int?
   public let layers: [Layer]
 
   public var ratio: Double { Double(parametersAfter) / Double(max(1, parametersBefore)) }
 
   /// Numbers that the matrices are stored with over those they had.
   public var matrixRatio: Double {
-    Double(layers.reduce(0) { $0 + $1.parameters }) / Double(max(1, layers.reduce(0) { $0 + $1.split.denseCount }))
+    Double(layers.reduce(basisParameters ?? 0) { $0 + $1.parameters })
+      / Double(max(1, layers.reduce(0) { $0 + $1.split.denseCount }))
   }
 
   enum CodingKeys: String, CodingKey {
     case budget, criterion, layers
     case parametersBefore = "parameters_before"
     case parametersAfter = "parameters_after"
+    case basisParameters = "basis_parameters"
   }
 
   /// Plans the whole network.
@@ -78,7 +82,9 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
     self.budget = budget.description
     self.criterion = criterion
     parametersBefore = network.parameters
-    parametersAfter = self.layers.reduce(network.denseParameters) { $0 + $1.parameters }
+    let hasChains = self.layers.contains { $0.bonds != nil }
+    basisParameters = network.basisParameters.map { hasChains ? $0 : 0 }
+    parametersAfter = self.layers.reduce(network.denseParameters + (basisParameters ?? 0)) { $0 + $1.parameters }
   }
 }
 
@@ -195,13 +201,17 @@ extension NetworkProfile {
 
   /// How many parameters a ratio, of the whole or of the matrices, leaves for the matrices.
   fileprivate func matrixParameters(for budget: Budget, _ ratio: Double) -> Int {
-    if case .matrixRatio = budget {
-      return Self.largestCount(ratio, of: layers.reduce(0) { $0 + $1.denseParameterCount })
-    }
-    return largestParameterCount(forRatio: ratio) - denseParameters
+    let matrices = layers.reduce(0) { $0 + $1.denseParameterCount }
+    let count =
+      if case .matrixRatio = budget { Self.largestCount(ratio, of: matrices) } else {
+        largestParameterCount(forRatio: ratio) - denseParameters
+      }
+    // Where everything may stay dense no bases are needed.
+    return count >= matrices ? count : count - (basisParameters ?? 0)
   }
 
   fileprivate func outOfReach(_ budget: Budget, _ ratio: Double, smallest: Int) -> SqueezeError {
+    let smallest = smallest + (basisParameters ?? 0)
     if case .matrixRatio = budget {
       let count = layers.reduce(0) { $0 + $1.denseParameterCount }
       return .matrixRatioOutOfReach(asked: ratio, smallest: Double(smallest) / Double(max(1, count)))

@@ -71,11 +71,11 @@ import Testing
   }
 
   @Test(arguments: [
-    (Structure.chain, ["a": [true, false, true], "b": [true, false, false]]),
-    (.svd, ["a": [false, false, true], "b": [false, true, false]]),
-    (.auto, ["a": [false, false, true], "b": [true, true, false]]),
+    (Structure.chain, ["a": [false, false, true, true], "b": [true, false, false, false]]),
+    (.svd, ["a": [false, false, true, false], "b": [false, true, false, false]]),
+    (.auto, ["a": [false, false, true, false], "b": [true, true, false, false]]),
   ])
-  func `in a metric only its singular values are computed, and a warning counts the matrices without one`(
+  func `in a metric only what it needs is computed, and a warning counts the matrices without one`(
     structure: Structure, parts: [String: [Bool]]
   ) throws {
     let statistics = try statistics("own.safetensors", last: 2)
@@ -88,7 +88,9 @@ import Testing
     options.warning = { warning in warnings.withLock { $0.append(warning) } }
     let pipeline = try ConversionPipeline(model, recipe: recipe, statistics: statistics, options: options)
     for layer in try pipeline.profile().layers {
-      let found = [layer.spectra != nil, layer.singularValues != nil, layer.metricSingularValues != nil]
+      let found = [
+        layer.spectra != nil, layer.singularValues != nil, layer.metricSingularValues != nil, layer.basisSpectra != nil,
+      ]
       #expect(found == parts[layer.name], "\(layer.name)")
     }
     #expect(warnings.withLock { $0 }.count == 1)

@@ -74,6 +74,7 @@ import Testing
           description: 'täglich: 12 # Sätze'
           input_ridge: 1e-05
           output_ridge: 0
+        basis: auto
         dtype: bf16
         central: int8
         pack: true

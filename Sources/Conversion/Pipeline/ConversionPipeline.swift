@@ -60,6 +60,7 @@ public struct ConversionPipeline: Sendable {
   private let options: ConversionOptions
   /// Found once, for all stages.
   private let ties: [TensorName: TensorInfo]
+  private let cachedBases = CachedBases()
 
   /// - Parameter passes: how many stages will look at the matrices: 2 for a profile and a decomposition.
   /// - Throws: `StatisticsMismatch` when the statistics are not those of the recipe, `RecipeConflict` for members of it
@@ -86,9 +87,16 @@ public struct ConversionPipeline: Sendable {
     let network = try SourceNetwork(source, selection: recipe.selection, ties: ties)
     if let warning = try statistics?.warning(for: network) { options.warning(warning) }
     let (profile, warnings) = try network.profile(
-      for: recipe, part: part, statistics: statistics, jobs: options.jobs, progress: options.progress)
+      for: recipe, part: part, statistics: statistics, bases: bases(of: network), jobs: options.jobs,
+      progress: options.progress)
     warnings.forEach(options.warning)
     return profile
+  }
+
+  /// The bases of the chains, computed once; nil for a recipe without.
+  private func bases(of network: SourceNetwork) throws -> NetworkBases? {
+    guard let statistics, recipe.usesBases else { return nil }
+    return try cachedBases.bases { try NetworkBases(of: network.matrices, statistics, jobs: options.jobs) }
   }
 
   /// Which bond goes where.
@@ -122,6 +130,7 @@ public struct ConversionPipeline: Sendable {
     converter.statistics = statistics
     converter.part = part
     converter.ties = ties
+    converter.bases = try bases(of: SourceNetwork(source, selection: recipe.selection, ties: ties))
     return try converter.convert(source, plan: plan, to: folder, progress: options.progress)
   }
 }
@@ -143,7 +152,9 @@ extension ConversionRecipe {
       var network = network
       network.layers = network.layers.map { layer in
         layer.limited(
-          to: LayerProfile.parts(for: structure, budget, hasMetric: layer.metricSingularValues != nil))
+          to: LayerProfile.parts(
+            for: structure, budget, hasMetric: layer.metricSingularValues != nil,
+            hasBases: layer.basisSpectra != nil))
       }
       return try SqueezePlan(
         network, budget: budget, criterion: criterion, ties: network.ties(ties, path: path),
@@ -163,7 +174,8 @@ extension LayerProfile {
     LayerProfile(
       name: name, split: split, norm: norm, spectra: parts.contains(.spectra) ? spectra : nil,
       singularValues: parts.contains(.singularValues) ? singularValues : nil,
-      metricSingularValues: parts.contains(.metricSingularValues) ? metricSingularValues : nil)
+      metricSingularValues: parts.contains(.metricSingularValues) ? metricSingularValues : nil,
+      basisSpectra: parts.contains(.basisSpectra) ? basisSpectra : nil)
   }
 }
 

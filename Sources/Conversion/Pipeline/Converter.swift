@@ -20,6 +20,8 @@ public struct Converter: Sendable {
   public var generator: String
   /// Tensors that are the same bytes as another, where they are known.
   var ties: [TensorName: TensorInfo]?
+  /// Of the chains; nil for none.
+  var bases: NetworkBases?
 
   public init(recipe: ConversionRecipe = ConversionRecipe(), jobs: Int, generator: String) {
     self.recipe = recipe
@@ -60,6 +62,7 @@ public struct Converter: Sendable {
     let contents = part.map { all.selecting($0.positions) } ?? all
     let records = contents.tensors
     let writer = try MPOCheckpointWriter(folder: folder, contents: contents, packs: packs)
+    let bases = try write(bases, of: contents, with: writer)
     let skeleton = checkpoint.skeletonName
     if let skeleton { try checkpoint.writeSkeleton(to: folder + "/" + skeleton) }
     let offsets = records.reduce(into: [0]) { $0.append($0[$0.count - 1] + ($1.blocks?.blocks.count ?? 0)) }
@@ -81,8 +84,8 @@ public struct Converter: Sendable {
         let matrix = try PlannedMatrix(block, of: records[index], in: contents, orientation: orientation)
         errors[offsets[index] + block] =
           matrix.needsDoublePrecision
-          ? try decompose(matrix, as: Double.self, of: checkpoint, with: writer)
-          : try decompose(matrix, as: Float.self, of: checkpoint, with: writer)
+          ? try decompose(matrix, as: Double.self, of: checkpoint, bases[matrix.chain.name], with: writer)
+          : try decompose(matrix, as: Float.self, of: checkpoint, bases[matrix.chain.name], with: writer)
         counter.finished(matrix.chain.name, elements: matrix.chain.rows * matrix.chain.columns)
       }
     }
@@ -228,10 +231,11 @@ public struct Converter: Sendable {
       throw mismatch(
         "its plan, bonds \(bonds) of the factors \(layer.shape), contradicts itself; make the plan again")
     }
+    let bases = layer.shape.siteCount > 2 ? bases?[layer.name] : nil
     return OperatorRecord.ordinary(
       name: layer.name, layer.split, bonds: layer.shape.limitedBonds(bonds), gauge: layer.gauge,
       dtype: coreDType ?? defaultCoreDType(for: tensor.dtype), central: recipe.central,
-      entropies: layer.entropies)
+      rowBasis: bases?.rowRecord.orNil, columnBasis: bases?.columnRecord.orNil, entropies: layer.entropies)
   }
 
   private func defaultCoreDType(for source: DType) -> DType {
@@ -239,7 +243,8 @@ public struct Converter: Sendable {
   }
 
   private func decompose<Scalar: CheckpointScalar>(
-    _ matrix: PlannedMatrix, as type: Scalar.Type, of checkpoint: any DenseCheckpoint, with writer: MPOCheckpointWriter
+    _ matrix: PlannedMatrix, as type: Scalar.Type, of checkpoint: any DenseCheckpoint, _ bases: StoredBases?,
+    with writer: MPOCheckpointWriter
   ) throws -> OperatorErrors {
     let chain = matrix.chain
     return try checkpoint.withMatrix(
@@ -247,6 +252,14 @@ public struct Converter: Sendable {
     ) { (view: MatrixView<Scalar>) in
       let metric = try statistics.flatMap {
         try LayerMetric(of: matrix.info, rows: chain.rows, columns: chain.columns, $0)
+      }
+      if let bases, let metric {
+        let stored = try writer.write(cores(of: view, chain, metric: metric, in: bases), of: chain)
+        let restored = stored.matrix(rows: chain.rows, columns: chain.columns)
+          .applying(rows: bases.rows, columns: bases.columns)
+        return OperatorErrors(
+          relative: relativeError(of: restored, to: view), squaredNorm: view.squaredNorm,
+          metricRelative: metric.relativeError(of: restored, to: view), squaredMetricNorm: 1)
       }
       let stored = try writer.write(cores(of: view, chain, metric: metric), of: chain)
       // Only errors of several operators are weighted.
@@ -333,6 +346,68 @@ extension Converter {
       .refined(
         toward: view, metric: metric.forRefinement(rows: chain.rows, columns: chain.columns), options: refinement
       ).gauged(chain.gauge)
+  }
+}
+
+/// The bases of one operator, as they are stored.
+struct StoredBases: Sendable {
+  let rows: Basis
+  let columns: Basis
+}
+
+extension OperatorRecord.Basis {
+  /// nil for the identity.
+  fileprivate var orNil: OperatorRecord.Basis? { cores.isEmpty ? nil : self }
+}
+
+extension Converter {
+  /// Writes the bases that operators name, each once.
+  /// - Returns: those of each operator, as they are stored.
+  private func write(
+    _ bases: NetworkBases?, of contents: CheckpointContents, with writer: MPOCheckpointWriter
+  ) throws -> [String: StoredBases] {
+    guard let bases else { return [:] }
+    var stored: [String: [Double]] = [:]
+    var result: [String: StoredBases] = [:]
+    for chain in contents.operators where chain.rowBasis != nil || chain.columnBasis != nil {
+      guard let own = bases[chain.name] else { continue }
+      for (name, values) in own.cores where stored[name] == nil {
+        switch values {
+        case .numbers(let numbers): stored[name] = try writer.write(numbers, ofCore: name)
+        case .indices(let indices):
+          try writer.write(permutation: indices, ofCore: name)
+          stored[name] = []
+        }
+      }
+      func basis(_ exact: Basis, _ record: OperatorRecord.Basis) -> Basis {
+        var rotation = exact.rotation
+        if case .orthogonal(let vectors) = rotation, let elements = record.basis.flatMap({ stored[$0] }) {
+          rotation = .orthogonal(Matrix(rows: vectors.rows, columns: vectors.columns, elements: elements))
+        }
+        return Basis(rotation: rotation, scale: record.scale.flatMap { stored[$0] })
+      }
+      result[chain.name] = StoredBases(
+        rows: basis(own.rows, own.rowRecord), columns: basis(own.columns, own.columnRecord))
+    }
+    return result
+  }
+
+  /// The cores of one matrix in its bases, refined in its metric.
+  private func cores<Scalar>(
+    of view: MatrixView<Scalar>, _ chain: OperatorRecord, metric: LayerMetric, in bases: StoredBases
+  ) throws -> GaugedMPO<Scalar> {
+    try view.coordinates(rows: bases.rows, columns: bases.columns).withView { view in
+      guard chain.bonds != chain.shape.fullBonds else {
+        return try GaugedMPO(decomposing: view, shape: chain.shape, bonds: chain.bonds, gauge: chain.gauge)
+      }
+      return try MPO(decomposing: view, shape: chain.shape, bonds: chain.bonds)
+        .refined(
+          toward: view,
+          metric: metric.forRefinement(rows: chain.rows, columns: chain.columns)
+            .coordinates(rows: bases.rows, columns: bases.columns),
+          options: refinement
+        ).gauged(chain.gauge)
+    }
   }
 }
 

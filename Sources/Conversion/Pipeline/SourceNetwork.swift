@@ -59,6 +59,14 @@ public struct SourceNetwork: Sendable {
     for recipe: ConversionRecipe, part: Part? = nil, statistics: CalibrationStatistics? = nil, jobs: Int,
     progress: @escaping ProgressHandler = { _ in }
   ) throws -> (profile: NetworkProfile, warnings: [String]) {
+    try profile(for: recipe, part: part, statistics: statistics, bases: nil, jobs: jobs, progress: progress)
+  }
+
+  /// - Parameter bases: those of the chains; nil for none.
+  func profile(
+    for recipe: ConversionRecipe, part: Part?, statistics: CalibrationStatistics?, bases: NetworkBases?, jobs: Int,
+    progress: @escaping ProgressHandler
+  ) throws -> (profile: NetworkProfile, warnings: [String]) {
     let largestFirst = matrices.indices.sorted {
       (matrices[$1].tensor.elementCount, $0) < (matrices[$0].tensor.elementCount, $1)
     }
@@ -75,7 +83,7 @@ public struct SourceNetwork: Sendable {
     let layers = ParallelResults<LayerProfile>(count: matrices.count)
     BLASThreads.use(1)
     try forEachInParallel(chosen, jobs: jobs) { index in
-      layers[index] = try layerProfile(of: matrices[index], recipe, statistics)
+      layers[index] = try layerProfile(of: matrices[index], recipe, statistics, bases?[matrices[index].name])
       counter.finished(matrices[index].name, elements: matrices[index].rows * matrices[index].columns)
     }
     var unusable: Set<TensorName> = []
@@ -87,20 +95,23 @@ public struct SourceNetwork: Sendable {
     let network = NetworkProfile(
       parameters: checkpoint.tensors.reduce(0) { $0 + $1.elementCount },
       tiedParameters: ties.keys.reduce(0) { $0 + (checkpoint.tensor(named: $1.text)?.elementCount ?? 0) },
+      basisParameters: bases?.parameterCount,
       layers: matrices.indices.compactMap { unusable.contains(matrices[$0].tensor.key) ? nil : layers[$0] })
     return (network, warnings)
   }
 
   private func layerProfile(
-    of matrix: WeightMatrix, _ recipe: ConversionRecipe, _ statistics: CalibrationStatistics?
+    of matrix: WeightMatrix, _ recipe: ConversionRecipe, _ statistics: CalibrationStatistics?,
+    _ bases: NetworkBases.OfMatrix?
   ) throws -> LayerProfile? {
     matrix.tensor.dtype == .f64
-      ? try layerProfile(of: matrix, recipe, statistics, as: Double.self)
-      : try layerProfile(of: matrix, recipe, statistics, as: Float.self)
+      ? try layerProfile(of: matrix, recipe, statistics, bases, as: Double.self)
+      : try layerProfile(of: matrix, recipe, statistics, bases, as: Float.self)
   }
 
   private func layerProfile<Scalar: CheckpointScalar>(
-    of matrix: WeightMatrix, _ recipe: ConversionRecipe, _ statistics: CalibrationStatistics?, as type: Scalar.Type
+    of matrix: WeightMatrix, _ recipe: ConversionRecipe, _ statistics: CalibrationStatistics?,
+    _ bases: NetworkBases.OfMatrix?, as type: Scalar.Type
   ) throws -> LayerProfile? {
     try checkpoint.withMatrix(
       of: matrix.tensor, expert: matrix.expert, rows: matrix.rows, columns: matrix.columns
@@ -112,7 +123,8 @@ public struct SourceNetwork: Sendable {
         try LayerMetric(of: matrix.info, rows: matrix.rows, columns: matrix.columns, $0)
       }
       let parts = LayerProfile.parts(
-        for: recipe.structure, recipe.budget ?? .ratio(1), hasMetric: metric?.hasFactorization ?? false)
+        for: recipe.structure, recipe.budget ?? .ratio(1), hasMetric: metric?.hasFactorization ?? false,
+        hasBases: bases != nil)
       return LayerProfile(
         name: matrix.name, split: MatrixSplit(rows: matrix.rows, columns: matrix.columns, shape: matrix.shape),
         norm: norm,
@@ -120,7 +132,12 @@ public struct SourceNetwork: Sendable {
         singularValues: parts.contains(.singularValues)
           ? try Matrix.singularValues(of: view.elements, rows: view.rows, columns: view.columns) : nil,
         metricSingularValues: parts.contains(.metricSingularValues)
-          ? try metric?.singularValues(of: view) : nil)
+          ? try metric?.singularValues(of: view) : nil,
+        basisSpectra: try parts.contains(.basisSpectra)
+          ? bases.map {
+            try view.coordinates(rows: $0.rows, columns: $0.columns)
+              .withView { try SingularSpectra(of: $0, shape: matrix.shape) }
+          } : nil)
     }
   }
 }

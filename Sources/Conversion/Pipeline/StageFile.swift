@@ -129,6 +129,6 @@ public enum StageFile {
       source: first.profile.source, part: nil, recipe: first.profile.recipe, sourceDType: first.profile.sourceDType,
       network: NetworkProfile(
         parameters: first.profile.network.parameters, tiedParameters: first.profile.network.tiedParameters,
-        layers: layers))
+        basisParameters: first.profile.network.basisParameters, layers: layers))
   }
 }

@@ -105,13 +105,15 @@ extension TensorSelection {
       .joined(separator: ", ") + (dense.count > 3 ? " and \(dense.count - 3) more" : "")
   }
 
-  /// What the matrices that are to be decomposed had and have in a converted checkpoint: numbers of all but tied ones.
+  /// What the matrices that are to be decomposed had and have in a converted checkpoint: numbers of all but tied ones, cores
+  /// that several share once.
   ///
   /// - Parameter configuration: of the source, whose `config.json` the checkpoint has.
   public func parameters(
     in contents: CheckpointContents, _ configuration: ModelConfiguration
   ) -> (before: Int, stored: Int) {
     var result = (before: 0, stored: 0)
+    var seen: Set<TensorName> = []
     for record in contents.tensors {
       let isSelected =
         switch record.storage {
@@ -123,7 +125,10 @@ extension TensorSelection {
         }
       guard isSelected else { continue }
       result.before += record.info.elementCount
-      result.stored += contents.valueCount(of: record)
+      result.stored +=
+        record.array?.valueCount
+        ?? contents.namedCores(of: record).filter { seen.insert(TensorName($0.name)).inserted }
+        .reduce(0) { $0 + $1.valueCount }
     }
     return result
   }

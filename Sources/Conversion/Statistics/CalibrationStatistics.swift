@@ -226,6 +226,15 @@ extension CalibrationStatistics {
     return found.first
   }
 
+  /// The matrix and axis, as `<name>.rows`, whose second moment stands for that of a side; nil where there is none.
+  func storedSide(_ axis: Axis, of matrix: String) -> String? {
+    guard let stored = same[TensorName("\(matrix).\(axis.prefixes[0])_gram")] else { return nil }
+    return Self.kinds.first { stored.hasSuffix("." + $0.suffix) }.flatMap { kind in
+      guard case .gram(let axis) = kind.kind else { return nil }
+      return "\(stored.dropLast(kind.suffix.utf8.count + 1)).\(axis.rawValue)"
+    }
+  }
+
   // MARK: - Metrics
 
   /// The metric of a matrix, without ridge; nil when the file does not speak of it.

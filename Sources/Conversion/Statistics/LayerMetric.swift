@@ -53,6 +53,11 @@ struct LayerMetric {
         of: Matrix(rows: view.rows, columns: view.columns, elements: Array(view.elements)).converted(to: Double.self))
   }
 
+  /// The relative error of a matrix that stands for another, without ridges.
+  func relativeError<Scalar>(of restored: Matrix<Scalar>, to view: MatrixView<Scalar>) -> Double {
+    prepared.relativeError(of: restored, to: view, squaredNorm: gram?.squaredNorm)
+  }
+
   /// The relative error of an operator, without ridges.
   /// - Parameter squaredNorm: that of the matrix, when it is known.
   func relativeError<Scalar>(

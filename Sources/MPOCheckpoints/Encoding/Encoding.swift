@@ -197,7 +197,7 @@ public struct Encoding: Sendable, Hashable {
     }
   }
 
-  private static func indexBytes(_ indices: [Int], _ dtype: DType) -> [UInt8] {
+  static func indexBytes(_ indices: [Int], _ dtype: DType) -> [UInt8] {
     func bytes<Index: FixedWidthInteger>(_: Index.Type) -> [UInt8] {
       indices.flatMap { index in withUnsafeBytes(of: Index(index).littleEndian) { Array($0) } }
     }

@@ -3,7 +3,7 @@ import Recipes
 import TensorNetworks
 
 /// What the manifest says of one operator: a chain of cores that stands for a matrix `[I, J]`,
-/// `O = D_r · U_r · chain · U_cᵀ · D_c` with optional bases `U` and scales `D`.
+/// `O = U_r · D_r · chain · D_c · U_cᵀ` with optional bases `U` and scales `D`.
 public struct OperatorRecord: Sendable, Equatable {
   public let name: String
   /// `[I, J]` of the matrix.
@@ -115,16 +115,20 @@ public struct OperatorRecord: Sendable, Equatable {
   /// - Parameters:
   ///   - dtype: of the cores, and of the singular values, that are stored as plain values.
   ///   - central: how the central core is stored; nil for plain values.
+  ///   - rowBasis: names of the cores of the rows' basis, which others may share.
+  ///   - columnBasis: the same of the columns.
   public static func ordinary(
     name: String, _ split: MatrixSplit, bonds: [Int], gauge: Gauge, dtype: DType, central: CentralEncoding? = nil,
-    entropies: [Double]? = nil
+    rowBasis: Basis? = nil, columnBasis: Basis? = nil, entropies: [Double]? = nil
   ) -> (operator: OperatorRecord, cores: [CoreRecord]) {
     let record = OperatorRecord(
       name: name, rows: split.rows, columns: split.columns, shape: split.shape, bonds: bonds, gauge: gauge,
       cores: (0..<split.shape.siteCount).map { "\(name).cores.\($0)" },
-      singularValues: gauge == .spectral ? "\(name).singular_values" : nil, entropies: entropies)
+      singularValues: gauge == .spectral ? "\(name).singular_values" : nil, rowBasis: rowBasis,
+      columnBasis: columnBasis, entropies: entropies)
     let cores = record.namedCores.enumerated().map { index, core in
       let pivots = core.role == .auxiliary ? record.pivotSide(ofCore: index) : nil
+      let dtype = core.role == .permutation ? Encoding.indexDType(below: core.shape[0]) : dtype
       let encoding = Encoding(role: core.role, shape: core.shape, pivots: pivots, dtype: dtype, central: central)
       return CoreRecord(name: core.name, role: core.role, shape: core.shape, encoding: encoding)
     }

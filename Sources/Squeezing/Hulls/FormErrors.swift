@@ -2,8 +2,8 @@ import TensorNetworks
 
 /// The squared errors that are predicted for the forms a matrix may have, in its metric where it has one.
 ///
-/// Without a metric the error of a chain is the bound of its spectra. In a metric chains of more than two sites have no
-/// spectra: their cores are refined in it afterwards, and the error of the factorisation with as many numbers stands for
+/// Without a metric the error of a chain is the bound of its spectra, and so it is in bases. In a metric without bases chains
+/// of more than two sites have no spectra: their cores are refined in it afterwards, and the error of the factorisation with as many numbers stands for
 /// theirs, so that layers are compared by what the metric says of them.
 struct FormErrors {
   private let layer: LayerProfile
@@ -18,7 +18,8 @@ struct FormErrors {
   init(of layer: LayerProfile, rounding: RoundingError) {
     self.layer = layer
     self.rounding = rounding
-    chain = layer.metricSingularValues == nil ? layer.spectra?.spectra.map(Self.squaredTails) : nil
+    let spectra = layer.basisSpectra ?? (layer.metricSingularValues == nil ? layer.spectra : nil)
+    chain = spectra?.spectra.map(Self.squaredTails)
     lowRank = (layer.metricSingularValues ?? layer.singularValues).map(Self.squaredTails)
     norm = layer.metricSingularValues == nil ? layer.norm : lowRank?[0].squareRoot() ?? 0
   }

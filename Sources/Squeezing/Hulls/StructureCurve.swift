@@ -30,7 +30,9 @@ struct StructureCurve {
     let first = layers[members[0]]
     for member in members {
       let hasMetric = layers[member].metricSingularValues != nil
-      try layers[member].require(LayerProfile.parts(for: structure, .ratio(1), hasMetric: hasMetric))
+      try layers[member].require(
+        LayerProfile.parts(
+          for: structure, .ratio(1), hasMetric: hasMetric, hasBases: layers[member].basisSpectra != nil))
     }
     var forms: [OperatorForm] = []
     if structure != .chain {

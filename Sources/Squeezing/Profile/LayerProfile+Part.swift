@@ -4,12 +4,14 @@ extension LayerProfile {
     case spectra
     case singularValues = "singular_values"
     case metricSingularValues = "metric_singular_values"
+    case basisSpectra = "basis_spectra"
 
     public var description: String {
       switch self {
       case .spectra: "singular spectra at the bonds"
       case .singularValues: "singular values"
       case .metricSingularValues: "singular values in the metric"
+      case .basisSpectra: "singular spectra in its bases"
       }
     }
   }
@@ -18,13 +20,18 @@ extension LayerProfile {
   ///
   /// In a metric the error of low rank is what is known; a chain needs its spectra beside it, for the order in which its
   /// bonds fall.
-  /// - Parameter hasMetric: whether the matrix has a metric that its factorisation can be computed in.
-  public static func parts(for structure: Structure, _ budget: Budget, hasMetric: Bool = false) -> Set<Part> {
+  /// - Parameters:
+  ///   - hasMetric: whether the matrix has a metric that its factorisation can be computed in.
+  ///   - hasBases: whether its chain is computed in bases, where its spectra tell the error in the metric.
+  public static func parts(
+    for structure: Structure, _ budget: Budget, hasMetric: Bool = false, hasBases: Bool = false
+  ) -> Set<Part> {
     switch (budget, structure) {
     case (.bond, _): []
     case (.lossless, .chain): [.spectra]
     case (.lossless, .svd): [.singularValues]
     case (.lossless, .auto): [.spectra, .singularValues]
+    case (_, .chain) where hasBases: [.basisSpectra, .metricSingularValues]
     case (_, .chain): hasMetric ? [.spectra, .metricSingularValues] : [.spectra]
     case (_, .svd): hasMetric ? [.metricSingularValues] : [.singularValues]
     case (_, .auto): hasMetric ? [.metricSingularValues] : [.spectra, .singularValues]
@@ -39,6 +46,7 @@ extension LayerProfile {
         case .spectra: spectra != nil
         case .singularValues: singularValues != nil
         case .metricSingularValues: metricSingularValues != nil
+        case .basisSpectra: basisSpectra != nil
         }
       if !isThere { throw SqueezeError.profileLacks(part, layer: name) }
     }

@@ -16,9 +16,12 @@ public struct LayerProfile: Sendable, Hashable, Codable {
   /// The singular values of the whitened matrix `G^½ W S^½`, when the matrix has a metric.
   public let metricSingularValues: [Double]?
 
+  /// The spectra at every bond of the split's shape of the matrix in its bases, where its metric is the Frobenius norm.
+  public let basisSpectra: SingularSpectra?
+
   public init(
     name: String, split: MatrixSplit, norm: Double, spectra: SingularSpectra? = nil, singularValues: [Double]? = nil,
-    metricSingularValues: [Double]? = nil
+    metricSingularValues: [Double]? = nil, basisSpectra: SingularSpectra? = nil
   ) {
     self.name = name
     self.split = split
@@ -26,6 +29,12 @@ public struct LayerProfile: Sendable, Hashable, Codable {
     self.spectra = spectra
     self.singularValues = singularValues
     self.metricSingularValues = metricSingularValues
+    self.basisSpectra = basisSpectra
+  }
+
+  /// What is truncated where the matrix becomes a chain, and its norm.
+  var chainSpectra: (spectra: SingularSpectra, norm: Double)? {
+    basisSpectra.map { ($0, $0.norm) } ?? spectra.map { ($0, norm) }
   }
 
   /// Rows I of the matrix, without padding.
@@ -66,6 +75,7 @@ public struct LayerProfile: Sendable, Hashable, Codable {
     case name, split, norm, spectra
     case singularValues = "singular_values"
     case metricSingularValues = "metric_singular_values"
+    case basisSpectra = "basis_spectra"
   }
 
   /// The spectrum at the only bond where the split is a factorisation of low rank.
@@ -94,7 +104,9 @@ public struct LayerProfile: Sendable, Hashable, Codable {
   var isConsistent: Bool {
     func isSpectrum(_ values: [Double]) -> Bool { values.allSatisfy { $0.isFinite && $0 >= 0 } }
     return split.fits && norm.isFinite && norm >= 0
-      && spectra.map { $0.spectra.map(\.count) == shape.fullBonds && $0.spectra.allSatisfy(isSpectrum) } ?? true
+      && [spectra, basisSpectra].allSatisfy {
+        $0.map { $0.spectra.map(\.count) == shape.fullBonds && $0.spectra.allSatisfy(isSpectrum) } ?? true
+      }
       && [singularValues, metricSingularValues].allSatisfy {
         $0.map { $0.count == min(rows, columns) && isSpectrum($0) } ?? true
       }

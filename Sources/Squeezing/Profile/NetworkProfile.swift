@@ -4,11 +4,15 @@ public struct NetworkProfile: Sendable, Hashable, Codable {
   public let parameters: Int
   /// Elements of the tensors that are the same bytes as another one, and are not stored again.
   public let tiedParameters: Int
+  /// Numbers of the bases that the chains of the network are computed in, each basis once: at most so many are stored
+  /// beside the chains, fewer where a matrix stays dense. nil for none.
+  public let basisParameters: Int?
   public var layers: [LayerProfile]
 
-  public init(parameters: Int, tiedParameters: Int, layers: [LayerProfile]) {
+  public init(parameters: Int, tiedParameters: Int, basisParameters: Int? = nil, layers: [LayerProfile]) {
     self.parameters = parameters
     self.tiedParameters = tiedParameters
+    self.basisParameters = basisParameters
     self.layers = layers
   }
 
@@ -31,7 +35,7 @@ public struct NetworkProfile: Sendable, Hashable, Codable {
 
   /// Whether the counts add up, for profiles that come from a file.
   var hasConsistentTotals: Bool {
-    guard parameters >= 0, tiedParameters >= 0 else { return false }
+    guard parameters >= 0, tiedParameters >= 0, (0...(1 << 56)).contains(basisParameters ?? 0) else { return false }
     var rest = parameters
     for count in [tiedParameters] + layers.map(\.denseParameterCount) {
       guard count <= rest else { return false }
@@ -43,5 +47,6 @@ public struct NetworkProfile: Sendable, Hashable, Codable {
   enum CodingKeys: String, CodingKey {
     case parameters, layers
     case tiedParameters = "tied_parameters"
+    case basisParameters = "basis_parameters"
   }
 }

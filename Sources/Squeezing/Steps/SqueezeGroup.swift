@@ -20,14 +20,14 @@ struct SqueezeGroup {
     var energies = shape.fullBonds.map { Array(repeating: 0.0, count: $0) }
     for member in members {
       let layer = layers[member]
-      guard let spectra = layer.spectra?.spectra else {
+      guard let (spectra, norm) = layer.chainSpectra else {
         throw SqueezeError.profileLacks(.spectra, layer: layer.name)
       }
-      guard layer.norm > 0 else { continue }
-      for (bond, spectrum) in spectra.enumerated() {
+      guard norm > 0 else { continue }
+      for (bond, spectrum) in spectra.spectra.enumerated() {
         // A matrix that is kept as cores has as many values as its bond; what lies above is nothing.
         for (index, value) in spectrum.enumerated() {
-          let relative = value / layer.norm
+          let relative = value / norm
           energies[bond][index] += relative * relative
         }
       }

@@ -59,7 +59,7 @@ extension Metric.Side {
   }
 
   /// The side with `ridge · meanDiagonal` on its diagonal; the identity when the mean is not positive.
-  func regularized(_ ridge: Double) -> Metric.Side {
+  public func regularized(_ ridge: Double) -> Metric.Side {
     let mean = meanDiagonal
     switch self {
     case .identity: return self

@@ -52,6 +52,15 @@ public enum PreparedMetric: Sendable {
   public func relativeError<Scalar>(
     of mpo: MPO<Scalar>, to view: MatrixView<Scalar>, squaredNorm: Double? = nil
   ) -> Double {
+    relativeError(of: mpo.matrix(rows: view.rows, columns: view.columns), to: view, squaredNorm: squaredNorm)
+  }
+
+  /// The relative error of a matrix that stands for another in the metric without its ridges; 0 where the metric does not
+  /// see the matrix.
+  /// - Parameter squaredNorm: that of the matrix, when it is known.
+  public func relativeError<Scalar>(
+    of restored: Matrix<Scalar>, to view: MatrixView<Scalar>, squaredNorm: Double? = nil
+  ) -> Double {
     // Where squares would vanish or overflow, both matrices are divided by the norm.
     let norm = view.norm
     let isInRange = norm == 0 || (1e-100...1e100).contains(norm)
@@ -63,7 +72,7 @@ public enum PreparedMetric: Sendable {
     let total = isInRange ? squaredNorm ?? self.squaredNorm(of: matrix) : self.squaredNorm(of: matrix)
     guard total > 0 else { return 0 }
     var difference = matrix
-    difference.subtract(scaled(mpo.matrix(rows: view.rows, columns: view.columns).converted(to: Double.self)))
+    difference.subtract(scaled(restored.converted(to: Double.self)))
     return (max(0, self.squaredNorm(of: difference)) / total).squareRoot()
   }
 }

@@ -12,7 +12,7 @@ enum RecipeOption {
     "structure": "--structure", "criterion": "--criterion", "minimum_bond": "--min-bond", "gauge": "--gauge",
     "metric": "--calibration", "metric.statistics_sha256": "--calibration, SHA-256",
     "metric.input_ridge": "--input-ridge", "metric.output_ridge": "--output-ridge", "dtype": "--dtype",
-    "central": "--central", "pack": "--pack",
+    "central": "--central", "basis": "--basis", "pack": "--pack",
   ]
 
   static func name(of member: String) -> String { names[member] ?? member }

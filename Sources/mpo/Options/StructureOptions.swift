@@ -12,9 +12,20 @@ struct StructureOptions: ParsableArguments, RecipeOptions {
         + "--criterion error.", valueName: "s"))
   var structure: Structure?
 
-  var given: [String] { structure.map { _ in ["structure"] } ?? [] }
+  @Option(
+    help: ArgumentHelp(
+      "The bases that chains are computed in: auto (with --calibration, one for all that reads the residual stream and "
+        + "one for all that is written to it, neurons elsewhere in the order of what they weigh) or none. Default: auto.",
+      valueName: "b"))
+  var basis: BasisChoice?
 
-  func write(to recipe: inout ConversionRecipe) { if let structure { recipe.structure = structure } }
+  var given: [String] { [structure.map { _ in "structure" }, basis.map { _ in "basis" }].compactMap(\.self) }
+
+  func write(to recipe: inout ConversionRecipe) {
+    if let structure { recipe.structure = structure }
+    if let basis { recipe.basis = basis }
+  }
 }
 
+extension BasisChoice: ExpressibleByArgument {}
 extension Structure: ExpressibleByArgument {}

@@ -121,11 +121,11 @@ class MPOCheckpoint:
         return self._with_basis(matrix.T, operator.column_basis).T
 
     def _with_basis(self, matrix: np.ndarray, basis: Basis) -> np.ndarray:
+        if basis.scale is not None:
+            matrix = self.core(basis.scale)[:, None] * matrix
         if basis.basis is not None:
             matrix = self.core(basis.basis) @ matrix
-        if basis.permutation is not None:
-            matrix = matrix[self.core(basis.permutation)]
-        return matrix if basis.scale is None else self.core(basis.scale)[:, None] * matrix
+        return matrix if basis.permutation is None else matrix[self.core(basis.permutation)]
 
     def dense(self, tensor: TensorRecord) -> Entry:
         """The elements of a dense tensor in its dtype."""

@@ -30,7 +30,7 @@ class Constant(nn.Module):
 
 
 class SideBasis(nn.Module):
-    """What stands between a side of a matrix, of size n, and its chain: ``D U`` in ``D_r U_r C U_cᵀ D_c``; frozen.
+    """What stands between a side of a matrix, of size n, and its chain: ``U D`` in ``U_r D_r C D_c U_cᵀ``; frozen.
 
     Parameters
     ----------
@@ -54,20 +54,20 @@ class SideBasis(nn.Module):
         return sum(part.value.numel() for part in (self.basis, self.scale) if part is not None)
 
     def enter(self, x: Tensor) -> Tensor:
-        """``x D U`` of rows ``x [..., n]``: from the side to the chain."""
-        if self.scale is not None:
-            x = x * self.scale.value
+        """``x U D`` of rows ``x [..., n]``: from the side to the chain."""
         if self.permutation is not None:
             x = x[..., torch.argsort(self.permutation.value)]
-        return x if self.basis is None else x @ self.basis.value
+        if self.basis is not None:
+            x = x @ self.basis.value
+        return x if self.scale is None else x * self.scale.value
 
     def leave(self, x: Tensor) -> Tensor:
-        """``x Uᵀ D`` of rows ``x [..., n]``: from the chain to the side."""
+        """``x D Uᵀ`` of rows ``x [..., n]``: from the chain to the side."""
+        if self.scale is not None:
+            x = x * self.scale.value
         if self.basis is not None:
             x = x @ self.basis.value.T
-        if self.permutation is not None:
-            x = x[..., self.permutation.value]
-        return x if self.scale is None else x * self.scale.value
+        return x if self.permutation is None else x[..., self.permutation.value]
 
 
 class MPOMatrix(nn.Module):
@@ -275,13 +275,14 @@ class MPOWeight(MPOMatrix):
         return self.row_basis is None and all(i == 1 for _, i, _, _ in self._shapes()[1:])
 
     def looked_up(self, ids: Tensor) -> Tensor:
-        if self.row_basis is not None and self.row_basis.basis is not None:
-            rows = self._chain_product(self.row_basis.basis.value[ids], transposed=True)
+        basis, scale = self.row_basis, None if self.row_basis is None else self.row_basis.scale
+        if basis is not None and basis.basis is not None:
+            vectors = basis.basis.value[ids]
+            rows = self._chain_product(vectors if scale is None else vectors * scale.value, transposed=True)
         else:
-            has_permutation = self.row_basis is not None and self.row_basis.permutation is not None
-            rows = self._chain_rows(self.row_basis.permutation.value[ids] if has_permutation else ids)
-        if self.row_basis is not None and self.row_basis.scale is not None:
-            rows = self.row_basis.scale.value[ids, None] * rows
+            places = ids if basis is None or basis.permutation is None else basis.permutation.value[ids]
+            rows = self._chain_rows(places)
+            rows = rows if scale is None else scale.value[places, None] * rows
         return rows if self.column_basis is None else self.column_basis.leave(rows)
 
     def lookup_cost(self) -> int:

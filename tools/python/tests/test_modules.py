@@ -112,9 +112,9 @@ def dense(weight):
     matrix = contraction.matrix(weight.whole_cores())[: weight.shape[0], : weight.shape[1]]
     for basis in (weight.row_basis, weight.column_basis):
         if basis is not None:
+            matrix = matrix if basis.scale is None else basis.scale.value[:, None] * matrix
             matrix = matrix if basis.basis is None else basis.basis.value @ matrix
             matrix = matrix if basis.permutation is None else matrix[basis.permutation.value]
-            matrix = matrix if basis.scale is None else basis.scale.value[:, None] * matrix
         matrix = matrix.T
     return matrix
 
