@@ -10,7 +10,8 @@ public enum ConversionError: Error, Sendable, Equatable {
   case shapeDoesNotFit(tensor: String, rows: Int, columns: Int, shape: String)
   case badMember(member: String, value: String, reason: String)
   /// No tensor is left to decompose.
-  case nothingToDecompose(path: String)
+  /// `dense` names the largest tensors, and why they are not decomposed.
+  case nothingToDecompose(path: String, dense: String?)
   /// A profile, a plan and a model do not belong together.
   case mismatch(path: String, tensor: String, reason: String)
   case stageFile(path: String, reason: String)
@@ -30,6 +31,13 @@ public enum ConversionError: Error, Sendable, Equatable {
 extension ConversionError: CustomStringConvertible {
   public var description: String { text { "'\($0)'" } }
 
+  /// A text with the reader's names of the members that let more tensors be decomposed.
+  private static func naming(_ text: String, _ name: (String) -> String) -> String {
+    ["selection.convolutions", "selection.experts", "selection.include"].reduce(text) { text, member in
+      text.split(separator: member, omittingEmptySubsequences: false).joined(separator: name(member))
+    }
+  }
+
   /// What is wrong, with the names that the reader knows the members of a recipe by: `dtype` may be `--dtype` to him.
   public func text(naming name: (String) -> String) -> String {
     switch self {
@@ -41,12 +49,14 @@ extension ConversionError: CustomStringConvertible {
         + "must multiply to \(rows) and column factors to \(columns), or to at most 1/16 more (the rest is padding)"
     case .badMember(let member, let value, let reason):
       "\(name(member)) '\(escaped(value))': \(reason)"
-    case .nothingToDecompose(let path):
+    case .nothingToDecompose(let path, let dense):
       "\(escaped(path, limit: 4096)): has no matrix to decompose (floating-point, both sides at least "
         + "\(TensorSelection.minimumSide), not excluded); choose others with \(name("selection.include"))"
+        + (dense.map { "; dense stay " + Self.naming($0, name) } ?? "")
     case .mismatch(let path, let tensor, let reason):
       "\(escaped(path, limit: 4096)): tensor '\(escaped(tensor))': \(reason)"
-    case .stageFile(let path, let reason): "\(escaped(path, limit: 4096)): \(reason)"
+    case .stageFile(let path, let reason):
+      "\(escaped(path, limit: 4096)): \(Self.naming(reason, name))"
     case .errorAboveMaximum(let maximum, let tensors):
       "the measured relative error is above \(maximum) for "
         + tensors.prefix(3).map { "'\(escaped($0.name))' (\($0.error))" }.joined(separator: ", ")

@@ -50,12 +50,9 @@ public struct Merger: Sendable {
       if let part = owners[TensorName($0.name)] { try writer.copy($0, from: part) }
       counter.finished($0.name, elements: $0.valueCount)
     }
-    if let skeleton = manifest.source?.skeleton {
-      try copyCompanion(skeleton, from: parts[0].path, to: folder)
-    }
     let merged = try writer.finish(
       generator: manifest.generator, source: manifest.source, conversion: manifest.conversion,
-      companions: Self.companions(of: manifest).map(\.file).filter { $0 != manifest.source?.skeleton },
+      companions: Self.companions(of: manifest).map { Companion(stored: $0.file) },
       from: parts[0].path)
     for part in parts { try part.checkNotReplaced() }
     return merged

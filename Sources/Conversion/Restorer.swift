@@ -62,25 +62,28 @@ public struct Restorer: Sendable {
     throw ConversionError.onePart(path: source.path, index: part.index, count: part.count)
   }
 
-  /// Restores to a model folder: shards, and the companions of the source.
+  /// Restores to a model folder: the files that the source had, with their names and kinds, and its companions. A source
+  /// that was no model folder becomes `model.safetensors`, in several shards when it is large.
   public func restoreFolder(
     _ source: MPOCheckpoint, to folder: String, progress: @escaping ProgressHandler = { _ in }
   ) throws {
     try Self.checkIsWhole(source)
     let manifest = source.manifest
-    let writer = try ShardedSafetensorsWriter(
-      folder: folder, tensors: manifest.contents.tensors.map(\.info), metadata: manifest.source?.metadata ?? [:])
-    try restore(source, to: writer, progress: progress)
+    let skeletons = Set((manifest.source?.skeletons ?? []).map { TensorName($0) })
     let companions = manifest.companions.map(\.file).filter {
-      $0 != MPOCheckpointWriter.indexName && $0 != manifest.source?.skeleton
+      $0 != MPOCheckpointWriter.indexName && !skeletons.contains(TensorName($0))
     }
     do {
-      for companion in companions { try copyCompanion(companion, from: source.path, to: folder) }
+      for companion in companions {
+        try copyCompanion(companion, from: source.path, to: folder, as: Companion.modelPath(ofStored: companion))
+      }
     } catch {
       try source.checkNotReplaced()
       throw error
     }
     if !companions.isEmpty { try source.checkNotReplaced() }
+    try restore(source, to: ModelFolderWriter(folder: folder, restoring: source), progress: progress)
+    if !skeletons.isEmpty { try source.checkNotReplaced() }
   }
 
   /// Contracts the cores of every tensor and writes all tensors in the source's order, dtypes and shapes.

@@ -25,9 +25,14 @@ package func realPath(of path: String) throws(FileError) -> String {
 
 /// The names in a folder, in the order of their bytes; those that are not UTF-8 are left out.
 package func listFolder(at path: String) throws(FileError) -> [String] {
-  try FileError.naming(path, "list the folder") { () throws(SystemError) in try Posix.names(in: path) }
-    .compactMap { String(validating: $0.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self) }
-    .sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+  try listFolderWithInvalidNames(at: path).names
+}
+
+/// The names in a folder, in the order of their bytes, and how many there are besides that are not UTF-8.
+package func listFolderWithInvalidNames(at path: String) throws(FileError) -> (names: [String], invalidCount: Int) {
+  let all = try FileError.naming(path, "list the folder") { () throws(SystemError) in try Posix.names(in: path) }
+  let names = all.compactMap { String(validating: $0.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self) }
+  return (names.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }, all.count - names.count)
 }
 
 /// Flushes everything in a folder, and the folder.

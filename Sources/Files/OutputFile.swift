@@ -40,9 +40,31 @@ package func writeFile(_ bytes: UnsafeRawBufferPointer, to path: String) throws 
   try file.synchronize()
 }
 
-/// Copies `name` (which may have folders in it) from one folder to another, where it must not be yet.
-package func copyCompanion(_ name: String, from source: String, to target: String) throws {
-  var folder = target
+/// Files up to this size are copied rather than given a second name.
+private let largeFileByteCount = 64 << 20
+
+/// Copies `name` (which may have folders in it) from one folder to another, where it must not be yet: a large file as a
+/// hard link where both are on one file system.
+package func copyCompanion(
+  _ name: String, from source: String, to target: String, as newName: String? = nil
+) throws {
+  let newName = newName ?? name
+  try makeFolders(for: newName, in: target)
+  let file = try MappedFile(path: source + "/" + name)
+  // A large file is not worth the room of a copy where the file system can name it twice.
+  if file.byteCount > largeFileByteCount, let path = try? realPath(of: source + "/" + name),
+    (try? Posix.link(path, as: target + "/" + newName)) != nil
+  {
+    return
+  }
+  try file.withBytes(in: 0..<file.byteCount) { try writeFile($0, to: target + "/" + newName) }
+}
+
+/// Makes the folders around a file that is to be written, where they are not there yet.
+///
+/// - Parameter name: the path of the file in `folder`.
+package func makeFolders(for name: String, in folder: String) throws {
+  var folder = folder
   for part in pathComponents(of: name).dropLast() {
     folder += "/" + part
     do {
@@ -51,6 +73,4 @@ package func copyCompanion(_ name: String, from source: String, to target: Strin
       if error.code != EEXIST { throw FileError.system(folder, "create it", error) }
     }
   }
-  let file = try MappedFile(path: source + "/" + name)
-  try file.withBytes(in: 0..<file.byteCount) { try writeFile($0, to: target + "/" + name) }
 }

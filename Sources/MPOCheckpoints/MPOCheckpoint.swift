@@ -55,7 +55,11 @@ public struct MPOCheckpoint: Sendable {
         path: path + "/" + Manifest.fileName, reason: "has an invalid member 'part'")
     }
 
-    if let skeleton = manifest.source?.skeleton, !manifest.companions.contains(where: { $0.file == skeleton }) {
+    if let reason = Self.problem(of: manifest) {
+      throw MPOCheckpointError.manifest(path: path + "/" + Manifest.fileName, reason: reason)
+    }
+    let listed = Set(manifest.companions.map { TensorName($0.file) })
+    if let skeleton = manifest.source?.skeletons.first(where: { !listed.contains(TensorName($0)) }) {
       throw MPOCheckpointError.manifest(
         path: path + "/" + Manifest.fileName, reason: "does not list its skeleton '\(escaped(skeleton))'")
     }
@@ -76,6 +80,32 @@ public struct MPOCheckpoint: Sendable {
     packed = Dictionary(
       manifest.contents.arrays.flatMap(\.packed).map { (TensorName($0.name), $0) },
       uniquingKeysWith: { first, _ in first })
+  }
+
+  /// What is wrong with the components of the source; nil where nothing is.
+  private static func problem(of manifest: Manifest) -> String? {
+    guard let components = manifest.source?.components else { return nil }
+    var start = 0
+    for component in components {
+      let parts = component.file.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
+      guard parts.allSatisfy({ !$0.isEmpty && !$0.elementsEqual(".".utf8) && !$0.elementsEqual("..".utf8) }),
+        !component.file.utf8.contains(0)
+      else { return "names a component outside of its folder: '\(escaped(component.file))'" }
+      if manifest.part != nil { continue }
+      guard component.tensorCount >= 0, component.tensorCount <= manifest.contents.tensors.count - start else {
+        return "gives its components other tensors than it has"
+      }
+      for tensor in manifest.contents.tensors[start..<start + component.tensorCount]
+      where !tensor.name.utf8.starts(with: component.prefix.utf8) {
+        return "gives the component '\(escaped(component.file))' the tensor '\(escaped(tensor.name))', whose name does "
+          + "not begin with '\(escaped(component.prefix))'"
+      }
+      start += component.tensorCount
+    }
+    guard manifest.part != nil || start == manifest.contents.tensors.count else {
+      return "gives its components other tensors than it has"
+    }
+    return components.isEmpty ? "has a source of no component" : nil
   }
 
   private static func replaced(_ path: String) -> MPOCheckpointError {

@@ -148,14 +148,14 @@ public struct MPOCheckpointWriter: Sendable {
   ///   - records: tensors with their errors filled in.
   ///   - operators: operators with their entropies filled in.
   ///   - conversion: the recipe.
-  ///   - companions: files of the model folder to carry over, relative to `source`.
+  ///   - companions: files of the model folder to carry over, from `sourceFolder`.
   ///   - part: which part of a conversion this is, when it is one.
   /// - Returns: the manifest, whose records say what is packed.
   @discardableResult
   public func finish(
     records: [TensorRecord] = [], operators: [OperatorRecord] = [], generator: String, source: Manifest.Source?,
     conversion: ConversionRecipe?,
-    squeeze: Manifest.Squeeze? = nil, companions: [String] = [], from sourceFolder: String? = nil,
+    squeeze: Manifest.Squeeze? = nil, companions: [Companion] = [], from sourceFolder: String? = nil,
     part: Manifest.Part? = nil
   ) throws -> Manifest {
     let shardFiles: [String]
@@ -167,13 +167,15 @@ public struct MPOCheckpointWriter: Sendable {
     case .packed(let shards): (shardFiles, packed) = try shards.finish(maximumShardBytes: maximumShardBytes)
     }
     var carried: [FileFingerprint] = []
-    if let skeleton = source?.skeleton {
+    let copied = Set(companions.map { TensorName($0.storedPath) })
+    for skeleton in source?.skeletons ?? [] where !copied.contains(TensorName(skeleton)) {
       carried.append(try FileFingerprint(ofFileAt: folder + "/" + skeleton, named: skeleton))
     }
     if let sourceFolder {
-      for companion in companions where !shardFiles.contains(companion) && companion != Manifest.fileName {
-        try copyCompanion(companion, from: sourceFolder, to: folder)
-        carried.append(try FileFingerprint(ofFileAt: folder + "/" + companion, named: companion))
+      for companion in companions {
+        try copyCompanion(companion.path, from: sourceFolder, to: folder, as: companion.storedPath)
+        carried.append(
+          try FileFingerprint(ofFileAt: folder + "/" + companion.storedPath, named: companion.storedPath))
       }
     }
     let files = try shardFiles.map { try FileFingerprint(ofFileAt: folder + "/" + $0, named: $0) }

@@ -9,7 +9,7 @@ public struct TensorSelection: Sendable, Hashable {
   public var include: [String] = []
   /// Never matrices that one of the globs matches.
   public var exclude: [String] = []
-  /// Whether rank-4 convolution kernels are decomposed too, as matrices `out × (in·kh·kw)`.
+  /// Whether convolution kernels of any rank are decomposed too, as matrices `out × (in·k…)`.
   public var convolutions = false
   /// Whether tensors of rank 3 are stacks of matrices, as the experts of a mixture are; nil: those whose name or whose
   /// model's configuration says so.

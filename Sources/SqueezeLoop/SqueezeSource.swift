@@ -32,7 +32,7 @@ struct SqueezeSource: Sendable {
   private let gauge: Gauge?
   /// Whether the output is packed.
   let packs: Bool
-  private let companions: [String]
+  private let companions: [Companion]
   private let companionFolder: String?
 
   /// Opens the input and reads all of its files once, for their fingerprints.
@@ -56,6 +56,7 @@ struct SqueezeSource: Sendable {
       origin = checkpoint.manifest.source
       conversion = checkpoint.manifest.conversion
       companions = checkpoint.manifest.companions.map(\.file).filter { $0 != MPOCheckpointWriter.indexName }
+        .map(Companion.init(stored:))
       companionFolder = path
       if let damaged = try checkpoint.damagedFiles().first { throw damaged }
       files = checkpoint.manifest.shards + checkpoint.manifest.companions
@@ -85,9 +86,11 @@ struct SqueezeSource: Sendable {
         fingerprints[$0] = try FileFingerprint(ofFileAt: checkpoint.files[$0])
       }
       files = checkpoint.files.indices.compactMap { fingerprints[$0] }
-      origin = Manifest.Source(format: checkpoint.format, files: files, metadata: checkpoint.metadata)
+      origin = Manifest.Source(
+        format: checkpoint.format, files: files, metadata: checkpoint.metadata,
+        components: try Manifest.Component.writeSkeletons(of: checkpoint, in: nil))
       conversion = nil
-      companions = checkpoint.companions
+      companions = checkpoint.companions.map(Companion.init(ofModel:))
       companionFolder = checkpoint.folder
     }
     gauge = options.gauge

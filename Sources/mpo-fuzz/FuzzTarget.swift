@@ -10,6 +10,8 @@ enum FuzzTarget: String, CaseIterable {
   case header
   /// The index of a sharded model.
   case index
+  /// The index of sharded Keras weights.
+  case kerasIndex
   /// The manifest of an MPO checkpoint, its digest made right.
   case manifest
   /// The shard of an MPO checkpoint, made as long as the manifest says: pivots, scales, permutations, packed entries.
@@ -32,7 +34,7 @@ enum FuzzTarget: String, CaseIterable {
     let own = corpus + "/" + rawValue
     var paths: [String] = []
     switch self {
-    case .header, .index, .recipe: break
+    case .header, .index, .kerasIndex, .recipe: break
     case .manifest, .packed: paths = checkpoints.map { $0 + "/" + fileName }
     case .hdf5:
       paths = ["structure.h5", "layouts.h5", "latest.h5", "keras_legacy.h5", "references.h5"].map {
@@ -50,6 +52,14 @@ enum FuzzTarget: String, CaseIterable {
 
   /// Makes the folder ready that inputs are written to.
   func prepare(_ folder: String, corpus: String) throws {
+    if self == .kerasIndex {
+      for shard in 0..<2 {
+        let infos = [TensorInfo(name: "layers/d\(shard)/vars/0", dtype: .f32, shape: [64, 64])]
+        let writer = try HDF5Writer(creating: folder + "/m_0000\(shard).weights.h5", tensors: infos)
+        try [Float](repeating: 1, count: 4096).withUnsafeBytes { try writer.write($0, to: infos[0].name) }
+        try writer.finish()
+      }
+    }
     guard self == .index else { return }
     for name in ["model-1.safetensors", "model-2.safetensors"] {
       try FileManager.default.copyItem(atPath: corpus + "/shards/" + name, toPath: folder + "/" + name)
@@ -61,6 +71,7 @@ enum FuzzTarget: String, CaseIterable {
     switch self {
     case .header: "m.safetensors"
     case .index: "m.safetensors.index.json"
+    case .kerasIndex: "model.weights.json"
     case .manifest: "manifest.json"
     case .packed: "tensors.safetensors"
     case .recipe: "recipe.yaml"
@@ -73,7 +84,7 @@ enum FuzzTarget: String, CaseIterable {
   func read(_ input: [UInt8], in folder: String, checkpoints: [DamagedCheckpoint], tool: String?) throws {
     let path = folder + "/" + fileName
     switch self {
-    case .header, .index:
+    case .header, .index, .kerasIndex:
       try Data(input).write(to: URL(filePath: path))
       let checkpoint = try openDenseCheckpoint(at: path)
       for tensor in checkpoint.tensors { try checkpoint.withBytes(of: tensor) { _ = $0.last } }

@@ -47,7 +47,7 @@ import Testing
       model.files.map { ($0 as NSString).lastPathComponent } == (1...3).map { "model-0000\($0)-of-00003.safetensors" })
     #expect(model.tensors.count == 24)
     #expect(model.metadata == ["format": "pt"])
-    #expect(model.companions.count == (name.hasSuffix(".json") ? 0 : 4))
+    #expect(model.companions.count == (name.hasSuffix(".json") ? 0 : 5))
     let positions = try #require(model.tensor(named: "embeddings.position_ids"))
     #expect(positions.dtype == .i64)
     let bytes = try model.withBytes(of: positions, in: 8..<16) { Array($0) }
@@ -59,7 +59,7 @@ import Testing
 
   // MARK: - Sharded models
 
-  @Test func `shards and index must agree`() throws {
+  @Test func `the index decides what is read of which shard`() throws {
     let path = folder.path + "/model.safetensors.index.json"
     try folder.write(file("a", "b"), to: "1.safetensors")
     try folder.write(file("c"), to: "2.safetensors")
@@ -71,14 +71,23 @@ import Testing
     #expect(try refusal(good) == nil)
     let missing = try refusal(good.merging(["d": "2.safetensors"]) { $1 })
     #expect(missing?.contains("'d': the index places it in shard '2.safetensors', which does not hold it") == true)
-    let unlisted = try refusal(good.filter { $0.key != "b" })
-    #expect(unlisted?.contains("'b': it is in shard '1.safetensors' but the index does not list it") == true)
+    #expect(try refusal(good.filter { $0.key != "b" }) == nil)
+    let unlisted = try ShardedSafetensors(indexPath: path)
+    #expect(unlisted.tensors.map(\.name) == ["a", "c"])
+    #expect(unlisted.notices.count == 1 && unlisted.notices[0].contains("'b' of '1.safetensors'"))
     let elsewhere = try refusal(good.merging(["b": "2.safetensors"]) { $1 })
-    #expect(elsewhere?.contains("'b': it is in shard '1.safetensors' but the index places it in '2.saf") == true)
+    #expect(elsewhere?.contains("'b': the index places it in shard '2.safetensors', which does not hold it") == true)
     let absent = try refusal(good.merging(["d": "3.safetensors"]) { $1 })
     #expect(absent?.contains("3.safetensors: no such file") == true)
     try folder.write(file("c", "a"), to: "2.safetensors")
-    #expect(try refusal(good)?.contains("'a': it is in two shards, '1.safetensors' and '2.safetensors'") == true)
+    #expect(try refusal(good) == nil)
+    let superseded = try ShardedSafetensors(indexPath: path)
+    #expect(superseded.tensors.map(\.name) == ["a", "b", "c"])
+    #expect(try superseded.bytes(of: "a") == [0])
+    #expect(superseded.notices.count == 1 && superseded.notices[0].contains("'a' of '2.safetensors'"))
+    let spelled = good.merging(["a": "./1.safetensors", "c": "x/../2.safetensors"]) { $1 }
+    #expect(try refusal(spelled)?.contains("leaves the folder") == true)
+    #expect(try refusal(good.merging(["a": "./1.safetensors"]) { $1 }) == nil)
   }
 
   @Test(arguments: [
@@ -130,7 +139,7 @@ import Testing
       index(["a": "a.safetensors", "b": "b.safetensors"]), to: "\(snapshot)/model.safetensors.index.json")
     let model = try openDenseCheckpoint(at: folder.path + "/" + snapshot)
     #expect(model.tensors.map(\.name) == ["a", "b"])
-    #expect(model.companions == ["config.json"])
+    #expect(model.companions == ["config.json", "model.safetensors.index.json", "shards/b.safetensors"])
   }
 
   // MARK: - Folders
@@ -146,17 +155,21 @@ import Testing
     #expect(try openDenseCheckpoint(at: folder.path).tensors.map(\.name) == ["model"])
   }
 
-  @Test func `weights, hidden files, large files and links that leave are no companions`() throws {
+  @Test func `what stands beside the weights is a companion, or is named as left out`() throws {
     let outside = try TemporaryFolder()
     try outside.write("secret", to: "secret.txt")
     try folder.write(file("a"), to: "model.safetensors")
     for name in [
       "pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack", "onnx/model.onnx",
-      "model.pt", "rust_model.ot", "m.gguf", "M.KERAS", ".hidden", ".git/config",
+      "model.pt", "rust_model.ot", "m.gguf", "tf_model.H5", ".git/config",
     ] {
       try folder.write("x", to: name)
     }
-    for name in ["README.md", "b/c/d.json", "a b.txt"] { try folder.write("x", to: name) }
+    let carried = [
+      ".hidden", "2_Dense/model.safetensors", "README.md", "a b.txt", "b/c/d.json", "labels.pkl", "manifest.json",
+      "mean.npy", "optimizer.pt", "training_args.bin", "vocab.bin", "x.index.json",
+    ]
+    for name in carried { try folder.write("x", to: name) }
     try folder.link("inner.md", to: "README.md")
     try folder.link("secret.txt", to: outside.path + "/secret.txt")
     try folder.link("folder", to: outside.path)
@@ -164,8 +177,18 @@ import Testing
     let large = try folder.write("x", to: "large.json")
     #expect(truncate(large, (64 << 20) + 1) == 0)
     #expect(mkfifo(folder.path + "/pipe", 0o600) == 0)
+    let model = try openDenseCheckpoint(at: folder.path)
     #expect(
-      try openDenseCheckpoint(at: folder.path).companions == ["README.md", "a b.txt", "b/c/d.json", "inner.md"])
+      model.companions == (carried + ["inner.md", "large.json"]).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) })
+    let said = model.notices.joined(separator: "\n")
+    for name in [
+      "pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack", "onnx/model.onnx",
+      "model.pt", "rust_model.ot", "m.gguf", "tf_model.H5", ".git", "secret.txt", "folder", "dangling", "pipe",
+      "2_Dense/model.safetensors",
+    ] {
+      #expect(said.contains("'\(name)'"), "\(name) is not named")
+    }
+    #expect(!said.contains("README"))
   }
 
   @Test func `what is no checkpoint is refused with a remedy`() throws {

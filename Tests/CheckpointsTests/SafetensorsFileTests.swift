@@ -125,7 +125,6 @@ import Testing
     (#"{"a":{},}"#, "its dtype is missing"),
     (#"{"__metadata__":{},}"#, "a name was expected"),
     (#"{"__metadata__":[]}"#, "__metadata__ is an array, not an object of strings"),
-    (#"{"__metadata__":null}"#, "__metadata__ is null"),
     (#"{"__metadata__":{"n":1}}"#, "__metadata__ maps 'n' to a number, not to a string"),
     (#"{"__metadata__":{"n":"1","n":"2"}}"#, "'n' occurs twice"),
     (#"{"__metadata__":{},"__metadata__":{}}"#, "'__metadata__' occurs twice"),

@@ -66,15 +66,4 @@ import Testing
     #expect(restored.tensors == source.tensors)
     for tensor in source.tensors { #expect(try restored.bytes(of: tensor.name) == source.bytes(of: tensor.name)) }
   }
-
-  @Test func `values that do not fit the type of the source fail and name the tensor`() throws {
-    // Signs at the end of the range: any truncation goes beyond it somewhere.
-    let values = ModelTensor.random("", [64, 64], decay: 1, seed: 1).values.map { $0 < 0 ? -65504.0 : 65504 }
-    let source = try writeModel(
-      [ModelTensor("large", .f16, [64, 64], values)], to: temporary.path + "/model.safetensors")
-    let checkpoint = try converted(source, .ratio(0.5), to: temporary.folder("a.mpo"), dtype: .f32)
-    expectFailure("a.mpo", "'large'", "F16") {
-      try Restorer(jobs: 2).restoreFile(checkpoint, to: temporary.path + "/out.safetensors")
-    }
-  }
 }

@@ -29,7 +29,8 @@ import Testing
       folder: folder, contents: contents, packs: packs, maximumShardBytes: maximumShardBytes)
     _ = try writer.write(MPO<Float>.random(contents.operators[0], seed: 1), of: contents.operators[0])
     try [UInt8](repeating: 7, count: 60).withUnsafeBytes { try writer.write($0, of: contents.tensors[1]) }
-    try writer.finish(generator: "t", source: nil, conversion: nil, companions: ["config.json"], from: source)
+    try writer.finish(
+      generator: "t", source: nil, conversion: nil, companions: [Companion(ofModel: "config.json")], from: source)
 
     let names = try FileManager.default.contentsOfDirectory(atPath: folder)
     let shards =

@@ -142,7 +142,7 @@ struct SampleCheckpoint {
         format: .safetensors,
         files: [FileFingerprint(file: "model.safetensors", bytes: 12, sha256: String(repeating: "a", count: 64))],
         metadata: ["format": "pt"]),
-      conversion: .ratio(0.5), companions: Self.companions, from: source)
+      conversion: .ratio(0.5), companions: Self.companions.map(Companion.init(ofModel:)), from: source)
   }
 }
 

@@ -15,8 +15,6 @@ public struct HDF5Checkpoint: DenseCheckpoint {
   public let tensors: [TensorInfo]
   /// Short text attributes of the root group.
   public let metadata: [String: String]
-  public let companions: [String]
-  public let folder: String?
   public let files: [String]
 
   let file: HDF5File
@@ -32,14 +30,10 @@ public struct HDF5Checkpoint: DenseCheckpoint {
   }
 
   /// - Parameter isSkeleton: Whether tensors may have no storage: there is nothing to read then.
-  init(
-    file: HDF5File, folder: String? = nil, companions: [String] = [], isSkeleton: Bool = false
-  ) throws {
+  init(file: HDF5File, isSkeleton: Bool = false) throws {
     let contents = try HDF5Contents(of: file, isSkeleton: isSkeleton)
     self.file = file
     self.path = file.path
-    self.folder = folder
-    self.companions = companions
     files = [file.path]
     metadata = contents.metadata
     datasets = contents.datasets

@@ -26,7 +26,6 @@ enum HDF5Reader: CheckpointReader {
   }
 
   static func open(_ file: CheckpointFile) throws -> any DenseCheckpoint {
-    try HDF5Checkpoint(
-      file: HDF5File(fileOrArchive: file.path), folder: file.folder?.path, companions: file.companions())
+    try HDF5Checkpoint(path: file.path)
   }
 }

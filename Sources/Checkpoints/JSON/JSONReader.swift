@@ -27,11 +27,16 @@ package struct JSONReader {
     self.maximumDepth = maximumDepth
   }
 
-  /// Reads one value with `body` from `bytes` and checks that only white space follows it.
+  /// What some editors put in front of UTF-8 text.
+  static let byteOrderMark: [UInt8] = [0xEF, 0xBB, 0xBF]
+
+  /// Reads one value with `body` from `bytes`, behind a byte-order mark where there is one, and checks that only white
+  /// space follows it.
   package static func read<Result>(
     _ bytes: UnsafeRawBufferPointer, maximumDepth: Int = 64, _ body: (inout JSONReader) throws -> Result
   ) throws -> Result {
     var reader = JSONReader(bytes, maximumDepth: maximumDepth)
+    if bytes.starts(with: byteOrderMark) { reader.offset = byteOrderMark.count }
     let result = try body(&reader)
     reader.skipSpace()
     guard reader.offset == reader.bytes.count else { throw reader.error("something follows the JSON value") }

@@ -19,6 +19,11 @@ enum KerasArchive {
     let archive = try Archive(path: path)
     let index = zip_name_locate(archive.handle, weightsName, 0)
     guard index >= 0 else {
+      if zip_name_locate(archive.handle, "model.weights.json", 0) >= 0 {
+        throw CheckpointError.unsupported(
+          file: path, tensor: nil,
+          reason: "holds sharded weights (model.weights.json); load it in Keras and save it without max_shard_size")
+      }
       throw CheckpointError.notACheckpoint(
         path: path, reason: "is a zip archive without \(weightsName); is it a model saved by Keras 3?")
     }

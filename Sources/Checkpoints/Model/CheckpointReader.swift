@@ -4,6 +4,7 @@ import Files
 /// folder with its reader, and a line here.
 let checkpointReaders: [any CheckpointReader.Type] = [
   SafetensorsReader.self,
+  KerasShardsReader.self,
   HDF5Reader.self,
   KerasReader.self,
 ]
@@ -38,7 +39,7 @@ struct CheckpointFile {
   let path: String
   /// What the user gave: the path of the file, or of the model folder it is in.
   let givenPath: String
-  /// The model folder, where the user gave that.
+  /// The folder it is in, or the model folder.
   let folder: ModelFolder?
   let contents: MappedFile
   /// The first bytes, at most 512.
@@ -52,9 +53,6 @@ struct CheckpointFile {
     head = try contents.withBytes(in: 0..<min(contents.byteCount, 512)) { Array($0) }
   }
 
-  /// The files beside the weights, where the user gave a model folder.
-  func companions() throws -> [String] { try folder?.companions() ?? [] }
-
   func starts(with signature: some Sequence<UInt8>) -> Bool { head.starts(with: signature) }
 }
 
@@ -65,6 +63,12 @@ extension ModelFolder {
     case file(String)
     /// In the only file whose name has one of the endings; when there are several, the remedy is part of the error.
     case only([String], remedy: String = "pass the path of the one to open")
+
+    /// Whether indices are looked for here, and a file of this name is one.
+    func isIndex(_ name: String) -> Bool {
+      guard case .only([SafetensorsReader.indexEnding], _) = self else { return false }
+      return SafetensorsReader.isIndex(name) && name.contains(".safetensors.index.")
+    }
 
     var text: String {
       switch self {

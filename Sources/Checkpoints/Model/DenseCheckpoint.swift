@@ -16,6 +16,10 @@ public protocol DenseCheckpoint: Sendable {
   var companions: [String] { get }
   /// The model folder, when it was opened as one.
   var folder: String? { get }
+  /// The weights of the model folder, in the order of `tensors`; empty where it was not opened as one.
+  var components: [CheckpointComponent] { get }
+  /// What was left out or ignored when it was opened, each a sentence without a full stop.
+  var notices: [String] { get }
 
   /// Calls `body` with the tensor's bytes, little-endian, row-major. The buffer is valid during the call only;
   /// memory that was taken for it is given back at the end.
@@ -59,6 +63,10 @@ extension DenseCheckpoint {
     return tensors.first { $0.key == key }
   }
 
+  public var companions: [String] { [] }
+  public var folder: String? { nil }
+  public var components: [CheckpointComponent] { [] }
+  public var notices: [String] { [] }
   public var skeletonName: String? { nil }
 
   public func writeSkeleton(to path: String) throws {}

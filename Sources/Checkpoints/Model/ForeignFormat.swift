@@ -27,7 +27,9 @@ enum ForeignFormat {
       self = .numpy
     } else if starts("version https://git-lfs".utf8) {
       self = .lfsPointer
-    } else if head.first(where: { ![0x20, 0x0A, 0x0D, 0x09].contains($0) }) == UInt8(ascii: "{") {
+    } else if head.trimmingPrefix(JSONReader.byteOrderMark).first(where: { ![0x20, 0x0A, 0x0D, 0x09].contains($0) })
+      == UInt8(ascii: "{")
+    {
       self = .json
     } else {
       return nil

@@ -8,16 +8,35 @@ import Files
 ///   the only `*.safetensors`, `tf_model.h5`, `model.h5`, the only `*.h5`, `*.hdf5` or `*.keras`. The other files of
 ///   the folder are then the checkpoint's `companions`.
 ///
+/// A folder that says to be a pipeline (`model_index.json`, `modules.json`) and has no weights itself is opened with the
+/// weights of all its subfolders, whose tensors have the subfolder's path in front of their names.
+///
+/// - Parameter followingLinks: Whether links may lead out of a model folder; else only into the blobs of a Hugging Face
+///   cache.
 /// - Throws: `CheckpointError`, which says what was found instead and what to do, and `FileError`.
-public func openDenseCheckpoint(at path: String) throws -> any DenseCheckpoint {
+public func openDenseCheckpoint(at path: String, followingLinks: Bool = false) throws -> any DenseCheckpoint {
   guard let status = try FileStatus(at: path) else { throw FileError.missing(path: path) }
   switch status.kind {
-  case .folder: return try openModelFolder(ModelFolder(path: path))
-  case .file: return try open(CheckpointFile(path: path, givenPath: path))
+  case .folder: return try openModelFolder(ModelFolder(path: path, followingLinks: followingLinks))
+  case .file:
+    let folder = try ModelFolder(path: parentFolder(of: path), followingLinks: followingLinks)
+    let checkpoint = try open(CheckpointFile(path: path, givenPath: path, folder: folder))
+    let name = pathComponents(of: path).last ?? path
+    guard checkpoint.components.isEmpty, isShard(name) else { return checkpoint }
+    return try FolderCheckpoint(
+      path: path, folder: nil, components: [CheckpointComponent(file: name, checkpoint: checkpoint)], companions: [],
+      notices: [
+        "'\(escaped(name))' is one shard of several, by its name, and holds a part of a model; pass the index of the shards"
+      ])
   default:
     throw CheckpointError.notACheckpoint(
       path: path, reason: "is \(status.kind.rawValue); a checkpoint is a regular file or a folder")
   }
+}
+
+/// Whether a file is one shard of several by its name: `model-00001-of-00003.safetensors`, `model_00000.weights.h5`.
+private func isShard(_ name: String) -> Bool {
+  name.contains(/-[0-9]{5}-of-[0-9]{5}\b/) || name.contains(/_[0-9]{5}\.weights\.h5$/)
 }
 
 /// Opens one file by its content, or by its name where the content says nothing else.
@@ -34,32 +53,81 @@ private func open(_ file: CheckpointFile) throws -> any DenseCheckpoint {
 
 /// Finds the weights of a model folder and opens them.
 private func openModelFolder(_ folder: ModelFolder) throws -> any DenseCheckpoint {
-  let names = try folder.names().filter { !$0.hasPrefix(".") }
   func notACheckpoint(_ reason: String) -> CheckpointError { .notACheckpoint(path: folder.path, reason: reason) }
+  let names = try folder.names()
   if names.contains("manifest.json"), isMPOManifest(at: folder.path(of: "manifest.json")) {
     throw notACheckpoint("is an MPO checkpoint; use 'mpo inspect' to look at it, 'mpo restore' to make it dense")
   }
-  let places = checkpointReaders.flatMap { $0.places }
-  for place in places {
+  var components: [CheckpointComponent] = []
+  var opened: [String] = []
+  var notices: [String] = []
+  func add(_ file: String, prefix: String) throws {
+    let checkpoint = try open(
+      CheckpointFile(
+        path: folder.checkedPath(of: file, namedBy: folder.path), givenPath: folder.path,
+        folder: folder))
+    opened.append(file)
+    notices += checkpoint.notices
+    if checkpoint.components.isEmpty {
+      components.append(CheckpointComponent(file: file, prefix: prefix, checkpoint: checkpoint))
+    } else {
+      components += checkpoint.components.map {
+        CheckpointComponent(file: prefix + $0.file, prefix: prefix + $0.prefix, checkpoint: $0.checkpoint)
+      }
+    }
+  }
+  if let file = try weights(in: folder.path, names) {
+    try add(file, prefix: "")
+  } else {
+    let subfolders = try folder.subfolders()
+    let found = try subfolders.compactMap { subfolder -> (folder: String, file: String)? in
+      let path = folder.path(of: subfolder)
+      do {
+        return try weights(in: path, listFolder(at: path)).map { (subfolder, $0) }
+      } catch let error as CheckpointError {
+        notices.append("\(error); it is carried as it is")
+        return nil
+      }
+    }
+    if !found.isEmpty, names.contains(where: { ModelFolder.pipelineNames.contains($0) }) {
+      for (subfolder, file) in found { try add(subfolder + "/" + file, prefix: subfolder + "/") }
+    } else if !found.isEmpty {
+      throw notACheckpoint(
+        "holds no model itself, but its subfolders do: \(listed(found.map { "'\(escaped($0.folder))'" })); pass one of "
+          + "them")
+    }
+  }
+  guard !components.isEmpty else {
+    if let pickle = names.first(where: { name in [".bin", ".pt", ".pth", ".ckpt"].contains { name.hasSuffix($0) } }) {
+      throw notACheckpoint(
+        "holds its weights as a pickle ('\(escaped(pickle))') only; \(ForeignFormat.pickleRemedy)")
+    }
+    throw notACheckpoint(
+      "is a folder without a model: no "
+        + "\(checkpointReaders.flatMap { $0.places }.map(\.text).joined(separator: ", ")) in it")
+  }
+  let (companions, leftOut) = try folder.companions(of: components, openedBy: opened)
+  return try FolderCheckpoint(
+    path: folder.path, folder: folder.path, components: components, companions: companions, notices: notices + leftOut)
+}
+
+/// The file of the weights among the names of a folder, as the readers look for it; nil where there is none.
+/// - Throws: `CheckpointError.notACheckpoint` for several.
+private func weights(in path: String, _ names: [String]) throws -> String? {
+  let names = names.filter { !$0.hasPrefix(".") }
+  for place in checkpointReaders.flatMap({ $0.places }) {
     let found: [String]
     switch place {
     case .file(let name): found = names.filter { $0 == name }
     case .only(let endings, let remedy):
-      found = names.filter { name in endings.contains { name.hasSuffix($0) } }
+      found = names.filter { name in endings.contains { name.hasSuffix($0) } || place.isIndex(name) }
       guard found.count <= 1 else {
-        let listed = found.prefix(4).map { "'\(escaped($0))'" }.joined(separator: ", ")
-        throw notACheckpoint("holds several models (\(listed)\(found.count > 4 ? ", …" : "")); \(remedy)")
+        throw CheckpointError.notACheckpoint(
+          path: path,
+          reason: "holds several models (\(listed(found.map { "'\(escaped($0))'" }, limit: 4))); \(remedy)")
       }
     }
-    guard let name = found.first else { continue }
-    return try open(
-      CheckpointFile(
-        path: folder.checkedPath(of: name, namedBy: folder.path), givenPath: folder.path, folder: folder))
+    if let name = found.first { return name }
   }
-  if let pickle = names.first(where: { name in [".bin", ".pt", ".pth", ".ckpt"].contains { name.hasSuffix($0) } }) {
-    throw notACheckpoint(
-      "holds its weights as a pickle ('\(escaped(pickle))') only; \(ForeignFormat.pickleRemedy)")
-  }
-  throw notACheckpoint(
-    "is a folder without a model: no \(places.map(\.text).joined(separator: ", ")) in it")
+  return nil
 }

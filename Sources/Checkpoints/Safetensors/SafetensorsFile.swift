@@ -8,8 +8,6 @@ public struct SafetensorsFile: DenseCheckpoint {
   public let path: String
   public let tensors: [TensorInfo]
   public let metadata: [String: String]
-  public let companions: [String]
-  public let folder: String?
 
   private let file: MappedFile
   /// Index into `tensors`, by name.
@@ -24,10 +22,7 @@ public struct SafetensorsFile: DenseCheckpoint {
   public var files: [String] { [path] }
 
   /// Opens the file at `path` and checks its header.
-  public init(path: String) throws { try self.init(path: path, folder: nil, companions: []) }
-
-  /// Opens the file at `path` as the weights of a model folder.
-  init(path: String, folder: String?, companions: [String]) throws {
+  public init(path: String) throws {
     let file = try MappedFile(path: path)
     let dataStart = try SafetensorsFile.headerEnd(in: file)
     let header = try file.withBytes(in: 8..<dataStart) {
@@ -35,8 +30,6 @@ public struct SafetensorsFile: DenseCheckpoint {
     }
     self.path = path
     self.file = file
-    self.folder = folder
-    self.companions = companions
     metadata = header.metadata
     tensors = header.entries.map(\.tensor)
     starts = header.entries.map { dataStart + $0.begin }
@@ -77,6 +70,10 @@ public struct SafetensorsFile: DenseCheckpoint {
     guard file.byteCount > 0 else { throw malformed("the file is empty") }
     guard file.byteCount >= 8 else {
       throw malformed("it has \(file.byteCount) bytes, too few for the 8 bytes that every safetensors file starts with")
+    }
+    let head = try file.withBytes(in: 0..<min(file.byteCount, 512)) { Array($0) }
+    if !SafetensorsReader.recognizes(head: head), let foreign = ForeignFormat(head: head), foreign != .empty {
+      throw CheckpointError.notACheckpoint(path: file.path, reason: foreign.refusal)
     }
     let length = try file.withBytes(in: 0..<8) { UInt64(littleEndian: $0.loadUnaligned(as: UInt64.self)) }
     guard length <= UInt64(maximumHeaderLength) else {

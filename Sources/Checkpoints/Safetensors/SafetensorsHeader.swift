@@ -67,6 +67,10 @@ struct SafetensorsHeader {
     }
     var metadata: [String: String] = [:]
     let kind = try reader.nextKind()
+    if kind == .null {
+      try reader.skipValue()
+      return [:]
+    }
     guard kind == .object else { throw malformed("is \(kind.rawValue), not an object of strings") }
     try reader.readObject { reader, name in
       let kind = try reader.nextKind()

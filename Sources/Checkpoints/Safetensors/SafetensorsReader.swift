@@ -6,33 +6,42 @@ extension CheckpointFormat {
 enum SafetensorsReader: CheckpointReader {
   static let format = CheckpointFormat.safetensors
 
-  private static let indexEnding = ".index.json"
+  /// Of an index beside its shards.
+  static let indexEnding = ".safetensors.index.json"
 
   static let places: [ModelFolder.Place] = [
     .file("model.safetensors"),
     .file("model.safetensors.index.json"),
-    .only([".safetensors.index.json"]),
+    .only([indexEnding]),
     .only(
       [".safetensors"], remedy: "pass the path of the one to open, or add their *.safetensors.index.json"),
   ]
 
   /// A header length below 2^32 and a brace: no other format that is known here has both.
-  static func recognizes(_ file: CheckpointFile) -> Bool {
-    file.head.count > 8 && file.head[4..<8].allSatisfy { $0 == 0 } && file.head[8] == UInt8(ascii: "{")
+  static func recognizes(_ file: CheckpointFile) -> Bool { recognizes(head: file.head) }
+
+  static func recognizes(head: [UInt8]) -> Bool {
+    head.count > 8 && head[4..<8].allSatisfy { $0 == 0 } && head[8] == UInt8(ascii: "{")
+  }
+
+  /// Whether a file of this name is an index, also one of a variant (`model.safetensors.index.fp16.json`).
+  static func isIndex(_ name: String) -> Bool {
+    name.hasSuffix(".index.json") || name.contains(".safetensors.index.") && name.hasSuffix(".json")
   }
 
   static func claims(_ file: CheckpointFile, as foreign: ForeignFormat?) -> Bool {
     switch foreign {
     case nil: file.path.hasSuffix(".safetensors")
-    case .json: file.path.hasSuffix(".safetensors") || file.path.hasSuffix(indexEnding)
+    case .json, .lfsPointer: file.path.hasSuffix(".safetensors") || isIndex(file.path)
     default: false
     }
   }
 
   static func open(_ file: CheckpointFile) throws -> any DenseCheckpoint {
-    if file.path.hasSuffix(indexEnding), !recognizes(file) {
-      return try ShardedSafetensors(indexPath: file.path, path: file.givenPath, openedAs: file.folder)
+    if isIndex(file.path), !recognizes(file) {
+      return try ShardedSafetensors(
+        indexPath: file.path, path: file.givenPath, followingLinks: file.folder?.followsLinks ?? false)
     }
-    return try SafetensorsFile(path: file.path, folder: file.folder?.path, companions: file.companions())
+    return try SafetensorsFile(path: file.path)
   }
 }

@@ -8,9 +8,8 @@ public struct ShardedSafetensors: DenseCheckpoint {
   public let tensors: [TensorInfo]
   /// What the shards say; where they differ, the first one's word.
   public let metadata: [String: String]
-  public let companions: [String]
-  public let folder: String?
   public let files: [String]
+  public let notices: [String]
 
   private let shards: [SafetensorsFile]
   /// Index into `tensors` and into `shards`, by name.
@@ -18,40 +17,29 @@ public struct ShardedSafetensors: DenseCheckpoint {
 
   public var format: CheckpointFormat { .safetensors }
 
-  /// Opens the index at `indexPath` and every shard it names, and checks that they agree.
-  public init(indexPath: String) throws { try self.init(indexPath: indexPath, path: indexPath, openedAs: nil) }
+  /// Opens the index at `indexPath` and every shard it names. The index decides which tensors there are: what the shards
+  /// have besides is ignored, and named in `notices`.
+  public init(indexPath: String) throws { try self.init(indexPath: indexPath, path: indexPath, followingLinks: false) }
 
-  /// Opens the index at `indexPath`.
-  ///
   /// - Parameters:
   ///   - path: The path that the user gave.
-  ///   - model: The model folder, when that is what the user gave.
-  init(indexPath: String, path: String, openedAs model: ModelFolder?) throws {
+  ///   - followingLinks: Whether shards may be links that leave the folder.
+  init(indexPath: String, path: String, followingLinks: Bool) throws {
     let weightMap = try ShardedSafetensors.readWeightMap(at: indexPath)
-    let location = try model ?? ModelFolder(path: parentFolder(of: indexPath))
+    let location = try ModelFolder(path: parentFolder(of: indexPath), followingLinks: followingLinks)
 
     let shardNames = Set(weightMap.values).sorted()
     var tensors: [TensorInfo] = []
     var shards: [SafetensorsFile] = []
     var places: [TensorName: (tensor: Int, shard: Int)] = [:]
     var metadata: [String: String] = [:]
+    var ignored: [String] = []
     for (number, shardName) in shardNames.enumerated() {
       let shard = try SafetensorsFile(path: location.checkedPath(of: shardName.text, namedBy: indexPath))
       for tensor in shard.tensors {
-        if let other = places[tensor.key] {
-          throw CheckpointError.malformed(
-            file: indexPath, tensor: tensor.name,
-            reason: "it is in two shards, '\(escaped(shardNames[other.shard].text))' and '\(escaped(shardName.text))'")
-        }
-        guard let mapped = weightMap[tensor.key] else {
-          throw CheckpointError.malformed(
-            file: indexPath, tensor: tensor.name,
-            reason: "it is in shard '\(escaped(shardName.text))' but the index does not list it")
-        }
-        guard mapped == shardName else {
-          throw CheckpointError.malformed(
-            file: indexPath, tensor: tensor.name,
-            reason: "it is in shard '\(escaped(shardName.text))' but the index places it in '\(escaped(mapped.text))'")
+        guard weightMap[tensor.key] == shardName else {
+          ignored.append("'\(escaped(tensor.name))' of '\(escaped(shardName.text))'")
+          continue
         }
         places[tensor.key] = (tensors.count, number)
         tensors.append(tensor)
@@ -71,9 +59,14 @@ public struct ShardedSafetensors: DenseCheckpoint {
     self.shards = shards
     self.places = places
     self.metadata = metadata
-    folder = model?.path
-    companions = try model?.companions() ?? []
     files = shards.map(\.path)
+    notices =
+      ignored.isEmpty
+      ? []
+      : [
+        "the index does not place \(ignored.count == 1 ? "a tensor" : "\(ignored.count) tensors") where a shard has it, "
+          + "which \(ignored.count == 1 ? "is" : "are") ignored: \(listed(ignored))"
+      ]
   }
 
   public func withBytes<Result>(
@@ -95,13 +88,17 @@ public struct ShardedSafetensors: DenseCheckpoint {
     return shards[place.shard]
   }
 
-  /// Reads the index: which shard each tensor is in.
-  private static func readWeightMap(at path: String) throws -> [TensorName: TensorName] {
+  /// Reads the index: which shard each tensor is in, a path relative to the index.
+  package static func readWeightMap(at path: String) throws -> [TensorName: TensorName] {
     func malformed(_ tensor: String?, _ reason: String) -> CheckpointError {
       .malformed(file: path, tensor: tensor, reason: reason)
     }
     let file = try MappedFile(path: path)
     guard file.byteCount > 0 else { throw malformed(nil, "the index is empty") }
+    let head = try file.withBytes(in: 0..<min(file.byteCount, 512)) { Array($0) }
+    if let foreign = ForeignFormat(head: head), foreign != .json {
+      throw CheckpointError.notACheckpoint(path: path, reason: foreign.refusal)
+    }
     guard file.byteCount <= SafetensorsFile.maximumHeaderLength else {
       throw malformed(nil, "the index of \(file.byteCount) bytes is larger than any model needs")
     }
@@ -118,7 +115,14 @@ public struct ShardedSafetensors: DenseCheckpoint {
               guard try reader.nextKind() == .string else {
                 throw malformed(tensor, "the weight_map does not map it to a file name")
               }
-              map[TensorName(tensor)] = TensorName(try reader.readString())
+              let shard = try reader.readString()
+              guard ![".bin", ".pt", ".pth"].contains(where: { shard.hasSuffix($0) }) else {
+                throw CheckpointError.notACheckpoint(
+                  path: path,
+                  reason: "is the index of pickles ('\(escaped(shard))') as torch.save writes them; "
+                    + ForeignFormat.pickleRemedy)
+              }
+              map[TensorName(tensor)] = TensorName(withoutCurrentFolders(shard))
             }
             weightMap = map
           }
@@ -130,4 +134,16 @@ public struct ShardedSafetensors: DenseCheckpoint {
     guard let weightMap else { throw malformed(nil, "it has no weight_map, which every index of a sharded model has") }
     return weightMap
   }
+}
+
+/// A relative path without components `.`; any other as it is.
+private func withoutCurrentFolders(_ path: String) -> String {
+  guard path.utf8.first != UInt8(ascii: "/") else { return path }
+  let parts = pathComponents(of: path)
+  return parts.contains(".") && parts.contains { $0 != "." } ? parts.filter { $0 != "." }.joined(separator: "/") : path
+}
+
+/// The first of some names, and how many there are besides.
+func listed(_ names: [String], limit: Int = 8) -> String {
+  names.prefix(limit).joined(separator: ", ") + (names.count > limit ? " and \(names.count - limit) more" : "")
 }

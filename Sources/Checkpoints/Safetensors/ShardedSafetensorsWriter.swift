@@ -75,6 +75,33 @@ public final class ShardedSafetensorsWriter: DenseCheckpointWriter {
     }
   }
 
+  /// Creates the shards that an index asks for, which is there already.
+  ///
+  /// - Parameter shard: The name of the shard that a tensor goes into, in `folder`, whose folder must be there.
+  public init(
+    folder: String, tensors: [TensorInfo], metadata: [String: String] = [:], shard: (TensorInfo) throws -> String
+  ) throws {
+    var runs: [(name: String, tensors: [TensorInfo])] = []
+    var numbers: [TensorName: Int] = [:]
+    var places: [TensorName: Int] = [:]
+    for tensor in tensors {
+      let name = try shard(tensor)
+      let number = numbers[TensorName(name)] ?? runs.count
+      if number == runs.count { runs.append((name, [])) }
+      numbers[TensorName(name)] = number
+      runs[number].tensors.append(tensor)
+      places[tensor.key] = number
+    }
+    self.folder = folder
+    self.places = places
+    files = runs.map(\.name)
+    index = nil
+    indexName = ""
+    shards = try runs.map {
+      try SafetensorsWriter(path: folder + "/" + $0.name, tensors: $0.tensors, metadata: metadata)
+    }
+  }
+
   public func write(_ bytes: UnsafeRawBufferPointer, to name: String) throws {
     guard let shard = places[TensorName(name)] else {
       throw CheckpointError.malformed(file: folder, tensor: name, reason: "it is written but was not declared")

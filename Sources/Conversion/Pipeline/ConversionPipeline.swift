@@ -77,6 +77,8 @@ public struct ConversionPipeline: Sendable {
     if let folder = options.scratchFolder { try statistics?.keepPreparedMetrics(passes: passes, in: folder) }
     self.statistics = statistics
     ties = try TiedTensors.find(in: source)
+    source.notices.forEach(options.warning)
+    try KeptTensors(of: source, ModelConfiguration(of: source)).notices.forEach(options.warning)
   }
 
   /// Computes what the recipe's plan needs to know of every matrix, in parallel.
@@ -102,15 +104,17 @@ public struct ConversionPipeline: Sendable {
   /// Which bond goes where.
   public func plan(_ profile: NetworkProfile) throws -> SqueezePlan {
     try recipe.plan(profile, path: source.path, sourceDType: sourceDType) {
-      recipe.selection.largestDenseTensors(of: source)
+      // Tied tensors are not profiled, and cost nothing.
+      recipe.selection.largestDenseTensors(
+        of: source, profiled: Set(profile.layers.map { TensorName($0.name) }).union(ties.keys))
     }
   }
 
-  /// The dtype that all matrices of a network in half precision have; nil for other networks.
+  /// The coarsest dtype in half precision that matrices have; nil where none is in half precision.
   public var sourceDType: DType? {
     get throws {
       let dtypes = Set(try SourceNetwork(source, selection: recipe.selection, ties: ties).matrices.map(\.tensor.dtype))
-      return dtypes.count == 1 ? dtypes.first.flatMap { $0.bitWidth < 32 ? $0 : nil } : nil
+      return [.bf16, .f16].first { dtypes.contains($0) }
     }
   }
 

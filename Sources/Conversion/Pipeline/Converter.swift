@@ -65,6 +65,7 @@ public struct Converter: Sendable {
     let bases = try write(bases, of: contents, with: writer)
     let skeleton = checkpoint.skeletonName
     if let skeleton { try checkpoint.writeSkeleton(to: folder + "/" + skeleton) }
+    let components = try Manifest.Component.writeSkeletons(of: checkpoint, in: folder)
     let offsets = records.reduce(into: [0]) { $0.append($0[$0.count - 1] + ($1.blocks?.blocks.count ?? 0)) }
     let errors = ParallelResults<OperatorErrors>(count: offsets[records.count])
     let fingerprints = ParallelResults<FileFingerprint>(count: checkpoint.files.count)
@@ -106,8 +107,9 @@ public struct Converter: Sendable {
       records: results, generator: generator,
       source: Manifest.Source(
         format: checkpoint.format, files: checkpoint.files.indices.compactMap { fingerprints[$0] },
-        metadata: checkpoint.metadata, skeleton: skeleton),
-      conversion: recipe, companions: checkpoint.companions, from: checkpoint.folder, part: part)
+        metadata: checkpoint.metadata, skeleton: skeleton, components: components),
+      conversion: recipe, companions: checkpoint.companions.map(Companion.init(ofModel:)), from: checkpoint.folder,
+      part: part)
   }
 
   /// Which tensors a part has: all parts get about as many bytes, and tensors that are tied stay together.

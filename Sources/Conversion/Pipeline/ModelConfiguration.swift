@@ -6,6 +6,8 @@ public struct ModelConfiguration: Sendable, Equatable {
   /// Names of classes, as `LlamaForCausalLM`.
   public var architectures: [String] = []
   public var modelType: String?
+  /// Whether weights are quantised already.
+  public var isQuantized = false
   /// The numbers of experts that the layers of a mixture have.
   public var expertCounts: Set<Int> = []
 
@@ -53,6 +55,9 @@ public struct ModelConfiguration: Sendable, Equatable {
             try reader.skipValue()
           }
         }
+      case ("quantization", .object), ("quantization_config", .object), ("compression_config", .object):
+        isQuantized = true
+        try reader.skipValue()
       case ("model_type", .string):
         let type = try reader.readString()
         if isRoot || modelType == nil { modelType = type }

@@ -12,6 +12,8 @@ public struct SourceNetwork: Sendable {
   package let matrices: [WeightMatrix]
   /// Tensors that are the same bytes as another.
   package let ties: [TensorName: TensorInfo]
+  /// Tensors that stay as they are, whatever the recipe says.
+  let kept: KeptTensors
 
   /// - Throws: `ConversionError` for a selection that does not fit the checkpoint.
   public init(_ checkpoint: any DenseCheckpoint, selection: TensorSelection) throws {
@@ -22,6 +24,7 @@ public struct SourceNetwork: Sendable {
   init(_ checkpoint: any DenseCheckpoint, selection: TensorSelection, ties: [TensorName: TensorInfo]) throws {
     self.checkpoint = checkpoint
     self.ties = ties
+    kept = try KeptTensors(of: checkpoint, ModelConfiguration(of: checkpoint))
     matrices = try selection.matrices(of: checkpoint).filter { ties[$0.tensor.key] == nil }
   }
 
@@ -52,7 +55,7 @@ public struct SourceNetwork: Sendable {
 
   /// Computes norms, and what else the plan needs, of the matrices, in parallel.
   ///
-  /// Matrices with NaN or infinite elements, or too large to square, are left out: they stay dense.
+  /// Matrices that cores could not give back are left out: they stay dense.
   /// - Parameter recipe: its structure and budget say what is needed; while it has no budget, what any ratio needs.
   /// - Returns: the profile, and a warning for every matrix that was left out.
   public func profile(
@@ -81,29 +84,39 @@ public struct SourceNetwork: Sendable {
     let counter = ProgressCounter(
       .profile, total: chosen.reduce(0) { $0 + matrices[$1].rows * matrices[$1].columns }, progress)
     let layers = ParallelResults<LayerProfile>(count: matrices.count)
+    let unfit = ParallelResults<String>(count: matrices.count)
     BLASThreads.use(1)
     try forEachInParallel(chosen, jobs: jobs) { index in
-      layers[index] = try layerProfile(of: matrices[index], recipe, statistics, bases?[matrices[index].name])
+      do {
+        layers[index] = try layerProfile(of: matrices[index], recipe, statistics, bases?[matrices[index].name])
+      } catch let error as UnfitMatrix {
+        unfit[index] = error.reason
+      }
       counter.finished(matrices[index].name, elements: matrices[index].rows * matrices[index].columns)
     }
     var unusable: Set<TensorName> = []
     let warnings = chosen.sorted().filter {
       layers[$0] == nil && unusable.insert(matrices[$0].tensor.key).inserted
     }.map {
-      "tensor '\(escaped(matrices[$0].tensor.name))' has NaN, infinite or huge elements; it stays dense"
+      "tensor '\(escaped(matrices[$0].tensor.name))' has \(unfit[$0] ?? ""); it stays dense"
     }
     let network = NetworkProfile(
-      parameters: checkpoint.tensors.reduce(0) { $0 + $1.elementCount },
-      tiedParameters: ties.keys.reduce(0) { $0 + (checkpoint.tensor(named: $1.text)?.elementCount ?? 0) },
+      parameters: checkpoint.tensors.reduce(0) { $0 + (isTrainingState($1) ? 0 : $1.elementCount) },
+      tiedParameters: ties.keys.reduce(0) { sum, name in
+        guard let tensor = checkpoint.tensor(named: name.text), !isTrainingState(tensor) else { return sum }
+        return sum + tensor.elementCount
+      },
       basisParameters: bases?.parameterCount,
       layers: matrices.indices.compactMap { unusable.contains(matrices[$0].tensor.key) ? nil : layers[$0] })
     return (network, warnings)
   }
 
+  private func isTrainingState(_ tensor: TensorInfo) -> Bool { kept.reason(for: tensor) == .trainingState }
+
   private func layerProfile(
     of matrix: WeightMatrix, _ recipe: ConversionRecipe, _ statistics: CalibrationStatistics?,
     _ bases: NetworkBases.OfMatrix?
-  ) throws -> LayerProfile? {
+  ) throws -> LayerProfile {
     matrix.tensor.dtype == .f64
       ? try layerProfile(of: matrix, recipe, statistics, bases, as: Double.self)
       : try layerProfile(of: matrix, recipe, statistics, bases, as: Float.self)
@@ -112,13 +125,12 @@ public struct SourceNetwork: Sendable {
   private func layerProfile<Scalar: CheckpointScalar>(
     of matrix: WeightMatrix, _ recipe: ConversionRecipe, _ statistics: CalibrationStatistics?,
     _ bases: NetworkBases.OfMatrix?, as type: Scalar.Type
-  ) throws -> LayerProfile? {
+  ) throws -> LayerProfile {
     try checkpoint.withMatrix(
       of: matrix.tensor, expert: matrix.expert, rows: matrix.rows, columns: matrix.columns
     ) {
       (view: MatrixView<Scalar>) in
-      let norm = view.norm
-      guard norm.isFinite, norm < Double(Scalar.greatestFiniteMagnitude) / 1e4 else { return nil }
+      let norm = try UnfitMatrix.checkedNorm(of: view, matrix.tensor.dtype, recipe)
       let metric = try statistics.flatMap {
         try LayerMetric(of: matrix.info, rows: matrix.rows, columns: matrix.columns, $0)
       }

@@ -18,7 +18,7 @@ public enum StageFile {
     public let part: SourceNetwork.Part?
     /// What the profile was made for; the stage `plan` adds what it does not say yet.
     public let recipe: ConversionRecipe
-    /// The dtype that all matrices of a network in half precision have; nil for other networks.
+    /// The coarsest dtype in half precision that matrices have; nil where none is in half precision.
     public let sourceDType: DType?
     public let network: NetworkProfile
 

@@ -32,8 +32,9 @@ extension TensorSelection {
   /// - Throws: `ConversionError` for a glob that matches nothing and factors that do not fit.
   func matrices(of checkpoint: any DenseCheckpoint) throws -> [WeightMatrix] {
     let configuration = ModelConfiguration(of: checkpoint)
+    let kept = try KeptTensors(of: checkpoint, configuration)
     let candidates = checkpoint.tensors.compactMap { tensor in
-      sides(of: tensor, configuration).map { (tensor, $0) }
+      kept.reason(for: tensor) == nil ? sides(of: tensor, configuration).map { (tensor, $0) } : nil
     }
     let members = [
       ("selection.include", include), ("selection.exclude", exclude), ("selection.shapes", shapes.map(\.glob)),
@@ -56,7 +57,9 @@ extension TensorSelection {
           columns: sides.columns, shape: shape)
       }
     }
-    guard !matrices.isEmpty else { throw ConversionError.nothingToDecompose(path: checkpoint.path) }
+    guard !matrices.isEmpty else {
+      throw ConversionError.nothingToDecompose(path: checkpoint.path, dense: largestDenseTensors(of: checkpoint))
+    }
     return matrices
   }
 
@@ -83,20 +86,30 @@ extension TensorSelection {
   }
 
   /// The largest tensors of a checkpoint that are not to be decomposed, and why, as the end of a sentence; nil where all are.
-  func largestDenseTensors(of checkpoint: any DenseCheckpoint) -> String? {
+  ///
+  /// - Parameter profiled: the names of the matrices that can be decomposed; nil where no profile was made yet.
+  func largestDenseTensors(of checkpoint: any DenseCheckpoint, profiled: Set<TensorName>? = nil) -> String? {
     let configuration = ModelConfiguration(of: checkpoint)
+    let kept = try? KeptTensors(of: checkpoint, configuration)
     func reason(_ tensor: TensorInfo) -> String? {
       guard tensor.dtype.isDecomposable else { return tensor.dtype.rawValue }
+      if let reason = kept?.reason(for: tensor) { return reason == .trainingState ? nil : reason.rawValue }
       guard let sides = sides(of: tensor, configuration) else {
         switch tensor.shape.count {
-        case 4 where !convolutions: return "a convolution kernel"
-        case 3 where WeightMatrix.stackedSides(of: tensor) != nil: return "of rank 3, experts or not"
+        case 3 where WeightMatrix.stackedSides(of: tensor) != nil:
+          return "of rank 3: a kernel takes selection.convolutions, a stack of matrices selection.experts"
+        case 3... where !convolutions: return "a kernel of rank \(tensor.shape.count): selection.convolutions takes it"
         default: return "no matrix"
         }
       }
-      if selects(tensor, rows: sides.rows, columns: sides.columns) { return nil }
+      if selects(tensor, rows: sides.rows, columns: sides.columns) {
+        let isLeftOut = profiled.map {
+          !$0.contains(tensor.key) && !$0.contains(TensorName(WeightMatrix.name(ofExpert: 0, in: tensor)))
+        }
+        return isLeftOut == true ? "of elements or bytes that cores can't stand for" : nil
+      }
       if exclude.contains(where: { matches($0, tensor.name) }) { return "excluded" }
-      return include.isEmpty ? "has a side below \(Self.minimumSide)" : "not included"
+      return include.isEmpty ? "a side below \(Self.minimumSide): selection.include takes it" : "not included"
     }
     let dense = checkpoint.tensors.compactMap { tensor in reason(tensor).map { (tensor, $0) } }
       .sorted { $0.0.elementCount > $1.0.elementCount }
@@ -108,13 +121,19 @@ extension TensorSelection {
   /// What the matrices that are to be decomposed had and have in a converted checkpoint: numbers of all but tied ones, cores
   /// that several share once.
   ///
-  /// - Parameter configuration: of the source, whose `config.json` the checkpoint has.
+  /// - Parameters:
+  ///   - contents: what was converted.
+  ///   - configuration: of the source, whose `config.json` the checkpoint has.
+  /// - Returns: also how many numbers, and how many floating-point numbers, are training state, which no ratio counts.
   public func parameters(
     in contents: CheckpointContents, _ configuration: ModelConfiguration
-  ) -> (before: Int, stored: Int) {
-    var result = (before: 0, stored: 0)
+  ) -> (before: Int, stored: Int, training: Int, trainingFloats: Int) {
+    var result = (before: 0, stored: 0, training: 0, trainingFloats: 0)
+    let kept = KeptTensors(contents.tensors.map(\.info), configuration)
+    result.training = kept.trainingCount()
+    result.trainingFloats = kept.trainingCount(floatsOnly: true)
     var seen: Set<TensorName> = []
-    for record in contents.tensors {
+    for record in contents.tensors where kept.reason(for: record.info) == nil {
       let isSelected =
         switch record.storage {
         case .tied: false
@@ -204,13 +223,28 @@ package struct WeightMatrix: Sendable {
     let sides: (rows: Int, columns: Int)
     switch (shape.count, tensor.orientation) {
     case (2, _): sides = (shape[0], shape[1])
-    case (4, .outputInput) where convolutions: sides = (shape[0], shape[1] * shape[2] * shape[3])
-    case (4, .inputOutput) where convolutions: sides = (shape[0] * shape[1] * shape[2], shape[3])
+    case (3..., _) where convolutions && tensor.elementCount > 0: sides = kernelSides(shape, tensor.orientation)
     default: return nil
     }
     // The tables of index positions are 32 bits wide.
     guard min(sides.rows, sides.columns) >= 2, max(sides.rows, sides.columns) <= 1 << 29 else { return nil }
     return sides
+  }
+}
+
+extension WeightMatrix {
+  /// The sides of the matrix that a convolution kernel is, of whatever rank: output features x the rest, or, as Keras lays
+  /// kernels out, the rest x output features. Where a side would be 1, as of the depthwise kernels of Keras, the axes are
+  /// divided where the sides are nearest to each other.
+  private static func kernelSides(
+    _ shape: [Int], _ orientation: TensorInfo.Orientation
+  ) -> (rows: Int, columns: Int) {
+    func split(_ axis: Int) -> (rows: Int, columns: Int) {
+      (shape[..<axis].reduce(1, *), shape[axis...].reduce(1, *))
+    }
+    let sides = split(orientation == .outputInput ? 1 : shape.count - 1)
+    if min(sides.rows, sides.columns) >= 2 { return sides }
+    return (1..<shape.count).map(split).max { min($0.rows, $0.columns) < min($1.rows, $1.columns) } ?? sides
   }
 }
 

@@ -12,7 +12,11 @@ enum TiedTensors {
       let dtype: DType
       let shape: [Int]
     }
-    let large = checkpoint.tensors.filter { $0.shape.count >= 2 && $0.elementCount >= minimumElements }
+    // What stays as it is must not be taken from what does not.
+    let kept = KeptTensors(checkpoint.tensors, ModelConfiguration(of: checkpoint))
+    let large = checkpoint.tensors.filter {
+      $0.shape.count >= 2 && $0.elementCount >= minimumElements && kept.reason(for: $0) == nil
+    }
     var ties: [TensorName: TensorInfo] = [:]
     for (_, alike) in Dictionary(grouping: large, by: { Key(dtype: $0.dtype, shape: $0.shape) })
     where alike.count > 1 {

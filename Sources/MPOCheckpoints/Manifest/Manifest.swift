@@ -63,12 +63,52 @@ public struct Manifest: Sendable, Equatable, Codable {
     public let metadata: [String: String]
     /// The companion that holds everything of an HDF5 source but the elements of its tensors.
     public let skeleton: String?
+    /// The weights of a model folder; nil for a source that is none.
+    public let components: [Component]?
 
     public init(
-      format: CheckpointFormat, files: [FileFingerprint], metadata: [String: String], skeleton: String? = nil
+      format: CheckpointFormat, files: [FileFingerprint], metadata: [String: String], skeleton: String? = nil,
+      components: [Component]? = nil
     ) {
       self.format = format
       self.files = files
+      self.metadata = metadata
+      self.skeleton = skeleton
+      self.components = components
+    }
+
+    /// The skeletons of the source and of its components.
+    public var skeletons: [String] {
+      var seen: Set<TensorName> = []
+      return ([skeleton] + (components ?? []).map(\.skeleton)).compactMap(\.self)
+        .filter { seen.insert(TensorName($0)).inserted }
+    }
+  }
+
+  /// Weights of a model folder: a run of the tensors of the source.
+  public struct Component: Sendable, Equatable, Codable {
+    /// The file of the weights, or the index of their shards, in the model folder.
+    public let file: String
+    /// What the names of its tensors have in front here, and not there.
+    public let prefix: String
+    public let format: CheckpointFormat
+    public let tensorCount: Int
+    public let metadata: [String: String]
+    public let skeleton: String?
+
+    enum CodingKeys: String, CodingKey {
+      case file, prefix, format, metadata, skeleton
+      case tensorCount = "tensor_count"
+    }
+
+    public init(
+      file: String, prefix: String, format: CheckpointFormat, tensorCount: Int, metadata: [String: String],
+      skeleton: String?
+    ) {
+      self.file = file
+      self.prefix = prefix
+      self.format = format
+      self.tensorCount = tensorCount
       self.metadata = metadata
       self.skeleton = skeleton
     }

@@ -47,6 +47,7 @@ struct Convert: ParsableCommand {
   @OptionGroup(title: "Matrices") var selection: SelectionOptions
   @OptionGroup(title: "Storage") var storage: StorageOptions
 
+  @OptionGroup var sourceOptions: SourceOptions
   @OptionGroup var work: WorkOptions
   @OptionGroup var outputOptions: OutputOptions
 
@@ -71,7 +72,7 @@ struct Convert: ParsableCommand {
 
   func run() throws {
     Relaunch.withBetterKernels()
-    let checkpoint = try openDenseCheckpoint(at: model)
+    let checkpoint = try sourceOptions.open(model)
     let statistics = try calibration.statistics()
     let source = try source
     let planned = try plan.map(RecipeSource.planFile)

@@ -27,6 +27,8 @@ struct Inspect: ParsableCommand {
   @Flag(help: "Print the recipe that made an MPO checkpoint, as YAML that 'mpo convert --recipe' reads.")
   var recipe = false
 
+  @OptionGroup var sourceOptions: SourceOptions
+
   func validate() throws {
     if recipe, tensor != nil || spectrum || json {
       throw ValidationError("--recipe prints the whole recipe as YAML; leave out --tensor, --spectrum and --json.")
@@ -40,10 +42,11 @@ struct Inspect: ParsableCommand {
     } else if MPOCheckpoint.isPresent(at: path) {
       try MPOInspection(MPOCheckpoint(path: path)).print(tensor: tensor, spectrum: spectrum, json: json)
     } else {
-      let checkpoint = try openDenseCheckpoint(at: path)
+      let checkpoint = try sourceOptions.open(path)
       if tensor == nil, !json, CalibrationStatistics.isPresent(in: checkpoint) {
         try StandardOutput.write(StatisticsText.text(of: CalibrationStatistics(checkpoint)))
       } else {
+        for notice in checkpoint.notices { warn(notice) }
         try DenseInspection(checkpoint).print(tensor: tensor, spectrum: spectrum, json: json)
       }
     }

@@ -28,6 +28,7 @@ struct Profile: ParsableCommand {
     help: ArgumentHelp("Do the K-th of N parts of the work, K from 1; 'plan' takes all of them.", valueName: "k/n"))
   var part: SourceNetwork.Part?
 
+  @OptionGroup var sourceOptions: SourceOptions
   @OptionGroup var work: WorkOptions
   @OptionGroup var outputOptions: OutputOptions
 
@@ -43,7 +44,7 @@ struct Profile: ParsableCommand {
 
   func run() throws {
     Relaunch.withBetterKernels()
-    let checkpoint = try openDenseCheckpoint(at: model)
+    let checkpoint = try sourceOptions.open(model)
     let statistics = try calibration.statistics()
     let source = try RecipeSource(recipe: recipe)
     let recipe = try source?.recipe() ?? recipeOptions.recipe(calibration, statistics)

@@ -18,11 +18,12 @@ struct Verify: ParsableCommand {
   @Flag(help: "Print a JSON object instead of text.")
   var json = false
 
+  @OptionGroup var sourceOptions: SourceOptions
   @OptionGroup var work: WorkOptions
 
   func run() throws {
     Relaunch.withBetterKernels()
-    let original = try against.map(openDenseCheckpoint)
+    let original = try against.map(sourceOptions.open)
     let display = ProgressDisplay(work.progress)
     let report: Verifier.Report
     switch try Verifier.open(checkpoint) {

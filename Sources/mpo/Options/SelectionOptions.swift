@@ -22,7 +22,7 @@ struct SelectionOptions: ParsableArguments, RecipeOptions {
   @Option(help: ArgumentHelp("Keep the matrices this glob matches dense; repeatable.", valueName: "glob"))
   var exclude: [String] = []
 
-  @Flag(help: "Decompose rank-4 convolution kernels too, as matrices of output x the rest.")
+  @Flag(help: "Decompose convolution kernels of any rank too, as matrices of output x the rest.")
   var convolutions = false
 
   @Flag(

@@ -28,6 +28,9 @@ enum Failure: Error, CustomStringConvertible {
   /// one.
   static func message(of error: any Error) -> String {
     if case FileError.outputExists = error { return "\(error), or pass --force to replace it" }
+    if SourceOptions.isOffered.withLock({ $0 }), "\(error)".hasSuffix(CheckpointError.leavingLink) {
+      return "\(error), or pass --follow-links"
+    }
     return (error as? ConversionError)?.text(naming: RecipeOption.name) ?? "\(error)"
   }
 

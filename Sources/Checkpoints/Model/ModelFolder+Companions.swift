@@ -1,0 +1,165 @@
+import Files
+
+extension ModelFolder {
+  /// What stands beside the weights.
+  ///
+  /// - Parameters:
+  ///   - components: The weights that are read.
+  ///   - opened: The files by which they were opened: they themselves, or the indices of their shards.
+  /// - Returns: The paths of the files that belong to the model, in the order of their bytes: whatever is not read, is no
+  ///   other copy of the model's weights, and is not kept by a tool for itself; and what is to be said of the rest.
+  func companions(
+    of components: [CheckpointComponent], openedBy opened: [String]
+  ) throws -> (companions: [String], notices: [String]) {
+    var walk = CompanionWalk(folder: self, components: components, opened: opened)
+    try walk.collect("", depth: 0, above: [realPath(of: path)])
+    let found = walk.found.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+    return (found, walk.notices)
+  }
+}
+
+/// Looks at everything in a model folder.
+private struct CompanionWalk {
+  private let folder: ModelFolder
+  /// Paths that are read, which are no companions: files of weights. (An index is one: it says what is in which file.)
+  private var read: Set<TensorName> = []
+  /// The folders of the components, relative.
+  private var componentFolders: Set<TensorName> = []
+  private(set) var found: [String] = []
+  /// Files by the reason why they are left out, in the order of their discovery.
+  private var leftOut: [(reason: String, files: [String])] = []
+  private var carriedWeights: [String] = []
+
+  init(folder: ModelFolder, components: [CheckpointComponent], opened: [String]) {
+    self.folder = folder
+    indices = Set(opened.filter { $0.hasSuffix(".json") }.map { TensorName($0) })
+    for component in components {
+      let place = Self.parent(of: component.file)
+      componentFolders.insert(TensorName(place))
+      read.formUnion(
+        component.checkpoint.files.compactMap { file in
+          let root = folder.path == "/" ? "/" : folder.path + "/"
+          guard file.utf8.starts(with: root.utf8) else { return nil }
+          return TensorName(String(decoding: file.utf8.dropFirst(root.utf8.count), as: UTF8.self))
+        })
+    }
+  }
+
+  /// - Parameter above: the folders around it, without links.
+  mutating func collect(_ prefix: String, depth: Int, above: Set<String>) throws {
+    let place = prefix.isEmpty ? folder.path : folder.path(of: prefix)
+    let (names, invalid) = try listFolderWithInvalidNames(at: place)
+    if invalid > 0 {
+      leaveOut(prefix.isEmpty ? "\(invalid) names" : "\(prefix): \(invalid) names", "names that are not UTF-8")
+    }
+    for name in names {
+      let relative = prefix.isEmpty ? name : prefix + "/" + name
+      let absolute = folder.path(of: relative)
+      guard let status = try FileStatus(at: absolute, followingLinks: false) else { continue }
+      guard let target = try FileStatus(at: absolute) else {
+        leaveOut(relative, "links to nothing")
+        continue
+      }
+      let real = try realPath(of: absolute)
+      if status.kind == .symbolicLink, try !folder.contains(real) {
+        leaveOut(relative, CompanionWalk.leavingLinks)
+        continue
+      }
+      switch target.kind {
+      case .folder:
+        if Self.toolFolders.contains(name) {
+          leaveOut(relative, "folders that a tool keeps for itself")
+        } else if depth >= 32 || above.contains(real) || status.kind == .symbolicLink && !folder.followsLinks {
+          leaveOut(relative, status.kind == .symbolicLink ? "links to folders" : "folders too deep")
+        } else {
+          try collect(relative, depth: depth + 1, above: above.union([real]))
+        }
+      case .file:
+        if read.contains(TensorName(relative)) { continue }
+        if WeightsName.isCopy(name, besideWeights: componentFolders.contains(TensorName(prefix))),
+          !isIndexInUse(relative)
+        {
+          leaveOut(relative, "weights in another form than those that were read")
+        } else {
+          found.append(relative)
+          if WeightsName.isWeights(name), !isIndexInUse(relative) { carriedWeights.append(relative) }
+        }
+      default: leaveOut(relative, "neither files nor folders")
+      }
+    }
+  }
+
+  static let leavingLinks = "links that leave the folder"
+
+  private static let toolFolders: Set<String> = [".git", ".cache", ".ipynb_checkpoints", "__pycache__", ".svn", ".hg"]
+
+  /// The indices by which shards were found.
+  private let indices: Set<TensorName>
+
+  private func isIndexInUse(_ path: String) -> Bool { indices.contains(TensorName(path)) }
+
+  private mutating func leaveOut(_ path: String, _ reason: String) {
+    if let index = leftOut.firstIndex(where: { $0.reason == reason }) {
+      leftOut[index].files.append(path)
+    } else {
+      leftOut.append((reason, [path]))
+    }
+  }
+
+  var notices: [String] {
+    func names(_ files: [String]) -> String { listed(files.map { "'\(escaped($0))'" }, limit: 100) }
+    var result = leftOut.map { "left out are \($0.reason): \(names($0.files))" }
+    if !carriedWeights.isEmpty { result.append("carried as they are, not converted: \(names(carriedWeights))") }
+    return result
+  }
+
+  private static func parent(of path: String) -> String {
+    path.utf8.contains(UInt8(ascii: "/")) ? parentFolder(of: path) : ""
+  }
+}
+
+/// What the name of a file says of weights in it.
+enum WeightsName {
+  /// Whether a file of this name holds weights, in any format, or lists the files that do.
+  static func isWeights(_ name: String) -> Bool {
+    let name = name.lowercased()
+    return isIndex(name) || endings.contains { name.hasSuffix($0) } || isWholeModel(name)
+      || pickleEndings.contains { name.hasSuffix($0) } && (name.contains("model") || name.contains("weights"))
+  }
+
+  /// Whether a file of this name holds the weights of a model once more, rather than something else that belongs to it.
+  ///
+  /// - Parameter besideWeights: whether weights that are read are in the same folder.
+  static func isCopy(_ name: String, besideWeights: Bool) -> Bool {
+    let name = name.lowercased()
+    if isWholeModel(name) { return true }
+    guard besideWeights else { return false }
+    guard isIndex(name) || (endings + pickleEndings).contains(where: { name.hasSuffix($0) }) else { return false }
+    return copyNames.contains { copy in
+      guard name.hasPrefix(copy) else { return false }
+      let rest = name.dropFirst(copy.count)
+      return rest.hasPrefix(".") || rest.hasPrefix("-") || rest.hasPrefix("_0")
+    }
+  }
+
+  private static func isWholeModel(_ name: String) -> Bool {
+    wholeModelEndings.contains { name.hasSuffix($0) } || name.contains(".ckpt.") || name.contains(".data-0000")
+  }
+
+  private static func isIndex(_ name: String) -> Bool {
+    name.hasSuffix(".json")
+      && (name.contains(".safetensors.index.") || name.contains(".bin.index.") || name.contains(".h5.index.")
+        || name.contains(".msgpack.index.") || name.hasSuffix(".weights.json"))
+  }
+
+  private static let endings = [".safetensors", ".h5", ".hdf5", ".keras"]
+  private static let pickleEndings = [".bin", ".pt", ".pth", ".pkl", ".pickle", ".npz", ".npy"]
+  private static let wholeModelEndings = [
+    ".ckpt", ".onnx", ".onnx_data", ".msgpack", ".gguf", ".ggml", ".ot", ".tflite", ".pb", ".mlmodel", ".nemo",
+  ]
+  private static let copyNames = [
+    "model", "pytorch_model", "tf_model", "flax_model", "rust_model", "consolidated", "diffusion_pytorch_model",
+    "diffusion_flax_model", "adapter_model", "open_clip_pytorch_model", "open_clip_model", "openvino_model",
+    "pytorch_lora_weights", "model_weights", "ggml-model",
+  ]
+}

@@ -1,0 +1,20 @@
+import ArgumentParser
+import Checkpoints
+import Synchronization
+
+/// How dense checkpoints are opened.
+struct SourceOptions: ParsableArguments {
+  @Flag(
+    help:
+      "Follow links that lead out of a model folder. Default: only those into the blobs of a Hugging Face cache."
+  )
+  var followLinks = false
+
+  /// Whether the running command has these options, so that a message may name them.
+  static let isOffered = Mutex(false)
+
+  func open(_ path: String) throws -> any DenseCheckpoint {
+    Self.isOffered.withLock { $0 = true }
+    return try openDenseCheckpoint(at: path, followingLinks: followLinks)
+  }
+}

@@ -1,0 +1,117 @@
+import Foundation
+import TestSupport
+import Testing
+
+@testable import Checkpoints
+
+@Suite struct FolderCheckpointTests {
+  let folder: TemporaryFolder
+
+  init() throws { folder = try TemporaryFolder() }
+
+  /// A valid file with one U8 tensor of one byte.
+  private func file(_ name: String, _ metadata: String = "{}") -> [UInt8] {
+    safetensorsBytes(
+      header: #"{"__metadata__":\#(metadata),"\#(name)":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#,
+      dataByteCount: 1)
+  }
+
+  private func keras(_ name: String, _ tensors: String...) throws {
+    let infos = tensors.map { TensorInfo(name: $0, dtype: .u8, shape: [2]) }
+    let writer = try HDF5Writer(creating: folder.path + "/" + name, tensors: infos)
+    for (number, info) in infos.enumerated() {
+      try [UInt8(number), 7].withUnsafeBytes { try writer.write($0, to: info.name) }
+    }
+    try writer.finish()
+  }
+
+  private func refusal(_ name: String = "") -> String {
+    message { try openDenseCheckpoint(at: folder.path + "/" + name) } ?? ""
+  }
+
+  @Test func `a pipeline is the weights of all its subfolders`() throws {
+    try folder.write(file("w"), to: "unet/diffusion_pytorch_model.safetensors")
+    try folder.write(file("w"), to: "text_encoder/model.safetensors")
+    try folder.write("{}", to: "scheduler/scheduler_config.json")
+    #expect(refusal().contains("its subfolders do: 'text_encoder', 'unet'; pass one of them"))
+    try folder.write("{}", to: "model_index.json")
+    let model = try openDenseCheckpoint(at: folder.path)
+    #expect(model.tensors.map(\.name) == ["text_encoder/w", "unet/w"])
+    #expect(
+      model.components.map(\.file) == ["text_encoder/model.safetensors", "unet/diffusion_pytorch_model.safetensors"])
+    #expect(model.companions == ["model_index.json", "scheduler/scheduler_config.json"])
+    #expect(try model.bytes(of: "unet/w") == [0])
+    #expect(model.notices == [])
+  }
+
+  @Test func `sharded Keras weights are one checkpoint`() throws {
+    try keras("m_00000.weights.h5", "layers/a/vars/0")
+    try keras("m_00001.weights.h5", "layers/a/vars/1", "layers/b/vars/0")
+    try folder.write(
+      #"{"weight_map":{"/layers/a/vars":["m_00000.weights.h5","m_00001.weights.h5"],"/layers/b/vars":"m_00001.weights.h5"}}"#,
+      to: "model.weights.json")
+    for path in ["", "model.weights.json"] {
+      let model = try openDenseCheckpoint(at: folder.path + "/" + path)
+      #expect(model.tensors.map(\.name) == ["layers/a/vars/0", "layers/a/vars/1", "layers/b/vars/0"])
+      #expect(try model.bytes(of: "layers/b/vars/0") == [1, 7])
+      #expect(model.companions == ["model.weights.json"])
+      #expect(model.components.map(\.file) == ["m_00000.weights.h5", "m_00001.weights.h5"])
+      #expect(model.notices == [])
+    }
+    let one = try openDenseCheckpoint(at: folder.path + "/m_00000.weights.h5")
+    #expect(one.notices.count == 1 && one.notices[0].contains("one shard of several"))
+  }
+
+  @Test(arguments: [
+    (#"{"weight_map":{"/layers/c/vars":"m_00000.weights.h5"}}"#, "'layers/c/vars': the index places it in shard"),
+    (#"{"weight_map":{"/layers/a/vars":"none.weights.h5"}}"#, "none.weights.h5: no such file"),
+    (#"{"weight_map":{"/layers/a/vars":"../m.weights.h5"}}"#, "leaves the folder"),
+    (#"{"weight_map":{"/layers/a/vars":1}}"#, "maps '/layers/a/vars' to no file name"),
+    (#"{"weight_map":{"/layers/a/vars":[1]}}"#, "maps '/layers/a/vars' to no file name"),
+    (#"{"weight_map":{}}"#, "names no shard"), (#"{"weight_map":[]}"#, "is no object"), ("{}", "has no weight_map"),
+    (#"{"weight_map":{"/layers/a/vars":"m_00000.weights.h5""#, "is not valid"),
+    ("version https://git-lfs.github.com/spec/v1\n", "run 'git lfs pull'"),
+    (#"{"weight_map":{"/layers/a/vars":"pointer.weights.h5"}}"#, "run 'git lfs pull'"),
+  ])
+  func `a damaged index of sharded Keras weights is refused`(text: String, expected: String) throws {
+    try keras("m_00000.weights.h5", "layers/a/vars/0")
+    try folder.write("version https://git-lfs.github.com/spec/v1\n", to: "pointer.weights.h5")
+    try folder.write(text, to: "model.weights.json")
+    #expect(refusal("model.weights.json").contains(expected), "\(refusal("model.weights.json"))")
+  }
+
+  @Test func `what stands in place of a shard or an index is named`() throws {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\n"
+    try folder.write(pointer, to: "s.safetensors")
+    try folder.write(#"{"weight_map":{"a":"s.safetensors"}}"#, to: "model.safetensors.index.json")
+    #expect(refusal().contains("s.safetensors: is a Git LFS pointer"))
+    try folder.write(pointer, to: "model.safetensors.index.json")
+    #expect(refusal().contains("index.json: is a Git LFS pointer"))
+    try folder.write(#"{"weight_map":{"a":"pytorch_model-1.bin"}}"#, to: "pytorch_model.bin.index.json")
+    #expect(refusal("pytorch_model.bin.index.json").contains("is the index of pickles"))
+  }
+
+  @Test func `a byte-order mark, metadata that are null and indices of variants are read`() throws {
+    try folder.write(file("a", "null"), to: "model.fp16-00001-of-00001.safetensors")
+    try folder.write(
+      "\u{FEFF}" + #"{"weight_map":{"a":"model.fp16-00001-of-00001.safetensors"}}"#,
+      to: "model.safetensors.index.fp16.json")
+    let model = try openDenseCheckpoint(at: folder.path)
+    #expect(model.tensors.map(\.name) == ["a"])
+    #expect(model.companions == ["model.safetensors.index.fp16.json"])
+  }
+
+  @Test func `links that leave are followed when asked`() throws {
+    let outside = try TemporaryFolder()
+    try outside.write(file("a"), to: "store/a")
+    try outside.write("text", to: "store/b")
+    try folder.link("model.safetensors", to: outside.path + "/store/a")
+    try folder.link("notes", to: outside.path + "/store/b")
+    #expect(refusal().contains("is a link that leaves the folder; replace it by the file"))
+    let model = try openDenseCheckpoint(at: folder.path, followingLinks: true)
+    #expect(model.tensors.map(\.name) == ["a"])
+    #expect(model.companions == ["notes"])
+    try folder.link("loop", to: folder.path)
+    #expect(try openDenseCheckpoint(at: folder.path, followingLinks: true).companions == ["notes"])
+  }
+}
