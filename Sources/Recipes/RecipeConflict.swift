@@ -4,6 +4,8 @@ import Squeezing
 public enum RecipeConflict: Error, Sendable, Hashable {
   /// A member, or this value of it, changes nothing beside another member, or beside this value of that.
   case noEffect(member: String, value: String?, beside: String, itsValue: String?)
+  /// A member changes nothing where another one is absent.
+  case noEffectWithout(member: String, missing: String)
   case bondBelowMinimum(bond: Int, minimum: Int)
 
   /// What is wrong, with the names that the reader knows the members by: `budget.bond` may be `--bond` to him.
@@ -12,6 +14,8 @@ public enum RecipeConflict: Error, Sendable, Hashable {
     case .noEffect(let member, let value, let beside, let itsValue):
       let parts = [name(member), value, "has no effect with", name(beside), itsValue].compactMap(\.self)
       return parts.joined(separator: " ") + "; leave one of them out"
+    case .noEffectWithout(let member, let missing):
+      return "\(name(member)) has no effect without \(name(missing)); add that, or leave it out"
     case .bondBelowMinimum(let bond, let minimum):
       return "\(name("budget.bond")) \(bond) is below \(name("minimum_bond")) \(minimum)"
     }
@@ -55,11 +59,12 @@ extension ConversionRecipe {
     if criterion == .error, metric != nil {
       return .noEffect(member: "criterion", value: "error", beside: "metric", itsValue: nil)
     }
-    if isWritten("basis", basis != plain.basis), basis == .none || !usesBases {
+    if isWritten("basis", basis != plain.basis) {
       if structure != .chain {
         return .noEffect(member: "basis", value: nil, beside: "structure", itsValue: structure.rawValue)
       }
       if budget == .lossless { return .noEffect(member: "basis", value: nil, beside: "budget.lossless", itsValue: nil) }
+      if metric == nil { return .noEffectWithout(member: "basis", missing: "metric") }
     }
     if structure == .svd {
       for (member, isWritten) in [("selection.sites", writesSites), ("selection.shapes", writesShapes)] where isWritten

@@ -48,9 +48,7 @@ struct SqueezeSource: Sendable {
       contents = checkpoint.contents
       candidates = try selection.candidates(in: checkpoint)
       let shared = contents.sharedCores
-      warnings = contents.operators.filter { record in
-        record.namedCores.contains { shared.contains(TensorName($0.name)) }
-      }.map {
+      warnings = contents.operators.filter { !checkpoint.contents.hasOwnChain($0, shared: shared) }.map {
         "operator '\(escaped($0.name))' shares cores with others; it stays as it is"
       }
       origin = checkpoint.manifest.source
@@ -194,7 +192,7 @@ extension TensorSelection {
   fileprivate func candidates(in checkpoint: MPOCheckpoint) throws -> [SqueezeCandidate] {
     let shared = checkpoint.contents.sharedCores
     let all = checkpoint.contents.operators.compactMap { record -> SqueezeCandidate? in
-      if record.namedCores.contains(where: { shared.contains(TensorName($0.name)) }) { return nil }
+      guard checkpoint.contents.hasOwnChain(record, shared: shared) else { return nil }
       return SqueezeCandidate(name: record.name, split: record.split, bonds: record.bonds, gauge: record.gauge)
     }
     for (member, globs) in [("selection.include", include), ("selection.exclude", exclude)] {

@@ -42,7 +42,7 @@ struct SqueezedCheckpoint: Sendable {
       var isChanged = false
       for record in (tensor.blocks?.operators ?? []).compactMap({ old.operator(named: $0) }) {
         let present = record.namedCores.compactMap { old.core(named: $0.name) }
-        let isOwn = !record.namedCores.contains { shared.contains(TensorName($0.name)) }
+        let isOwn = old.hasOwnChain(record, shared: shared)
         let newBonds = isOwn ? bonds[TensorName(record.name)] ?? record.bonds : record.bonds
         let newGauge = isOwn ? gauge ?? gauges[TensorName(record.name)] ?? record.gauge : record.gauge
         isChanged = isChanged || newBonds != record.bonds
@@ -79,7 +79,8 @@ struct SqueezedCheckpoint: Sendable {
     }
     try forEachInParallel(dense, jobs: jobs) { try writer.copyDense($0, from: source) }
     let unchanged = contents.operators.filter { source.contents.operator(named: $0.name) == $0 }
-    let kept = Set(unchanged.flatMap { $0.namedCores.map { TensorName($0.name) } })
+    let bases = contents.operators.flatMap { [$0.rowBasis, $0.columnBasis].compactMap(\.self).flatMap(\.cores) }
+    let kept = Set((unchanged.flatMap { $0.namedCores.map(\.name) } + bases.map(\.name)).map { TensorName($0) })
     try forEachInParallel(contents.cores.filter { kept.contains(TensorName($0.name)) }, jobs: jobs) {
       try writer.copy($0, from: source)
     }
@@ -94,20 +95,12 @@ struct SqueezedCheckpoint: Sendable {
       let chain: MPO<Double> = try source.chain(present)
       let truncated = present.bonds == record.bonds ? chain : try chain.truncated(to: record.bonds)
       _ = try writer.write(truncated.gauged(record.gauge), of: record)
-      try copyBases(of: record, with: writer)
     } else if let tensor = source.record(named: record.name) {
       if contents.tensor(named: record.name).map(contents.needsDoublePrecision) ?? false {
         try decompose(tensor, record, as: Double.self, with: writer)
       } else {
         try decompose(tensor, record, as: Float.self, with: writer)
       }
-    }
-  }
-
-  /// The bases and scales of an operator whose chain changes.
-  private func copyBases(of record: OperatorRecord, with writer: MPOCheckpointWriter) throws {
-    for (name, _) in (record.rowBasis?.cores ?? []) + (record.columnBasis?.cores ?? []) {
-      if let core = contents.core(named: name) { try writer.copy(core, from: source) }
     }
   }
 

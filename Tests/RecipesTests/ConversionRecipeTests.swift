@@ -258,6 +258,26 @@ import Testing
     #expect(Self.full.conflict() == nil)
   }
 
+  @Test func `bases are for chains in a metric, where something is lost`() {
+    var recipe = ConversionRecipe()
+    recipe.budget = .ratio(0.5)
+    (recipe.structure, recipe.basis) = (.chain, .none)
+    #expect(recipe.conflict() == .noEffectWithout(member: "basis", missing: "metric"))
+    recipe.metric = StatisticsIdentity(sha256: String(repeating: "0", count: 64))
+    #expect(recipe.conflict() == nil && !recipe.usesBases)
+    recipe.basis = .auto
+    #expect(recipe.conflict(given: ["basis"]) == nil && recipe.usesBases)
+    recipe.budget = .lossless
+    #expect(
+      recipe.conflict(given: ["basis"])
+        == .noEffect(member: "basis", value: nil, beside: "budget.lossless", itsValue: nil))
+    #expect(recipe.conflict() == nil && !recipe.usesBases)
+    (recipe.budget, recipe.structure) = (.ratio(0.5), .svd)
+    #expect(
+      recipe.conflict(given: ["basis"]) == .noEffect(member: "basis", value: nil, beside: "structure", itsValue: "svd"))
+    #expect(!recipe.usesBases)
+  }
+
   @Test(arguments: [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("ratio", "ratoi", 2), ("a", "b", 1)])
   func `the edit distance is Levenshtein's`(a: String, b: String, distance: Int) {
     #expect(editDistance(a, b) == distance && editDistance(b, a) == distance)

@@ -58,7 +58,8 @@ struct NetworkBases: Sendable {
   /// - Parameter matrices: those of a network that may become chains.
   /// - Throws: `ConversionError.mismatch` for statistics that are not of these matrices.
   init(of matrices: [WeightMatrix], _ statistics: CalibrationStatistics, jobs: Int) throws {
-    BLASThreads.use(jobs)
+    // With several threads the eigenvectors would hang on how many there are.
+    BLASThreads.use(1)
     var metrics: [(matrix: WeightMatrix, rows: Metric.Side, columns: Metric.Side)] = []
     let candidates = matrices.filter { $0.expert == nil && $0.shape.siteCount > 2 }
     for matrix in candidates {
@@ -74,7 +75,12 @@ struct NetworkBases: Sendable {
       sums[space.rows, default: Sum(space.rows, size: matrix.rows)].add(rows)
       sums[space.columns, default: Sum(space.columns, size: matrix.columns)].add(columns)
     }
-    let rotations = try sums.mapValues { try $0.rotation() }
+    let found = Mutex<[NetworkSpaces.Space: Basis.Rotation]>([:])
+    try forEachInParallel(sums.sorted { $1.value.size < $0.value.size }, jobs: jobs) { space, sum in
+      let rotation = try sum.rotation()
+      found.withLock { $0[space] = rotation }
+    }
+    let rotations = found.withLock { $0 }
     var result: [TensorName: OfMatrix] = [:]
     for (matrix, rows, columns) in metrics {
       guard let space = spaces.spaces(of: matrix.name) else { continue }
@@ -105,9 +111,9 @@ struct NetworkBases: Sendable {
   }
 
   /// The second moments of the sides of one space, each divided by its trace, added up.
-  private struct Sum {
+  private struct Sum: Sendable {
     private let isRotated: Bool
-    private let size: Int
+    let size: Int
     private var diagonal: [Double]
     private var matrix: Matrix<Double>?
 

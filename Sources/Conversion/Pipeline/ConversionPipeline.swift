@@ -160,6 +160,7 @@ extension ConversionRecipe {
             for: structure, budget, hasMetric: layer.metricSingularValues != nil,
             hasBases: layer.basisSpectra != nil))
       }
+      if !usesBases { network.basisParameters = nil }
       return try SqueezePlan(
         network, budget: budget, criterion: criterion, ties: network.ties(ties, path: path),
         minimumBond: minimumBond, structure: structure, gauge: gauge,

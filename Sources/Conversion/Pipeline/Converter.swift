@@ -17,6 +17,12 @@ public struct Converter: Sendable {
   public var statistics: CalibrationStatistics?
   /// How long the cores of more than two sites are refined in it.
   public var refinement = RefinementOptions()
+  /// The same of cores in bases, which start near the optimum: further steps were not worth their time.
+  public var refinementInBases: RefinementOptions = {
+    var options = RefinementOptions()
+    options.maximumSteps = 60
+    return options
+  }()
   public var generator: String
   /// Tensors that are the same bytes as another, where they are known.
   var ties: [TensorName: TensorInfo]?
@@ -407,7 +413,7 @@ extension Converter {
           toward: view,
           metric: metric.forRefinement(rows: chain.rows, columns: chain.columns)
             .coordinates(rows: bases.rows, columns: bases.columns),
-          options: refinement
+          options: refinementInBases
         ).gauged(chain.gauge)
     }
   }

@@ -119,6 +119,11 @@ public struct CheckpointContents: Sendable, Equatable {
     return namedCores(of: tensor).filter { seen.insert(TensorName($0.name)).inserted }.reduce(0) { $0 + $1.valueCount }
   }
 
+  /// Whether a chain has cores of its own alone; bases may be shared.
+  public func hasOwnChain(_ record: OperatorRecord, shared: Set<TensorName>) -> Bool {
+    !(record.cores + [record.singularValues].compactMap(\.self)).contains { shared.contains(TensorName($0)) }
+  }
+
   /// The names of the cores that more than one operator names.
   public var sharedCores: Set<TensorName> {
     var seen: Set<TensorName> = []

@@ -6,7 +6,7 @@ public struct NetworkProfile: Sendable, Hashable, Codable {
   public let tiedParameters: Int
   /// Numbers of the bases that the chains of the network are computed in, each basis once: at most so many are stored
   /// beside the chains, fewer where a matrix stays dense. nil for none.
-  public let basisParameters: Int?
+  public var basisParameters: Int?
   public var layers: [LayerProfile]
 
   public init(parameters: Int, tiedParameters: Int, basisParameters: Int? = nil, layers: [LayerProfile]) {

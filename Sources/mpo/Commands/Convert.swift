@@ -101,7 +101,9 @@ extension Convert {
   ) -> String? {
     let chains = plan.layers.count { $0.bonds != nil && $0.shape.siteCount > 2 }
     let count = max(plan.layers.count, TensorSelection().matrixCount(in: checkpoint))
-    guard recipe.budget != .lossless, 2 * chains > count, ModelConfiguration(of: checkpoint).isLanguageModel else {
+    guard recipe.budget != .lossless, !recipe.usesBases, 2 * chains > count,
+      ModelConfiguration(of: checkpoint).isLanguageModel
+    else {
       return nil
     }
     return "\(chains) of \(count) matrices of this language model become chains of more than two sites, which its text "

@@ -61,10 +61,10 @@ struct Plan: ParsableCommand {
     if profile.recipe.structure == .auto, recipe.structure == .auto {
       recipe.chooseStructure(given: Set(recipeOptions.given))
     }
-    // The structure decided which spectra there are; what else is no default was in the recipe of the profile.
+    // Structure and bases decided which spectra there are; what else is no default was in the recipe of the profile.
     let (before, after, defaults) = (profile.recipe.values, recipe.values, ConversionRecipe().values)
     let decided = before.filter {
-      $0.key == "structure" && recipeOptions.given.contains("structure") || $0.value != defaults[$0.key]
+      ["structure", "basis"].contains($0.key) && recipeOptions.given.contains($0.key) || $0.value != defaults[$0.key]
     }
     if let changed = decided.keys.sorted().first(where: { after[$0] != before[$0] }) {
       let name = RecipeOption.name(of: changed)

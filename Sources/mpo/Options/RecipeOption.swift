@@ -41,13 +41,16 @@ extension [any RecipeOptions] {
     return recipe
   }
 
+  /// - Parameter hasMetric: nil where that is not known yet.
   /// - Throws: `ValidationError` for options that have no effect beside others.
-  func check(metric hasMetric: Bool = false) throws {
+  func check(metric hasMetric: Bool? = nil) throws {
     var recipe = ConversionRecipe()
     // What can't be read is an error when the command runs.
     guard (try? write(to: &recipe)) != nil else { return }
     recipe.chooseStructure(given: Set(given))
-    if hasMetric { recipe.metric = StatisticsIdentity(sha256: "") }
-    if let conflict = recipe.conflict(given: Set(given)) { throw conflict.validationError }
+    if hasMetric == true { recipe.metric = StatisticsIdentity(sha256: "") }
+    guard let conflict = recipe.conflict(given: Set(given)) else { return }
+    if case .noEffectWithout = conflict, hasMetric == nil { return }
+    throw conflict.validationError
   }
 }

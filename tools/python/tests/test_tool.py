@@ -132,3 +132,44 @@ def test_statistics_from_the_command_line_guide_a_conversion(folder, tmp_path):
     mpo("convert", folder, "-o", tmp_path / "x.mpo", "--ratio", 0.6, "--calibration", stats)
     records = MPOCheckpoint(tmp_path / "x.mpo").manifest.raw["tensors"]
     assert any(record.get("metric_relative_error") is not None for record in records)
+
+
+def test_chains_in_bases_are_loaded_trained_and_saved(folder, tmp_path, token_batch):
+    from safetensors.torch import save_file
+    from transformers import BertModel
+
+    names = {
+        name: tensor.shape
+        for name, tensor in load_file(folder / "model.safetensors").items()
+        if name.startswith("encoder") and tensor.ndim == 2
+    }
+    statistics = {}
+    for name, shape in names.items():
+        for side, size in zip(("row", "column"), shape):
+            root = torch.randn(size, size // 2)
+            statistics[f"{name}.{side}_gram"] = root @ root.T
+    save_file(statistics, tmp_path / "s.safetensors", {"format": "mpo-statistics", "version": "2", "input_rows": "[]"})
+    mpo(
+        "convert", folder, "-o", tmp_path / "x.mpo", "--matrix-ratio", 0.7, "--structure", "chain", "--include", "encoder*",
+        "--calibration", tmp_path / "s.safetensors",
+    )  # fmt: skip
+    checkpoint = MPOCheckpoint(tmp_path / "x.mpo")
+    assert any(operator.basis_names for operator in checkpoint.operators.values())
+    mpo("restore", tmp_path / "x.mpo", "-o", tmp_path / "restored")
+    dense = BertModel.from_pretrained(tmp_path / "restored").eval()
+    model = from_pretrained(tmp_path / "x.mpo", vectors=False).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model(**token_batch).last_hidden_state, dense(**token_batch).last_hidden_state, atol=1e-4, rtol=1e-3
+        )
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-2)
+    model.train()(**token_batch).last_hidden_state[..., 0].square().mean().backward()
+    optimizer.step()
+    save(model, tmp_path / "tuned.mpo")
+    mpo("verify", tmp_path / "tuned.mpo")
+    tuned, changed = MPOCheckpoint(tmp_path / "tuned.mpo"), False
+    for operator in checkpoint.operators.values():
+        for name in operator.basis_names:
+            np.testing.assert_array_equal(tuned.core(name), checkpoint.core(name), err_msg=name)
+        changed |= any(not np.array_equal(tuned.core(name), checkpoint.core(name)) for name in operator.cores)
+    assert changed
