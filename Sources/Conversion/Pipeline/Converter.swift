@@ -17,7 +17,7 @@ public struct Converter: Sendable {
   public var statistics: CalibrationStatistics?
   /// How long the cores of more than two sites are refined in it.
   public var refinement = RefinementOptions()
-  /// The same of cores in bases, which start near the optimum: further steps were not worth their time.
+  /// The same of cores in bases, fewer steps for the sake of time: they start nearer to the optimum.
   public var refinementInBases: RefinementOptions = {
     var options = RefinementOptions()
     options.maximumSteps = 60
