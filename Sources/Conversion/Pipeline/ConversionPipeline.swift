@@ -60,6 +60,7 @@ public struct ConversionPipeline: Sendable {
   private let options: ConversionOptions
   /// Found once, for all stages.
   private let ties: [TensorName: TensorInfo]
+  private let kept: KeptTensors
   private let cachedBases = CachedBases()
 
   /// - Parameter passes: how many stages will look at the matrices: 2 for a profile and a decomposition.
@@ -78,7 +79,8 @@ public struct ConversionPipeline: Sendable {
     self.statistics = statistics
     ties = try TiedTensors.find(in: source)
     source.notices.forEach(options.warning)
-    try KeptTensors(of: source, ModelConfiguration(of: source)).notices.forEach(options.warning)
+    kept = try KeptTensors(of: source, ModelConfiguration(of: source))
+    kept.notices.forEach(options.warning)
   }
 
   /// Computes what the recipe's plan needs to know of every matrix, in parallel.
@@ -86,13 +88,17 @@ public struct ConversionPipeline: Sendable {
   /// - Parameter part: the part of the matrices to profile; nil for all of them.
   /// - Throws: `ConversionError` for a selection that does not fit the checkpoint.
   public func profile(part: SourceNetwork.Part? = nil) throws -> NetworkProfile {
-    let network = try SourceNetwork(source, selection: recipe.selection, ties: ties)
+    let network = try self.network
     if let warning = try statistics?.warning(for: network) { options.warning(warning) }
     let (profile, warnings) = try network.profile(
       for: recipe, part: part, statistics: statistics, bases: bases(of: network), jobs: options.jobs,
       progress: options.progress)
     warnings.forEach(options.warning)
     return profile
+  }
+
+  private var network: SourceNetwork {
+    get throws { try SourceNetwork(source, selection: recipe.selection, ties: ties, kept: kept) }
   }
 
   /// The bases of the chains, computed once; nil for a recipe without.
@@ -113,7 +119,7 @@ public struct ConversionPipeline: Sendable {
   /// The coarsest dtype in half precision that matrices have; nil where none is in half precision.
   public var sourceDType: DType? {
     get throws {
-      let dtypes = Set(try SourceNetwork(source, selection: recipe.selection, ties: ties).matrices.map(\.tensor.dtype))
+      let dtypes = Set(try network.matrices.map(\.tensor.dtype))
       return [.bf16, .f16].first { dtypes.contains($0) }
     }
   }
@@ -134,7 +140,7 @@ public struct ConversionPipeline: Sendable {
     converter.statistics = statistics
     converter.part = part
     converter.ties = ties
-    converter.bases = try bases(of: SourceNetwork(source, selection: recipe.selection, ties: ties))
+    converter.bases = try bases(of: network)
     return try converter.convert(source, plan: plan, to: folder, progress: options.progress)
   }
 }

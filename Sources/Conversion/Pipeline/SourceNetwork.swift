@@ -17,15 +17,19 @@ public struct SourceNetwork: Sendable {
 
   /// - Throws: `ConversionError` for a selection that does not fit the checkpoint.
   public init(_ checkpoint: any DenseCheckpoint, selection: TensorSelection) throws {
-    try self.init(checkpoint, selection: selection, ties: TiedTensors.find(in: checkpoint))
+    try self.init(
+      checkpoint, selection: selection, ties: TiedTensors.find(in: checkpoint),
+      kept: KeptTensors(of: checkpoint, ModelConfiguration(of: checkpoint)))
   }
 
   /// - Parameter ties: what `TiedTensors.find` found.
-  init(_ checkpoint: any DenseCheckpoint, selection: TensorSelection, ties: [TensorName: TensorInfo]) throws {
+  init(
+    _ checkpoint: any DenseCheckpoint, selection: TensorSelection, ties: [TensorName: TensorInfo], kept: KeptTensors
+  ) throws {
     self.checkpoint = checkpoint
     self.ties = ties
-    kept = try KeptTensors(of: checkpoint, ModelConfiguration(of: checkpoint))
-    matrices = try selection.matrices(of: checkpoint).filter { ties[$0.tensor.key] == nil }
+    self.kept = kept
+    matrices = try selection.matrices(of: checkpoint, kept: kept).filter { ties[$0.tensor.key] == nil }
   }
 
   /// A part of the work, for profiles that are made on several machines.

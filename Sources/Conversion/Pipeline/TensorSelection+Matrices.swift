@@ -29,10 +29,12 @@ extension TensorSelection {
   }
 
   /// The matrices of a checkpoint that are to be decomposed, in its order; stacked ones each by itself.
+  ///
+  /// - Parameter kept: what is no weight; found in the checkpoint where it is not known yet.
   /// - Throws: `ConversionError` for a glob that matches nothing and factors that do not fit.
-  func matrices(of checkpoint: any DenseCheckpoint) throws -> [WeightMatrix] {
+  func matrices(of checkpoint: any DenseCheckpoint, kept: KeptTensors? = nil) throws -> [WeightMatrix] {
     let configuration = ModelConfiguration(of: checkpoint)
-    let kept = try KeptTensors(of: checkpoint, configuration)
+    let kept = try kept ?? KeptTensors(of: checkpoint, configuration)
     let candidates = checkpoint.tensors.compactMap { tensor in
       kept.reason(for: tensor) == nil ? sides(of: tensor, configuration).map { (tensor, $0) } : nil
     }
