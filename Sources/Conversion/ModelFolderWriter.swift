@@ -71,7 +71,7 @@ struct ModelFolderWriter: DenseCheckpointWriter {
           folder: parentFolder(of: path), stem: String(stem), tensors: tensors, metadata: component.metadata)
         : try SafetensorsWriter(path: path, tensors: tensors, metadata: component.metadata)
     }
-    let shards = try ShardedSafetensors.readWeightMap(at: path)
+    let shards = try WeightMap(readingIndexAt: path).singleFiles(ofIndexAt: path)
     return try ShardedSafetensorsWriter(
       folder: parentFolder(of: path), tensors: tensors, metadata: component.metadata
     ) { tensor in

@@ -11,7 +11,8 @@ public struct MPOCheckpointWriter: Sendable {
   /// The index of the shards, where there are several.
   public static let indexName = shardStem + ".safetensors.index.json"
 
-  private let folder: String
+  /// The folder that is written.
+  public let folder: String
   private let contents: CheckpointContents
   private let maximumShardBytes: Int
   private let output: Output

@@ -23,6 +23,8 @@ public struct SqueezeLoop: Sendable {
   public var timeout: Duration?
   public var jobs: Int
   public var generator: String
+  /// Whether links may lead out of the folder of a dense model.
+  public var followsLinks = false
 
   public init(options: SqueezeOptions, jobs: Int, generator: String) {
     self.options = options
@@ -66,7 +68,8 @@ public struct SqueezeLoop: Sendable {
     replacing: Bool = false, events: @escaping (Event) -> Void = { _ in }
   ) throws -> Result {
     BLASThreads.use(1)
-    let source = try SqueezeSource(path: input, selection: selection, options: options, jobs: jobs)
+    let source = try SqueezeSource(
+      path: input, selection: selection, options: options, followingLinks: followsLinks, jobs: jobs)
     let header = SqueezeJournal.Header(
       generator: generator, input: input, files: source.files, options: options,
       selection: SqueezeJournal.Header.Selection(selection))

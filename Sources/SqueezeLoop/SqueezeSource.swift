@@ -24,8 +24,8 @@ struct SqueezeSource: Sendable {
   let warnings: [String]
   /// The input's own files.
   let files: [FileFingerprint]
-  /// Where the tensors came from in the first place.
-  let origin: Manifest.Source?
+  /// Where the tensors of an MPO checkpoint came from in the first place.
+  private let origin: Manifest.Source?
   /// How an MPO checkpoint was made.
   let conversion: ConversionRecipe?
   /// Of the operators of the output; nil for those they have.
@@ -37,7 +37,9 @@ struct SqueezeSource: Sendable {
 
   /// Opens the input and reads all of its files once, for their fingerprints.
   /// - Throws: `ConversionError` for a selection that does not fit it.
-  init(path: String, selection: TensorSelection, options: SqueezeOptions, jobs: Int) throws {
+  init(path: String, selection: TensorSelection, options: SqueezeOptions, followingLinks: Bool = false, jobs: Int)
+    throws
+  {
     self.path = path
     if MPOCheckpoint.isPresent(at: path) {
       let checkpoint = try MPOCheckpoint(path: path)
@@ -59,7 +61,7 @@ struct SqueezeSource: Sendable {
       if let damaged = try checkpoint.damagedFiles().first { throw damaged }
       files = checkpoint.manifest.shards + checkpoint.manifest.companions
     } else {
-      let checkpoint = try openDenseCheckpoint(at: path)
+      let checkpoint = try openDenseCheckpoint(at: path, followingLinks: followingLinks)
       var matrices = selection
       matrices.experts = false
       let network = try SourceNetwork(checkpoint, selection: matrices)
@@ -67,6 +69,7 @@ struct SqueezeSource: Sendable {
       contents = CheckpointContents(
         tensors: checkpoint.tensors.map { tensor in
           var record = TensorRecord(dense: tensor)
+          record.isTrainingState = network.isTrainingState(tensor)
           if let target = network.ties[tensor.key] { record.storage = .tied(to: target.name) }
           return record
         })
@@ -76,17 +79,17 @@ struct SqueezeSource: Sendable {
           gauge: options.gauge ?? .compact)
       }
       let configuration = ModelConfiguration(of: checkpoint)
-      warnings = checkpoint.tensors.filter { configuration.expertCount(of: $0) != nil }.map {
-        "tensor '\(escaped($0.name))' is a stack of experts; it stays dense: squeeze what a conversion made of the model"
-      }
+      warnings =
+        checkpoint.notices + network.notices
+        + checkpoint.tensors.filter { configuration.expertCount(of: $0) != nil }.map {
+          "tensor '\(escaped($0.name))' is a stack of experts; it stays dense: squeeze what a conversion made of the model"
+        }
       let fingerprints = ParallelResults<FileFingerprint>(count: checkpoint.files.count)
       try forEachInParallel(Array(checkpoint.files.indices), jobs: jobs) {
         fingerprints[$0] = try FileFingerprint(ofFileAt: checkpoint.files[$0])
       }
       files = checkpoint.files.indices.compactMap { fingerprints[$0] }
-      origin = Manifest.Source(
-        format: checkpoint.format, files: files, metadata: checkpoint.metadata,
-        components: try Manifest.Component.writeSkeletons(of: checkpoint, in: nil))
+      origin = nil
       conversion = nil
       companions = checkpoint.companions.map(Companion.init(ofModel:))
       companionFolder = checkpoint.folder
@@ -136,6 +139,11 @@ struct SqueezeSource: Sendable {
     _ writer: MPOCheckpointWriter, records: [TensorRecord] = [], operators: [OperatorRecord] = [], generator: String,
     squeeze: Manifest.Squeeze? = nil
   ) throws {
+    var origin = origin
+    if case .dense(let checkpoint) = content {
+      origin = try Manifest.Source(of: checkpoint, writingSkeletonsTo: writer.folder)
+      origin?.files = files
+    }
     try writer.finish(
       records: records, operators: operators, generator: generator, source: origin, conversion: conversion,
       squeeze: squeeze,

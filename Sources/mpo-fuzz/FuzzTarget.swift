@@ -18,7 +18,7 @@ enum FuzzTarget: String, CaseIterable {
   case packed
   /// A recipe.
   case recipe
-  /// An HDF5 file, in processes of the tool.
+  /// An HDF5 file or a Keras archive, in processes of the tool.
   case hdf5
 
   /// Whether an input belongs to one of the MPO checkpoints of the corpus.
@@ -37,7 +37,9 @@ enum FuzzTarget: String, CaseIterable {
     case .header, .index, .kerasIndex, .recipe: break
     case .manifest, .packed: paths = checkpoints.map { $0 + "/" + fileName }
     case .hdf5:
-      paths = ["structure.h5", "layouts.h5", "latest.h5", "keras_legacy.h5", "references.h5"].map {
+      paths = [
+        "structure.h5", "layouts.h5", "latest.h5", "keras_legacy.h5", "references.h5", "keras3.keras", "sharded.keras",
+      ].map {
         fixtures + "/hdf5/" + $0
       }
     }

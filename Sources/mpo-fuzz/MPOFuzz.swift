@@ -14,7 +14,7 @@ import Recipes
 struct MPOFuzz: ParsableCommand {
   static let configuration = CommandConfiguration(commandName: "mpo-fuzz", abstract: "See tools/fuzz.")
 
-  @Argument(help: "header, index, manifest, packed, recipe or hdf5.") var target: FuzzTarget
+  @Argument(help: "header, index, kerasIndex, manifest, packed, recipe or hdf5.") var target: FuzzTarget
   @Option(help: "The folder of the corpus.") var corpus: String
   @Option(help: "The folder of the fixtures.") var fixtures: String
   @Option(help: "An empty folder to work in.") var scratch: String

@@ -60,15 +60,44 @@ import Testing
     }
     let one = try openDenseCheckpoint(at: folder.path + "/m_00000.weights.h5")
     #expect(one.notices.count == 1 && one.notices[0].contains("one shard of several"))
+    try keras("m_00002.weights.h5", "layers/c/vars/0", "layers/b/vars/0")
+    try folder.write(
+      #"{"weight_map":{"/layers/b/vars":"m_00001.weights.h5","/layers/c/vars":"m_00002.weights.h5"}}"#,
+      to: "model.weights.json")
+    #expect(
+      refusal().contains(
+        "tensor 'layers/b/vars/0': it is in shard 'm_00001.weights.h5' and in shard 'm_00002.weights.h5'"))
+  }
+
+  @Test func `shards without their index are named with the remedy`() throws {
+    try keras("m_00000.weights.h5", "layers/a/vars/0")
+    let lone = try openDenseCheckpoint(at: folder.path)
+    #expect(
+      lone.notices == [
+        "'m_00000.weights.h5' is one shard of several, by its name, and holds a part of a model; pass the index of the "
+          + "shards (*.weights.json), beside all of them"
+      ])
+    try keras("m_00001.weights.h5", "layers/a/vars/1")
+    #expect(
+      refusal().contains("shards of Keras weights ('m_00000.weights.h5', 'm_00001.weights.h5') without their index"))
+    let other = try TemporaryFolder()
+    for (name, count) in [("model-00001-of-00002", 1), ("model-00001-of-00001", 0)] {
+      let path = try other.write(file("a"), to: "\(name)/\(name).safetensors")
+      #expect(try openDenseCheckpoint(at: path).notices.count == count)
+      #expect(try openDenseCheckpoint(at: other.path + "/" + name).notices.count == count)
+    }
   }
 
   @Test(arguments: [
     (#"{"weight_map":{"/layers/c/vars":"m_00000.weights.h5"}}"#, "'layers/c/vars': the index places it in shard"),
     (#"{"weight_map":{"/layers/a/vars":"none.weights.h5"}}"#, "none.weights.h5: no such file"),
     (#"{"weight_map":{"/layers/a/vars":"../m.weights.h5"}}"#, "leaves the folder"),
-    (#"{"weight_map":{"/layers/a/vars":1}}"#, "maps '/layers/a/vars' to no file name"),
-    (#"{"weight_map":{"/layers/a/vars":[1]}}"#, "maps '/layers/a/vars' to no file name"),
-    (#"{"weight_map":{}}"#, "names no shard"), (#"{"weight_map":[]}"#, "is no object"), ("{}", "has no weight_map"),
+    (#"{"weight_map":{"/layers/a/vars":1}}"#, "'/layers/a/vars': the weight_map does not map it to a file name"),
+    (#"{"weight_map":{"/layers/a/vars":[1]}}"#, "'/layers/a/vars': the weight_map does not map it to a file name"),
+    (#"{"weight_map":{"/layers/a/vars":[]}}"#, "'/layers/a/vars': the weight_map does not map it to a file name"),
+    ("", "the index is empty"),
+    (#"{"weight_map":{}}"#, "names no shard"), (#"{"weight_map":[]}"#, "its weight_map is not an object"),
+    ("{}", "has no weight_map"),
     (#"{"weight_map":{"/layers/a/vars":"m_00000.weights.h5""#, "is not valid"),
     ("version https://git-lfs.github.com/spec/v1\n", "run 'git lfs pull'"),
     (#"{"weight_map":{"/layers/a/vars":"pointer.weights.h5"}}"#, "run 'git lfs pull'"),

@@ -25,7 +25,7 @@ import Testing
         TensorInfo(name: "empty", dtype: .f32, shape: [0, 3]),
       ]
     let path = folder.path + "/a.safetensors"
-    let metadata = ["format": "pt", "é": "\u{1}"]
+    let metadata: CheckpointMetadata = ["format": "pt", "é": "\u{1}"]
     let writer = try SafetensorsWriter(path: path, tensors: tensors, metadata: metadata)
     for (number, tensor) in tensors.enumerated().reversed() where tensor.name != "empty" {
       try write((0..<tensor.byteCount).map { UInt8($0 + number) }, to: tensor.name, of: writer)

@@ -1,3 +1,4 @@
+import Foundation
 import TestSupport
 import Testing
 
@@ -55,9 +56,29 @@ import Testing
     try check(HDF5Writer(skeleton: path, output: folder.path + "/model.h5"))
   }
 
-  @Test func `metadata whose names differ in their bytes only is refused`() throws {
-    let path = try folder.write(
-      safetensorsBytes(header: "{\"__metadata__\":{\"\u{E9}\":\"1\",\"e\u{301}\":\"2\"}}"), to: "a.safetensors")
-    #expect(message { try SafetensorsFile(path: path) }?.contains("differ in their bytes only") == true)
+  @Test func `metadata whose names differ in their bytes only are two`() throws {
+    let header = "{\"__metadata__\":{\"e\u{301}\":\"2\",\"\u{E9}\":\"1\"}}"
+    let path = try folder.write(safetensorsBytes(header: header), to: "a.safetensors")
+    let metadata = try SafetensorsFile(path: path).metadata
+    #expect(metadata["\u{E9}"] == "1" && metadata["e\u{301}"] == "2")
+    let copy = folder.path + "/b.safetensors"
+    try SafetensorsWriter(path: copy, tensors: [], metadata: metadata).finish()
+    let bytes = Array(try Data(contentsOf: URL(filePath: copy)))
+    #expect(!bytes.ranges(of: Array(header.utf8)).isEmpty)
+    #expect(try SafetensorsFile(path: copy).metadata == metadata)
+    #expect(metadata != ["\u{E9}": "1"] && metadata != ["\u{E9}": "2", "e\u{301}": "1"])
+    // A text of other bytes is another text.
+    #expect(CheckpointMetadata(["a": "\u{E9}"]) != ["a": "e\u{301}"])
+  }
+
+  @Test(arguments: [["\u{E9}": "1"] as CheckpointMetadata, ["\u{E9}": "1", "e\u{301}": "2", "a": ""], [:]])
+  func `metadata survive JSON`(metadata: CheckpointMetadata) throws {
+    let data = try JSONEncoder().encode(metadata)
+    #expect(try JSONDecoder().decode(CheckpointMetadata.self, from: data) == metadata)
+  }
+
+  @Test(arguments: [#"[["a"]]"#, #"[["a","b"],["a","c"]]"#, #"[1]"#, #"{"a":1}"#, "1"])
+  func `what are no metadata is refused`(json: String) {
+    #expect(throws: DecodingError.self) { try JSONDecoder().decode(CheckpointMetadata.self, from: Data(json.utf8)) }
   }
 }

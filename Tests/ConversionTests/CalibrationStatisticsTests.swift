@@ -20,7 +20,7 @@ import Testing
     _ tensors: [ModelTensor], metadata: [String: String] = ["format": "mpo-statistics", "version": "1"]
   ) throws -> CalibrationStatistics {
     let path = folder.path + "/stats.safetensors"
-    let writer = try SafetensorsWriter(path: path, tensors: tensors.map(\.info), metadata: metadata)
+    let writer = try SafetensorsWriter(path: path, tensors: tensors.map(\.info), metadata: CheckpointMetadata(metadata))
     for tensor in tensors {
       try tensor.bytes.withUnsafeBytes { try writer.write($0, to: tensor.info.name) }
     }

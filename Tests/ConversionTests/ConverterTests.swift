@@ -295,7 +295,7 @@ private struct Turned: DenseCheckpoint {
   var path: String { source.path }
   var format: CheckpointFormat { source.format }
   var files: [String] { source.files }
-  var metadata: [String: String] { source.metadata }
+  var metadata: CheckpointMetadata { source.metadata }
   var companions: [String] { source.companions }
   var folder: String? { source.folder }
   var tensors: [TensorInfo] {

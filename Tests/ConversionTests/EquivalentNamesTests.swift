@@ -65,6 +65,17 @@ import Testing
     }
   }
 
+  @Test func `metadata with both names are carried`() throws {
+    let metadata: CheckpointMetadata = ["\u{E9}": "1", "e\u{301}": "2", "format": "pt"]
+    let path = temporary.path + "/metadata.safetensors"
+    let writer = try SafetensorsWriter(path: path, tensors: source.tensors, metadata: metadata)
+    for tensor in source.tensors { try source.withBytes(of: tensor) { try writer.write($0, to: tensor.name) } }
+    try writer.finish()
+    let checkpoint = try converted(openDenseCheckpoint(at: path), .lossless, to: temporary.folder("metadata"))
+    #expect(checkpoint.manifest.source?.metadata == metadata)
+    #expect(try restored(checkpoint).metadata == metadata)
+  }
+
   @Test func `each has a plan, errors and statistics of its own`() throws {
     let checkpoint = try converted(source, .ratio(0.6), to: temporary.folder("ratio"))
     #expect(try Verifier(jobs: 2).verify(checkpoint, against: source).problems == [])

@@ -71,6 +71,53 @@ import Testing
     #expect(before == after)
   }
 
+  @Test func `a Keras archive of shards comes back as one`() throws {
+    let archive = fixtures + "/hdf5/sharded.keras"
+    let (output, result) = (try folder.folder("out.mpo"), folder.path + "/r.keras")
+    let model = try openDenseCheckpoint(at: archive)
+    var recipe = ConversionRecipe()
+    recipe.budget = .lossless
+    _ = try convert(model, recipe: recipe, to: output, options: ConversionOptions(jobs: 1, generator: "test"))
+    let checkpoint = try MPOCheckpoint(path: output)
+    #expect(checkpoint.contents.tensor(named: "layers/dense_1/vars/0")?.isDense == false)
+    #expect(try Verifier(jobs: 1).verify(checkpoint, against: model).problems == [])
+    try Restorer(jobs: 1).restoreFile(checkpoint, to: result, as: .keras)
+    let restored = try openDenseCheckpoint(at: result)
+    #expect(restored.tensors == model.tensors)
+    for tensor in model.tensors where checkpoint.contents.tensor(named: tensor.name)?.isDense == true {
+      #expect(try restored.bytes(of: tensor.name) == model.bytes(of: tensor.name))
+    }
+    try Restorer(jobs: 1).restoreFile(checkpoint, to: folder.path + "/r.h5", as: .hdf5)
+    #expect(
+      try openDenseCheckpoint(at: folder.path + "/r.h5").tensors.map(\.name).sorted()
+        == model.tensors.map(\.name).sorted())
+  }
+
+  @Test func `kernels of attention come back from Keras weights without loss`() throws {
+    let shapes = [
+      "m/query_dense/vars/0": [64, 4, 16], "m/output_dense/vars/0": [4, 16, 64], "m/conv/vars/0": [3, 64, 64],
+    ]
+    let path = folder.path + "/a.weights.h5"
+    let infos = shapes.sorted { $0.key < $1.key }.map { TensorInfo(name: $0.key, dtype: .f32, shape: $0.value) }
+    let writer = try HDF5Writer(creating: path, tensors: infos)
+    for (number, info) in infos.enumerated() {
+      try (0..<info.elementCount).map { Float(sin(Double($0 * ($0 + number)))) }
+        .withUnsafeBytes { try writer.write($0, to: info.name) }
+    }
+    try writer.finish()
+    let model = try openDenseCheckpoint(at: path)
+    var recipe = ConversionRecipe()
+    recipe.budget = .lossless
+    let output = try folder.folder("a.mpo")
+    _ = try convert(model, recipe: recipe, to: output, options: ConversionOptions(jobs: 1, generator: "test"))
+    let checkpoint = try MPOCheckpoint(path: output)
+    #expect(
+      checkpoint.contents.tensors.map { $0.blocks.map { [$0.rows, $0.columns] } } == [nil, [64, 64], [64, 64]])
+    try Restorer(jobs: 1).restoreFile(checkpoint, to: folder.path + "/r.h5", as: .hdf5)
+    let restored = try openDenseCheckpoint(at: folder.path + "/r.h5")
+    for info in infos { #expect(try restored.bytes(of: info.name) == model.bytes(of: info.name)) }
+  }
+
   @Test func `shards stay as they were`() throws {
     try write("b", to: "x/model.fp16-00001-of-00002.safetensors")
     try write("a", to: "model.fp16-00002-of-00002.safetensors", seed: 2)

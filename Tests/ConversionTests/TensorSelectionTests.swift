@@ -130,6 +130,30 @@ import Testing
     #expect(b.rows == 120 && b.columns == 64)
   }
 
+  @Test(arguments: [
+    ("mha/query_dense/vars/0", [768, 24, 32], (768, 768)), ("mha/output_dense/vars/0", [24, 32, 768], (768, 768)),
+    ("a/query/kernel:0", [768, 12, 64], (768, 768)), ("a/attention_output/kernel:0", [12, 64, 500], (768, 500)),
+    ("a/key/kernel", [768, 2, 16], (768, 32)),
+  ])
+  func `kernels of attention are matrices by their names`(name: String, shape: [Int], sides: (Int, Int)) throws {
+    let tensor = TensorInfo(name: name, dtype: .f32, shape: shape, orientation: .inputOutput)
+    for convolutions in [false, true] {
+      let found = try #require(WeightMatrix.sides(of: tensor, convolutions: convolutions))
+      #expect(found == sides)
+    }
+  }
+
+  @Test(arguments: [
+    ([768, 24, 32], (768, 768)), ([24, 32, 768], (768, 768)), ([7, 7, 3, 32], (49, 96)), ([3, 256, 512], (768, 512)),
+    ([3, 3, 64, 1], (9, 64)), ([3, 3, 3, 32, 64], (864, 64)), ([1, 1, 128, 256], (128, 256)),
+  ])
+  func `other kernels of Keras are split where the sides are nearest`(shape: [Int], sides: (Int, Int)) throws {
+    let tensor = TensorInfo(name: "x/vars/0", dtype: .f32, shape: shape, orientation: .inputOutput)
+    #expect(WeightMatrix.sides(of: tensor) == nil)
+    let found = try #require(WeightMatrix.sides(of: tensor, convolutions: true))
+    #expect(found == sides)
+  }
+
   @Test func `ties are the layers of each glob, and none is in two`() throws {
     let network = try SourceNetwork(model, selection: TensorSelection()).profile(for: ConversionRecipe(), jobs: 2)
       .profile

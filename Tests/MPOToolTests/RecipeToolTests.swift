@@ -35,7 +35,7 @@ import Testing
     let scales = matrices.map { TensorInfo(name: $0.name + ".column_scale", dtype: .f32, shape: [$0.shape[1]]) }
     var metadata = ["format": "mpo-statistics", "version": "2"]
     metadata["description"] = description
-    let writer = try SafetensorsWriter(path: path(name), tensors: scales, metadata: metadata)
+    let writer = try SafetensorsWriter(path: path(name), tensors: scales, metadata: CheckpointMetadata(metadata))
     for scale in scales {
       let values = (0..<scale.elementCount).map { _ in Float.random(in: 0.1...2, using: &generator) }
       try values.withUnsafeBytes { try writer.write($0, to: scale.name) }

@@ -43,8 +43,8 @@ enum HDF5Attribute {
   }
 
   /// The scalar string attributes of an object, but long ones.
-  static func texts(of object: hid_t, orThrow failure: (String) -> any Error) throws -> [String: String] {
-    var texts: [String: String] = [:]
+  static func texts(of object: hid_t, orThrow failure: (String) -> any Error) throws -> CheckpointMetadata {
+    var texts: CheckpointMetadata = [:]
     for name in try names(of: object, orThrow: failure) {
       if let text = try text(name, of: object, orThrow: failure) { texts[name] = text }
     }

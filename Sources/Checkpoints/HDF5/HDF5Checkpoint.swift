@@ -11,48 +11,72 @@ import Glibc
 /// Nothing outside the file is followed: external links, external storage, virtual datasets and user-defined links are
 /// errors, and filters are not loaded from files.
 public struct HDF5Checkpoint: DenseCheckpoint {
+  /// Of the file, or of the archive.
   public let path: String
+  /// In the order of the links, shard after shard.
   public let tensors: [TensorInfo]
   /// Short text attributes of the root group.
-  public let metadata: [String: String]
+  public let metadata: CheckpointMetadata
+  /// The file, or the archive.
   public let files: [String]
 
-  let file: HDF5File
+  /// The file, or the shards of a Keras archive.
+  let parts: [HDF5File]
   let datasets: [HDF5Dataset]
+  /// For each of `tensors`, the index of its part.
+  let places: [Int]
   /// Index into `tensors` and `datasets`, by name.
   private let indices: [TensorName: Int]
 
+  /// `hdf5`, also for an archive.
   public var format: CheckpointFormat { .hdf5 }
 
   /// Opens the HDF5 file or Keras archive at `path` and looks at all its objects.
-  public init(path: String) throws {
-    try self.init(file: HDF5File(fileOrArchive: path))
-  }
+  ///
+  /// - Throws: `CheckpointError` for what is neither, what is refused, and shards that do not fit their index; `FileError`.
+  public init(path: String) throws { try self.init(path: path, isSkeleton: false) }
 
   /// - Parameter isSkeleton: Whether tensors may have no storage: there is nothing to read then.
-  init(file: HDF5File, isSkeleton: Bool = false) throws {
-    let contents = try HDF5Contents(of: file, isSkeleton: isSkeleton)
-    self.file = file
-    self.path = file.path
-    files = [file.path]
-    metadata = contents.metadata
-    datasets = contents.datasets
-    tensors = contents.datasets.map {
-      TensorInfo(
-        name: $0.path, dtype: $0.type.dtype, shape: $0.shape,
-        orientation: contents.isKeras || KerasStructure.isVariable(path: $0.path) ? .inputOutput : .outputInput)
-    }
-    indices = Dictionary(zip(tensors.map(\.key), tensors.indices)) { first, _ in first }
+  init(path: String, isSkeleton: Bool) throws {
+    let (files, shards) = try HDF5File.open(fileOrArchive: path)
+    try self.init(path: path, parts: files, isSkeleton: isSkeleton, shards: shards)
   }
 
+  init(path: String, parts: [HDF5File], isSkeleton: Bool, shards: KerasShards? = nil) throws {
+    let contents = try parts.map { try HDF5Contents(of: $0, isSkeleton: isSkeleton) }
+    let tensors = contents.map { contents in
+      contents.datasets.map {
+        TensorInfo(
+          name: $0.path, dtype: $0.type.dtype, shape: $0.shape,
+          orientation: contents.isKeras || KerasStructure.isVariable(path: $0.path) ? .inputOutput : .outputInput)
+      }
+    }
+    try shards?.check(tensors)
+    self.parts = parts
+    self.path = path
+    self.tensors = Array(tensors.joined())
+    files = [path]
+    metadata = contents.first?.metadata ?? [:]
+    datasets = contents.flatMap(\.datasets)
+    places = contents.enumerated().flatMap { part, contents in contents.datasets.map { _ in part } }
+    indices = Dictionary(zip(self.tensors.map(\.key), self.tensors.indices)) { first, _ in first }
+  }
+
+  /// The tensor whose dataset has this path; `nil` where there is none.
   public func tensor(named name: String) -> TensorInfo? { indices[TensorName(name)].map { tensors[$0] } }
 
+  /// Calls `body` with the tensor's elements, in whatever layout the file stores them.
+  ///
+  /// - Throws: `CheckpointError` for a tensor that is not here, a filter that can't be undone, and damaged chunks.
   public func withBytes<Result>(
     of tensor: TensorInfo, _ body: (UnsafeRawBufferPointer) throws -> Result
   ) throws -> Result {
     try withBytes(of: tensor, in: 0..<tensor.byteCount, body)
   }
 
+  /// The same for a range of its bytes; only the rows of the first axis that it touches are read.
+  ///
+  /// - Throws: the same errors, and `CheckpointError` for a range outside of the tensor.
   public func withBytes<Result>(
     of tensor: TensorInfo, in range: Range<Int>, _ body: (UnsafeRawBufferPointer) throws -> Result
   ) throws -> Result {
@@ -63,6 +87,7 @@ public struct HDF5Checkpoint: DenseCheckpoint {
       throw CheckpointError.rangeOutside(tensor, range, of: path)
     }
     let dataset = datasets[index]
+    let file = parts[places[index]]
     if let filter = dataset.unknownFilter {
       throw file.unsupported(
         dataset.path, "is stored through the filter \(filter), which this libhdf5 can't undo; rewrite it with gzip")

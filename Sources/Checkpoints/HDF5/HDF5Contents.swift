@@ -5,7 +5,7 @@ import Files
 struct HDF5Contents: Sendable {
   let datasets: [HDF5Dataset]
   /// Short text attributes of the root group.
-  let metadata: [String: String]
+  let metadata: CheckpointMetadata
   /// Whether the file has the structure that Keras or TensorFlow gives it.
   let isKeras: Bool
 
@@ -18,7 +18,7 @@ struct HDF5Contents: Sendable {
   /// - Throws: `CheckpointError` for external and user-defined links, and for what can't be read.
   init(of file: HDF5File, isSkeleton: Bool) throws {
     var walk = Walk(file: file, isSkeleton: isSkeleton)
-    var metadata: [String: String] = [:]
+    var metadata: CheckpointMetadata = [:]
     var isKeras = false
     try file.withIdentifier { identifier in
       func malformed(_ reason: String) -> CheckpointError { file.malformed(nil, "its root group: \(reason)") }

@@ -9,36 +9,44 @@ final class HDF5File: @unchecked Sendable {
   let map: MappedFile
   private let identifier: hid_t
 
-  /// Whether it was taken out of the Keras archive at `path`.
-  let isFromArchive: Bool
+  /// The Keras archive that it was taken out of, and its name there.
+  let archive: (path: String, entry: String)?
 
-  /// Opens an HDF5 file, or the weights of a Keras archive.
+  /// Opens an HDF5 file, or the weights of a Keras archive, which may be several.
   ///
   /// A file is opened by the descriptor that it is mapped by, so what was checked about it holds for what libhdf5 reads.
   /// It is not locked. Where `HDF5Probe` is in use, it has looked at the file before.
-  init(fileOrArchive path: String) throws {
+  ///
+  /// - Returns: also the index of the shards of an archive.
+  static func open(fileOrArchive path: String) throws -> (files: [HDF5File], shards: KerasShards?) {
     let map = try MappedFile(path: path)
-    self.path = path
-    isFromArchive = try map.byteCount >= 4 && map.withBytes(in: 0..<4) { $0.elementsEqual(Array("PK\u{3}\u{4}".utf8)) }
-    if isFromArchive {
-      let (weights, file) = try KerasArchive.weights(of: path)
-      self.map = weights
-      identifier = try file.withPath { name in
-        try HDF5Probe.check(weights.descriptor, path: path)
-        return try HDF5File.open(name, path: path)
-      }
-    } else {
+    guard try map.byteCount >= 4 && map.withBytes(in: 0..<4, { $0.elementsEqual(ZipSignature.bytes) }) else {
       try HDF5Probe.check(map.descriptor, path: path)
-      self.map = map
-      identifier = try HDF5File.open("/proc/self/fd/\(map.descriptor)", path: path)
+      let identifier = try open("/proc/self/fd/\(map.descriptor)", path: path)
+      return ([HDF5File(path: path, map: map, archive: nil, identifier: identifier)], nil)
     }
+    return try KerasArchive.weights(of: path) { entry, weights, file in
+      let name = entry == KerasArchive.weightsName ? path : path + "/" + entry
+      let identifier = try file.withPath { place in
+        try HDF5Probe.check(weights.descriptor, path: name)
+        return try open(place, path: name)
+      }
+      return HDF5File(path: name, map: weights, archive: (path, entry), identifier: identifier)
+    }
+  }
+
+  private init(path: String, map: MappedFile, archive: (path: String, entry: String)?, identifier: hid_t) {
+    self.path = path
+    self.map = map
+    self.archive = archive
+    self.identifier = identifier
   }
 
   /// Opens an HDF5 file that nobody has looked at before.
   init(path: String) throws {
     map = try MappedFile(path: path)
     self.path = path
-    isFromArchive = false
+    archive = nil
     identifier = try HDF5File.open("/proc/self/fd/\(map.descriptor)", path: path)
   }
 

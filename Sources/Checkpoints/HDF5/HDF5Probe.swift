@@ -33,7 +33,7 @@ public enum HDF5Probe {
     var none = rlimit()
     setrlimit(__rlimit_resource_t(RLIMIT_CORE.rawValue), &none)
     let file = try HDF5File(path: "/proc/self/fd/0")
-    let checkpoint = try HDF5Checkpoint(file: file, isSkeleton: true)
+    let checkpoint = try HDF5Checkpoint(path: file.path, parts: [file], isSkeleton: true)
     for (tensor, dataset) in zip(checkpoint.tensors, checkpoint.datasets) where dataset.unknownFilter == nil {
       switch dataset.layout {
       case .plain: continue

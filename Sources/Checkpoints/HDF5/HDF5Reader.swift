@@ -1,4 +1,5 @@
 extension CheckpointFormat {
+  /// An HDF5 file or a Keras archive.
   public static let hdf5 = CheckpointFormat(rawValue: "hdf5")
 }
 
@@ -8,7 +9,8 @@ enum HDF5Reader: CheckpointReader {
 
   // Keras archives are among them: a folder with one of each holds two models.
   static let places: [ModelFolder.Place] = [
-    .file("tf_model.h5"), .file("model.h5"), .only([".h5", ".hdf5", ".keras"]),
+    .file("tf_model.h5"), .file("model.h5"),
+    .only("*.h5, *.hdf5, *.keras") { name in [".h5", ".hdf5", ".keras"].contains { name.hasSuffix($0) } },
   ]
 
   private static let signature: [UInt8] = [0x89, 0x48, 0x44, 0x46, 0x0D, 0x0A, 0x1A, 0x0A]

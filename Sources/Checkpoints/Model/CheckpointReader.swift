@@ -50,7 +50,7 @@ struct CheckpointFile {
     self.givenPath = givenPath
     self.folder = folder
     contents = try MappedFile(path: path)
-    head = try contents.withBytes(in: 0..<min(contents.byteCount, 512)) { Array($0) }
+    head = try ForeignFormat.head(of: contents)
   }
 
   func starts(with signature: some Sequence<UInt8>) -> Bool { head.starts(with: signature) }
@@ -58,22 +58,16 @@ struct CheckpointFile {
 
 extension ModelFolder {
   /// Where a model folder may have weights.
-  enum Place {
+  enum Place: Sendable {
     /// In the file of this name.
     case file(String)
-    /// In the only file whose name has one of the endings; when there are several, the remedy is part of the error.
-    case only([String], remedy: String = "pass the path of the one to open")
-
-    /// Whether indices are looked for here, and a file of this name is one.
-    func isIndex(_ name: String) -> Bool {
-      guard case .only([SafetensorsReader.indexEnding], _) = self else { return false }
-      return SafetensorsReader.isIndex(name) && name.contains(".safetensors.index.")
-    }
+    /// In the only file with such a name; when there are several, the remedy is part of the error.
+    case only(String, @Sendable (String) -> Bool, remedy: String = "pass the path of the one to open")
 
     var text: String {
       switch self {
       case .file(let name): name
-      case .only(let endings, _): endings.map { "*" + $0 }.joined(separator: ", ")
+      case .only(let text, _, _): text
       }
     }
   }

@@ -10,7 +10,7 @@ public protocol DenseCheckpoint: Sendable {
   /// Every tensor, in the order of storage.
   var tensors: [TensorInfo] { get }
   /// Text that the writer attached to the whole checkpoint (`__metadata__` of safetensors).
-  var metadata: [String: String] { get }
+  var metadata: CheckpointMetadata { get }
   /// Paths of the files beside the weights that make up a model folder: configuration, tokenizer, …
   /// relative to `folder`; empty when the checkpoint is a lone file.
   var companions: [String] { get }

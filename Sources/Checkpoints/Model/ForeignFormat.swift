@@ -1,3 +1,5 @@
+import Files
+
 /// Formats that are no dense checkpoints, or none that is read here, but are often taken for one.
 enum ForeignFormat {
   case empty
@@ -34,6 +36,22 @@ enum ForeignFormat {
     } else {
       return nil
     }
+  }
+
+  /// The first bytes of a file, as many as are looked at.
+  static func head(of file: MappedFile) throws -> [UInt8] {
+    try file.withBytes(in: 0..<min(file.byteCount, 512)) { Array($0) }
+  }
+
+  /// Refuses a file that is something else than what was expected.
+  ///
+  /// - Parameters:
+  ///   - name: What messages call it; its path where it is nil.
+  ///   - expected: What it may be.
+  /// - Throws: `CheckpointError.notACheckpoint`, which says what it is and what to do.
+  static func refuse(_ file: MappedFile, name: String? = nil, except expected: ForeignFormat? = nil) throws {
+    guard let foreign = try ForeignFormat(head: head(of: file)), foreign != expected else { return }
+    throw CheckpointError.notACheckpoint(path: name ?? file.path, reason: foreign.refusal)
   }
 
   /// What the file is, and what to do.

@@ -22,21 +22,22 @@ public func openDenseCheckpoint(at path: String, followingLinks: Bool = false) t
     let folder = try ModelFolder(path: parentFolder(of: path), followingLinks: followingLinks)
     let checkpoint = try open(CheckpointFile(path: path, givenPath: path, folder: folder))
     let name = pathComponents(of: path).last ?? path
-    guard checkpoint.components.isEmpty, isShard(name) else { return checkpoint }
+    guard checkpoint.components.isEmpty, let notice = shardNotice(name) else { return checkpoint }
     return try FolderCheckpoint(
       path: path, folder: nil, components: [CheckpointComponent(file: name, checkpoint: checkpoint)], companions: [],
-      notices: [
-        "'\(escaped(name))' is one shard of several, by its name, and holds a part of a model; pass the index of the shards"
-      ])
+      notices: [notice])
   default:
     throw CheckpointError.notACheckpoint(
       path: path, reason: "is \(status.kind.rawValue); a checkpoint is a regular file or a folder")
   }
 }
 
-/// Whether a file is one shard of several by its name: `model-00001-of-00003.safetensors`, `model_00000.weights.h5`.
-private func isShard(_ name: String) -> Bool {
-  name.contains(/-[0-9]{5}-of-[0-9]{5}\b/) || name.contains(/_[0-9]{5}\.weights\.h5$/)
+/// What is to be said of a file that is one shard of several by its name; nil for others.
+private func shardNotice(_ name: String) -> String? {
+  guard WeightsName.isShard(name) else { return nil }
+  let index = name.hasSuffix(".h5") ? "*.weights.json" : "*.safetensors.index.json"
+  return "'\(escaped(name))' is one shard of several, by its name, and holds a part of a model; pass the index of the "
+    + "shards (\(index)), beside all of them"
 }
 
 /// Opens one file by its content, or by its name where the content says nothing else.
@@ -68,6 +69,9 @@ private func openModelFolder(_ folder: ModelFolder) throws -> any DenseCheckpoin
         folder: folder))
     opened.append(file)
     notices += checkpoint.notices
+    if checkpoint.components.isEmpty, let notice = shardNotice(pathComponents(of: file).last ?? file) {
+      notices.append(notice)
+    }
     if checkpoint.components.isEmpty {
       components.append(CheckpointComponent(file: file, prefix: prefix, checkpoint: checkpoint))
     } else {
@@ -98,7 +102,7 @@ private func openModelFolder(_ folder: ModelFolder) throws -> any DenseCheckpoin
     }
   }
   guard !components.isEmpty else {
-    if let pickle = names.first(where: { name in [".bin", ".pt", ".pth", ".ckpt"].contains { name.hasSuffix($0) } }) {
+    if let pickle = names.first(where: WeightsName.isPickle) {
       throw notACheckpoint(
         "holds its weights as a pickle ('\(escaped(pickle))') only; \(ForeignFormat.pickleRemedy)")
     }
@@ -119,12 +123,16 @@ private func weights(in path: String, _ names: [String]) throws -> String? {
     let found: [String]
     switch place {
     case .file(let name): found = names.filter { $0 == name }
-    case .only(let endings, let remedy):
-      found = names.filter { name in endings.contains { name.hasSuffix($0) } || place.isIndex(name) }
+    case .only(_, let isNamed, let remedy):
+      found = names.filter(isNamed)
       guard found.count <= 1 else {
+        let files = listed(found.map { "'\(escaped($0))'" }, limit: 4)
         throw CheckpointError.notACheckpoint(
           path: path,
-          reason: "holds several models (\(listed(found.map { "'\(escaped($0))'" }, limit: 4))); \(remedy)")
+          reason: found.allSatisfy(WeightsName.isShard) && found[0].hasSuffix(".h5")
+            ? "holds shards of Keras weights (\(files)) without their index (*.weights.json); add it, as save_weights "
+              + "wrote it beside them"
+            : "holds several models (\(files)); \(remedy)")
       }
     }
     if let name = found.first { return name }

@@ -7,7 +7,7 @@ import Files
 public struct SafetensorsFile: DenseCheckpoint {
   public let path: String
   public let tensors: [TensorInfo]
-  public let metadata: [String: String]
+  public let metadata: CheckpointMetadata
 
   private let file: MappedFile
   /// Index into `tensors`, by name.
@@ -71,10 +71,7 @@ public struct SafetensorsFile: DenseCheckpoint {
     guard file.byteCount >= 8 else {
       throw malformed("it has \(file.byteCount) bytes, too few for the 8 bytes that every safetensors file starts with")
     }
-    let head = try file.withBytes(in: 0..<min(file.byteCount, 512)) { Array($0) }
-    if !SafetensorsReader.recognizes(head: head), let foreign = ForeignFormat(head: head), foreign != .empty {
-      throw CheckpointError.notACheckpoint(path: file.path, reason: foreign.refusal)
-    }
+    if try !SafetensorsReader.recognizes(head: ForeignFormat.head(of: file)) { try ForeignFormat.refuse(file) }
     let length = try file.withBytes(in: 0..<8) { UInt64(littleEndian: $0.loadUnaligned(as: UInt64.self)) }
     guard length <= UInt64(maximumHeaderLength) else {
       throw malformed(

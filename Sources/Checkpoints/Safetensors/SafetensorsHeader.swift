@@ -11,7 +11,7 @@ struct SafetensorsHeader {
 
   /// In the order of their data.
   private(set) var entries: [Entry] = []
-  private(set) var metadata: [String: String] = [:]
+  private(set) var metadata: CheckpointMetadata = [:]
 
   static let metadataName = "__metadata__"
 
@@ -61,11 +61,11 @@ struct SafetensorsHeader {
     }
   }
 
-  private static func readMetadata(_ reader: inout JSONReader, _ path: String) throws -> [String: String] {
+  private static func readMetadata(_ reader: inout JSONReader, _ path: String) throws -> CheckpointMetadata {
     func malformed(_ reason: String) -> CheckpointError {
       .malformed(file: path, tensor: nil, reason: "\(metadataName) \(reason)")
     }
-    var metadata: [String: String] = [:]
+    var metadata: CheckpointMetadata = [:]
     let kind = try reader.nextKind()
     if kind == .null {
       try reader.skipValue()
@@ -75,9 +75,7 @@ struct SafetensorsHeader {
     try reader.readObject { reader, name in
       let kind = try reader.nextKind()
       guard kind == .string else { throw malformed("maps '\(escaped(name))' to \(kind.rawValue), not to a string") }
-      guard metadata.updateValue(try reader.readString(), forKey: name) == nil else {
-        throw malformed("has two names that read '\(escaped(name))' and differ in their bytes only; rename one")
-      }
+      metadata[name] = try reader.readString()
     }
     return metadata
   }

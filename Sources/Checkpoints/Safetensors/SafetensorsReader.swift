@@ -1,4 +1,7 @@
+import Files
+
 extension CheckpointFormat {
+  /// A safetensors file, or several with an index.
   public static let safetensors = CheckpointFormat(rawValue: "safetensors")
 }
 
@@ -6,15 +9,13 @@ extension CheckpointFormat {
 enum SafetensorsReader: CheckpointReader {
   static let format = CheckpointFormat.safetensors
 
-  /// Of an index beside its shards.
-  static let indexEnding = ".safetensors.index.json"
-
   static let places: [ModelFolder.Place] = [
     .file("model.safetensors"),
     .file("model.safetensors.index.json"),
-    .only([indexEnding]),
+    .only("*.safetensors.index.json", WeightsName.isSafetensorsIndex),
     .only(
-      [".safetensors"], remedy: "pass the path of the one to open, or add their *.safetensors.index.json"),
+      "*.safetensors", { $0.hasSuffix(".safetensors") },
+      remedy: "pass the path of the one to open, or add their *.safetensors.index.json"),
   ]
 
   /// A header length below 2^32 and a brace: no other format that is known here has both.
@@ -24,9 +25,9 @@ enum SafetensorsReader: CheckpointReader {
     head.count > 8 && head[4..<8].allSatisfy { $0 == 0 } && head[8] == UInt8(ascii: "{")
   }
 
-  /// Whether a file of this name is an index, also one of a variant (`model.safetensors.index.fp16.json`).
-  static func isIndex(_ name: String) -> Bool {
-    name.hasSuffix(".index.json") || name.contains(".safetensors.index.") && name.hasSuffix(".json")
+  /// Whether a file that was given by its path is taken for an index: whatever library wrote it, it says more.
+  private static func isIndex(_ path: String) -> Bool {
+    WeightsName.isSafetensorsIndex(pathComponents(of: path).last ?? path) || path.hasSuffix(".index.json")
   }
 
   static func claims(_ file: CheckpointFile, as foreign: ForeignFormat?) -> Bool {

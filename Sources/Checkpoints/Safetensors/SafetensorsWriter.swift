@@ -35,7 +35,7 @@ public final class SafetensorsWriter: DenseCheckpointWriter {
   ///   - tensors: The tensors, in the order of their data.
   ///   - metadata: The `__metadata__` of the file, written in the order of the keys; none where it is empty.
   /// - Throws: `CheckpointError` where names occur twice or a shape has no size, and where the file can't be written.
-  public init(path: String, tensors: [TensorInfo], metadata: [String: String] = [:]) throws {
+  public init(path: String, tensors: [TensorInfo], metadata: CheckpointMetadata = [:]) throws {
     let (header, sizes) = try SafetensorsWriter.header(of: tensors, metadata, path)
     var places: [TensorName: Place] = [:]
     var offset = header.count
@@ -92,13 +92,12 @@ public final class SafetensorsWriter: DenseCheckpointWriter {
 
   /// The header with its length in front, padded with spaces, and the size of each tensor in bytes.
   private static func header(
-    of tensors: [TensorInfo], _ metadata: [String: String], _ path: String
+    of tensors: [TensorInfo], _ metadata: CheckpointMetadata, _ path: String
   ) throws -> (bytes: [UInt8], sizes: [Int]) {
     var members: [String] = []
     members.reserveCapacity(tensors.count + 1)
     if !metadata.isEmpty {
-      let pairs = metadata.sorted { $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) }
-        .map { "\(jsonString($0.key)):\(jsonString($0.value))" }
+      let pairs = metadata.sorted.map { "\(jsonString($0.name)):\(jsonString($0.text))" }
       members.append("\"\(SafetensorsHeader.metadataName)\":{\(pairs.joined(separator: ","))}")
     }
     var sizes: [Int] = []

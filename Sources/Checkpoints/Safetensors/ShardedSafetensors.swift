@@ -7,7 +7,7 @@ public struct ShardedSafetensors: DenseCheckpoint {
   /// The shards in the order of their names, and in each the tensors in the order of their data.
   public let tensors: [TensorInfo]
   /// What the shards say; where they differ, the first one's word.
-  public let metadata: [String: String]
+  public let metadata: CheckpointMetadata
   public let files: [String]
   public let notices: [String]
 
@@ -25,14 +25,14 @@ public struct ShardedSafetensors: DenseCheckpoint {
   ///   - path: The path that the user gave.
   ///   - followingLinks: Whether shards may be links that leave the folder.
   init(indexPath: String, path: String, followingLinks: Bool) throws {
-    let weightMap = try ShardedSafetensors.readWeightMap(at: indexPath)
+    let weightMap = try WeightMap(readingIndexAt: indexPath).singleFiles(ofIndexAt: indexPath)
     let location = try ModelFolder(path: parentFolder(of: indexPath), followingLinks: followingLinks)
 
     let shardNames = Set(weightMap.values).sorted()
     var tensors: [TensorInfo] = []
     var shards: [SafetensorsFile] = []
     var places: [TensorName: (tensor: Int, shard: Int)] = [:]
-    var metadata: [String: String] = [:]
+    var metadata: CheckpointMetadata = [:]
     var ignored: [String] = []
     for (number, shardName) in shardNames.enumerated() {
       let shard = try SafetensorsFile(path: location.checkedPath(of: shardName.text, namedBy: indexPath))
@@ -44,7 +44,7 @@ public struct ShardedSafetensors: DenseCheckpoint {
         places[tensor.key] = (tensors.count, number)
         tensors.append(tensor)
       }
-      metadata.merge(shard.metadata) { first, _ in first }
+      metadata.fill(from: shard.metadata)
       shards.append(shard)
     }
     if places.count < weightMap.count,
@@ -87,60 +87,6 @@ public struct ShardedSafetensors: DenseCheckpoint {
     guard let place = places[tensor.key] else { throw CheckpointError.noSuchTensor(tensor, in: path) }
     return shards[place.shard]
   }
-
-  /// Reads the index: which shard each tensor is in, a path relative to the index.
-  package static func readWeightMap(at path: String) throws -> [TensorName: TensorName] {
-    func malformed(_ tensor: String?, _ reason: String) -> CheckpointError {
-      .malformed(file: path, tensor: tensor, reason: reason)
-    }
-    let file = try MappedFile(path: path)
-    guard file.byteCount > 0 else { throw malformed(nil, "the index is empty") }
-    let head = try file.withBytes(in: 0..<min(file.byteCount, 512)) { Array($0) }
-    if let foreign = ForeignFormat(head: head), foreign != .json {
-      throw CheckpointError.notACheckpoint(path: path, reason: foreign.refusal)
-    }
-    guard file.byteCount <= SafetensorsFile.maximumHeaderLength else {
-      throw malformed(nil, "the index of \(file.byteCount) bytes is larger than any model needs")
-    }
-    var weightMap: [TensorName: TensorName]?
-    do {
-      try file.withBytes(in: 0..<file.byteCount) { bytes in
-        try JSONReader.read(bytes) { reader in
-          guard try reader.nextKind() == .object else { throw malformed(nil, "the index is not a JSON object") }
-          try reader.readObject { reader, name in
-            guard name == "weight_map" else { return try reader.skipValue() }
-            guard try reader.nextKind() == .object else { throw malformed(nil, "its weight_map is not an object") }
-            var map: [TensorName: TensorName] = [:]
-            try reader.readObject { reader, tensor in
-              guard try reader.nextKind() == .string else {
-                throw malformed(tensor, "the weight_map does not map it to a file name")
-              }
-              let shard = try reader.readString()
-              guard ![".bin", ".pt", ".pth"].contains(where: { shard.hasSuffix($0) }) else {
-                throw CheckpointError.notACheckpoint(
-                  path: path,
-                  reason: "is the index of pickles ('\(escaped(shard))') as torch.save writes them; "
-                    + ForeignFormat.pickleRemedy)
-              }
-              map[TensorName(tensor)] = TensorName(withoutCurrentFolders(shard))
-            }
-            weightMap = map
-          }
-        }
-      }
-    } catch let error as JSONError {
-      throw malformed(nil, "the index is not valid: \(error)")
-    }
-    guard let weightMap else { throw malformed(nil, "it has no weight_map, which every index of a sharded model has") }
-    return weightMap
-  }
-}
-
-/// A relative path without components `.`; any other as it is.
-private func withoutCurrentFolders(_ path: String) -> String {
-  guard path.utf8.first != UInt8(ascii: "/") else { return path }
-  let parts = pathComponents(of: path)
-  return parts.contains(".") && parts.contains { $0 != "." } ? parts.filter { $0 != "." }.joined(separator: "/") : path
 }
 
 /// The first of some names, and how many there are besides.

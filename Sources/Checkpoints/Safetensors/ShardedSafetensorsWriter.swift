@@ -25,7 +25,7 @@ public final class ShardedSafetensorsWriter: DenseCheckpointWriter {
   ///   - metadata: The `__metadata__` of every shard.
   ///   - maximumShardBytes: A shard is closed before its tensors take more; a larger tensor has a shard of its own.
   public init(
-    folder: String, stem: String = "model", tensors: [TensorInfo], metadata: [String: String] = [:],
+    folder: String, stem: String = "model", tensors: [TensorInfo], metadata: CheckpointMetadata = [:],
     maximumShardBytes: Int = 5_000_000_000
   ) throws {
     var runs: [[TensorInfo]] = [[]]
@@ -79,7 +79,7 @@ public final class ShardedSafetensorsWriter: DenseCheckpointWriter {
   ///
   /// - Parameter shard: The name of the shard that a tensor goes into, in `folder`, whose folder must be there.
   public init(
-    folder: String, tensors: [TensorInfo], metadata: [String: String] = [:], shard: (TensorInfo) throws -> String
+    folder: String, tensors: [TensorInfo], metadata: CheckpointMetadata = [:], shard: (TensorInfo) throws -> String
   ) throws {
     var runs: [(name: String, tensors: [TensorInfo])] = []
     var numbers: [TensorName: Int] = [:]

@@ -50,8 +50,8 @@ struct NetworkBases: Sendable {
 
   /// The numbers of all bases and scales, those that are shared once.
   var parameterCount: Int {
-    var counts: [String: Int] = [:]
-    for bases in matrices.values { for (name, values) in bases.cores { counts[name] = values.count } }
+    var counts: [TensorName: Int] = [:]
+    for bases in matrices.values { for (name, values) in bases.cores { counts[TensorName(name)] = values.count } }
     return counts.values.reduce(0, +)
   }
 

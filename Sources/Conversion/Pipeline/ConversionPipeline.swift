@@ -79,7 +79,7 @@ public struct ConversionPipeline: Sendable {
     self.statistics = statistics
     ties = try TiedTensors.find(in: source)
     source.notices.forEach(options.warning)
-    kept = try KeptTensors(of: source, ModelConfiguration(of: source))
+    kept = try KeptTensors(of: source, ModelConfiguration(of: source), include: recipe.selection.include)
     kept.notices.forEach(options.warning)
   }
 
@@ -140,6 +140,7 @@ public struct ConversionPipeline: Sendable {
     converter.statistics = statistics
     converter.part = part
     converter.ties = ties
+    converter.kept = kept
     converter.bases = try bases(of: network)
     return try converter.convert(source, plan: plan, to: folder, progress: options.progress)
   }

@@ -26,6 +26,8 @@ public struct Converter: Sendable {
   public var generator: String
   /// Tensors that are the same bytes as another, where they are known.
   var ties: [TensorName: TensorInfo]?
+  /// What is no weight, where it is known.
+  var kept: KeptTensors?
   /// Of the chains; nil for none.
   var bases: NetworkBases?
 
@@ -69,9 +71,7 @@ public struct Converter: Sendable {
     let records = contents.tensors
     let writer = try MPOCheckpointWriter(folder: folder, contents: contents, packs: packs)
     let bases = try write(bases, of: contents, with: writer)
-    let skeleton = checkpoint.skeletonName
-    if let skeleton { try checkpoint.writeSkeleton(to: folder + "/" + skeleton) }
-    let components = try Manifest.Component.writeSkeletons(of: checkpoint, in: folder)
+    var source = try Manifest.Source(of: checkpoint, writingSkeletonsTo: folder)
     let offsets = records.reduce(into: [0]) { $0.append($0[$0.count - 1] + ($1.blocks?.blocks.count ?? 0)) }
     let errors = ParallelResults<OperatorErrors>(count: offsets[records.count])
     let fingerprints = ParallelResults<FileFingerprint>(count: checkpoint.files.count)
@@ -91,8 +91,8 @@ public struct Converter: Sendable {
         let matrix = try PlannedMatrix(block, of: records[index], in: contents, orientation: orientation)
         errors[offsets[index] + block] =
           matrix.needsDoublePrecision
-          ? try decompose(matrix, as: Double.self, of: checkpoint, bases[matrix.chain.name], with: writer)
-          : try decompose(matrix, as: Float.self, of: checkpoint, bases[matrix.chain.name], with: writer)
+          ? try decompose(matrix, as: Double.self, of: checkpoint, bases[TensorName(matrix.chain.name)], with: writer)
+          : try decompose(matrix, as: Float.self, of: checkpoint, bases[TensorName(matrix.chain.name)], with: writer)
         counter.finished(matrix.chain.name, elements: matrix.chain.rows * matrix.chain.columns)
       }
     }
@@ -109,12 +109,11 @@ public struct Converter: Sendable {
       .filter { $0.1 > maximumError }
       guard above.isEmpty else { throw ConversionError.errorAboveMaximum(maximum: maximumError, tensors: above) }
     }
+    source.files = checkpoint.files.indices.compactMap { fingerprints[$0] }
     return try writer.finish(
       records: results, generator: generator,
-      source: Manifest.Source(
-        format: checkpoint.format, files: checkpoint.files.indices.compactMap { fingerprints[$0] },
-        metadata: checkpoint.metadata, skeleton: skeleton, components: components),
-      conversion: recipe, companions: checkpoint.companions.map(Companion.init(ofModel:)), from: checkpoint.folder,
+      source: source, conversion: recipe, companions: checkpoint.companions.map(Companion.init(ofModel:)),
+      from: checkpoint.folder,
       part: part)
   }
 
@@ -160,11 +159,15 @@ public struct Converter: Sendable {
     of checkpoint: any DenseCheckpoint, plan: SqueezePlan, ties: [TensorName: TensorInfo]
   ) throws -> CheckpointContents {
     var layers = Dictionary(plan.layers.map { (TensorName($0.name), $0) }, uniquingKeysWith: { first, _ in first })
+    let kept =
+      self.kept
+      ?? KeptTensors(checkpoint.tensors, ModelConfiguration(of: checkpoint), include: recipe.selection.include)
     var contents = CheckpointContents()
     for tensor in checkpoint.tensors {
       let layer = layers.removeValue(forKey: tensor.key)
       let experts = layer == nil ? takeExperts(of: tensor, from: &layers, in: checkpoint) : []
       var record = TensorRecord(dense: tensor)
+      record.isTrainingState = kept.reason(for: tensor) == .trainingState
       if let target = ties[tensor.key] {
         record.storage = .tied(to: target.name)
       } else if let layer, layer.bonds != nil {
@@ -373,28 +376,28 @@ extension Converter {
   /// - Returns: those of each operator, as they are stored.
   private func write(
     _ bases: NetworkBases?, of contents: CheckpointContents, with writer: MPOCheckpointWriter
-  ) throws -> [String: StoredBases] {
+  ) throws -> [TensorName: StoredBases] {
     guard let bases else { return [:] }
-    var stored: [String: [Double]] = [:]
-    var result: [String: StoredBases] = [:]
+    var stored: [TensorName: [Double]] = [:]
+    var result: [TensorName: StoredBases] = [:]
     for chain in contents.operators where chain.rowBasis != nil || chain.columnBasis != nil {
       guard let own = bases[chain.name] else { continue }
-      for (name, values) in own.cores where stored[name] == nil {
+      for (name, values) in own.cores where stored[TensorName(name)] == nil {
         switch values {
-        case .numbers(let numbers): stored[name] = try writer.write(numbers, ofCore: name)
+        case .numbers(let numbers): stored[TensorName(name)] = try writer.write(numbers, ofCore: name)
         case .indices(let indices):
           try writer.write(permutation: indices, ofCore: name)
-          stored[name] = []
+          stored[TensorName(name)] = []
         }
       }
       func basis(_ exact: Basis, _ record: OperatorRecord.Basis) -> Basis {
         var rotation = exact.rotation
-        if case .orthogonal(let vectors) = rotation, let elements = record.basis.flatMap({ stored[$0] }) {
+        if case .orthogonal(let vectors) = rotation, let elements = record.basis.flatMap({ stored[TensorName($0)] }) {
           rotation = .orthogonal(Matrix(rows: vectors.rows, columns: vectors.columns, elements: elements))
         }
-        return Basis(rotation: rotation, scale: record.scale.flatMap { stored[$0] })
+        return Basis(rotation: rotation, scale: record.scale.flatMap { stored[TensorName($0)] })
       }
-      result[chain.name] = StoredBases(
+      result[TensorName(chain.name)] = StoredBases(
         rows: basis(own.rows, own.rowRecord), columns: basis(own.columns, own.columnRecord))
     }
     return result

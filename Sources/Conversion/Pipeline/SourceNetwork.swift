@@ -19,7 +19,7 @@ public struct SourceNetwork: Sendable {
   public init(_ checkpoint: any DenseCheckpoint, selection: TensorSelection) throws {
     try self.init(
       checkpoint, selection: selection, ties: TiedTensors.find(in: checkpoint),
-      kept: KeptTensors(of: checkpoint, ModelConfiguration(of: checkpoint)))
+      kept: KeptTensors(of: checkpoint, ModelConfiguration(of: checkpoint), include: selection.include))
   }
 
   /// - Parameter ties: what `TiedTensors.find` found.
@@ -115,7 +115,11 @@ public struct SourceNetwork: Sendable {
     return (network, warnings)
   }
 
-  private func isTrainingState(_ tensor: TensorInfo) -> Bool { kept.reason(for: tensor) == .trainingState }
+  /// What is to be said of tensors that stay as they are, a sentence for each kind.
+  package var notices: [String] { kept.notices }
+
+  /// Whether a tensor belongs to training and not to the model.
+  package func isTrainingState(_ tensor: TensorInfo) -> Bool { kept.reason(for: tensor) == .trainingState }
 
   private func layerProfile(
     of matrix: WeightMatrix, _ recipe: ConversionRecipe, _ statistics: CalibrationStatistics?,

@@ -34,7 +34,7 @@ extension TensorSelection {
   /// - Throws: `ConversionError` for a glob that matches nothing and factors that do not fit.
   func matrices(of checkpoint: any DenseCheckpoint, kept: KeptTensors? = nil) throws -> [WeightMatrix] {
     let configuration = ModelConfiguration(of: checkpoint)
-    let kept = try kept ?? KeptTensors(of: checkpoint, configuration)
+    let kept = try kept ?? KeptTensors(of: checkpoint, configuration, include: include)
     let candidates = checkpoint.tensors.compactMap { tensor in
       kept.reason(for: tensor) == nil ? sides(of: tensor, configuration).map { (tensor, $0) } : nil
     }
@@ -43,6 +43,14 @@ extension TensorSelection {
     ]
     for (member, globs) in members {
       for glob in globs where !candidates.contains(where: { matches(glob, $0.0.name) }) {
+        if let (tensor, reason) = checkpoint.tensors.lazy.compactMap({ tensor in
+          matches(glob, tensor.name) ? kept.reason(for: tensor).map { (tensor, $0) } : nil
+        }).first {
+          throw ConversionError.badMember(
+            member: member, value: glob,
+            reason: "it matches what stays as it is only: '\(escaped(tensor.name))', \(reason.rawValue); "
+              + "selection.include takes such a tensor by its whole name")
+        }
         throw ConversionError.globMatchesNothing(member: member, glob: glob, path: checkpoint.path)
       }
     }
@@ -92,7 +100,7 @@ extension TensorSelection {
   /// - Parameter profiled: the names of the matrices that can be decomposed; nil where no profile was made yet.
   func largestDenseTensors(of checkpoint: any DenseCheckpoint, profiled: Set<TensorName>? = nil) -> String? {
     let configuration = ModelConfiguration(of: checkpoint)
-    let kept = try? KeptTensors(of: checkpoint, configuration)
+    let kept = try? KeptTensors(of: checkpoint, configuration, include: include)
     func reason(_ tensor: TensorInfo) -> String? {
       guard tensor.dtype.isDecomposable else { return tensor.dtype.rawValue }
       if let reason = kept?.reason(for: tensor) { return reason == .trainingState ? nil : reason.rawValue }
@@ -126,14 +134,11 @@ extension TensorSelection {
   /// - Parameters:
   ///   - contents: what was converted.
   ///   - configuration: of the source, whose `config.json` the checkpoint has.
-  /// - Returns: also how many numbers, and how many floating-point numbers, are training state, which no ratio counts.
   public func parameters(
     in contents: CheckpointContents, _ configuration: ModelConfiguration
-  ) -> (before: Int, stored: Int, training: Int, trainingFloats: Int) {
-    var result = (before: 0, stored: 0, training: 0, trainingFloats: 0)
-    let kept = KeptTensors(contents.tensors.map(\.info), configuration)
-    result.training = kept.trainingCount()
-    result.trainingFloats = kept.trainingCount(floatsOnly: true)
+  ) -> (before: Int, stored: Int) {
+    var result = (before: 0, stored: 0)
+    let kept = KeptTensors(contents.tensors.map(\.info), configuration, include: include)
     var seen: Set<TensorName> = []
     for record in contents.tensors where kept.reason(for: record.info) == nil {
       let isSelected =
@@ -225,7 +230,9 @@ package struct WeightMatrix: Sendable {
     let sides: (rows: Int, columns: Int)
     switch (shape.count, tensor.orientation) {
     case (2, _): sides = (shape[0], shape[1])
-    case (3..., _) where convolutions && tensor.elementCount > 0: sides = kernelSides(shape, tensor.orientation)
+    case (3..., _) where tensor.elementCount == 0: return nil
+    case (3, _) where attentionSides(of: tensor) != nil: sides = attentionSides(of: tensor) ?? (0, 0)
+    case (3..., _) where convolutions: sides = kernelSides(shape, tensor.orientation)
     default: return nil
     }
     // The tables of index positions are 32 bits wide.
@@ -235,18 +242,42 @@ package struct WeightMatrix: Sendable {
 }
 
 extension WeightMatrix {
-  /// The sides of the matrix that a convolution kernel is, of whatever rank: output features x the rest, or, as Keras lays
-  /// kernels out, the rest x output features. Where a side would be 1, as of the depthwise kernels of Keras, the axes are
-  /// divided where the sides are nearest to each other.
+  /// The sides of the matrix that a convolution kernel is, of whatever rank: as PyTorch lays kernels out, output features x
+  /// the rest; as Keras does, divided between the axes where the sides are nearest to each other. So are kernels of which
+  /// a side would be 1.
   private static func kernelSides(
     _ shape: [Int], _ orientation: TensorInfo.Orientation
   ) -> (rows: Int, columns: Int) {
-    func split(_ axis: Int) -> (rows: Int, columns: Int) {
-      (shape[..<axis].reduce(1, *), shape[axis...].reduce(1, *))
-    }
-    let sides = split(orientation == .outputInput ? 1 : shape.count - 1)
-    if min(sides.rows, sides.columns) >= 2 { return sides }
-    return (1..<shape.count).map(split).max { min($0.rows, $0.columns) < min($1.rows, $1.columns) } ?? sides
+    let sides = split(shape, at: 1)
+    if orientation == .outputInput, min(sides.rows, sides.columns) >= 2 { return sides }
+    // Of equal splits, the one that leaves the output features alone.
+    return (1..<shape.count).map { split(shape, at: $0) }.reversed()
+      .max { min($0.rows, $0.columns) < min($1.rows, $1.columns) } ?? sides
+  }
+
+  /// The sides of the matrix that a kernel of an attention layer is, as Keras and Flax lay it out: `[input, heads, size]` of
+  /// queries, keys and values, `[heads, size, output]` of what follows the heads; nil for other tensors.
+  private static func attentionSides(of tensor: TensorInfo) -> (rows: Int, columns: Int)? {
+    let parts = tensor.name.utf8.split { KeptTensors.isSeparator($0) || $0 == UInt8(ascii: ":") }
+      .map { String(decoding: $0, as: UTF8.self).lowercased() }
+    // `query/kernel`, `query_dense/vars/0`, `query/query/kernel:0`
+    let last = parts.last { Int($0) == nil && $0 != "vars" }
+    guard let last else { return nil }
+    let isKernel = last == "kernel"
+    guard isKernel || tensor.orientation == .inputOutput else { return nil }
+    let layer = isKernel ? parts.dropLast(parts.last == "kernel" ? 1 : 2).last ?? "" : last
+    if inputLayers.contains(layer) { return split(tensor.shape, at: 1) }
+    if outputLayers.contains(layer) { return split(tensor.shape, at: 2) }
+    return nil
+  }
+
+  private static let inputLayers: Set<String> = [
+    "query", "key", "value", "query_dense", "key_dense", "value_dense", "q_proj", "k_proj", "v_proj",
+  ]
+  private static let outputLayers: Set<String> = ["attention_output", "output_dense", "out", "o_proj", "out_proj"]
+
+  private static func split(_ shape: [Int], at axis: Int) -> (rows: Int, columns: Int) {
+    (shape[..<axis].reduce(1, *), shape[axis...].reduce(1, *))
   }
 }
 

@@ -59,15 +59,15 @@ public struct Manifest: Sendable, Equatable, Codable {
   /// Where the tensors came from.
   public struct Source: Sendable, Equatable, Codable {
     public let format: CheckpointFormat
-    public let files: [FileFingerprint]
-    public let metadata: [String: String]
+    public var files: [FileFingerprint]
+    public let metadata: CheckpointMetadata
     /// The companion that holds everything of an HDF5 source but the elements of its tensors.
     public let skeleton: String?
     /// The weights of a model folder; nil for a source that is none.
     public let components: [Component]?
 
     public init(
-      format: CheckpointFormat, files: [FileFingerprint], metadata: [String: String], skeleton: String? = nil,
+      format: CheckpointFormat, files: [FileFingerprint], metadata: CheckpointMetadata, skeleton: String? = nil,
       components: [Component]? = nil
     ) {
       self.format = format
@@ -93,7 +93,7 @@ public struct Manifest: Sendable, Equatable, Codable {
     public let prefix: String
     public let format: CheckpointFormat
     public let tensorCount: Int
-    public let metadata: [String: String]
+    public let metadata: CheckpointMetadata
     public let skeleton: String?
 
     enum CodingKeys: String, CodingKey {
@@ -102,7 +102,7 @@ public struct Manifest: Sendable, Equatable, Codable {
     }
 
     public init(
-      file: String, prefix: String, format: CheckpointFormat, tensorCount: Int, metadata: [String: String],
+      file: String, prefix: String, format: CheckpointFormat, tensorCount: Int, metadata: CheckpointMetadata,
       skeleton: String?
     ) {
       self.file = file
@@ -116,12 +116,14 @@ public struct Manifest: Sendable, Equatable, Codable {
 
   /// Sums over the whole checkpoint.
   public struct Totals: Sendable, Equatable, Codable {
-    /// Elements of all tensors of the source.
+    /// Elements of all tensors of the source but training state.
     public let parametersBefore: Int
-    /// Values of all dense tensors and cores, each core once; neither scales nor pivots are counted.
+    /// Values of all dense tensors but training state, and of cores, each once; neither scales nor pivots are counted.
     public let parametersStored: Int
     /// The same without what lightweight fine-tuning leaves alone: central cores, bases, and integers.
     public let parametersTrainable: Int
+    /// Elements of the tensors that are training state; nil where there are none.
+    public let parametersOfTraining: Int?
     public let bytesBefore: Int
     /// Bytes of all entries as they are stored.
     public let bytesStored: Int
@@ -137,6 +139,7 @@ public struct Manifest: Sendable, Equatable, Codable {
       case parametersBefore = "parameters_before"
       case parametersStored = "parameters_stored"
       case parametersTrainable = "parameters_trainable"
+      case parametersOfTraining = "parameters_training_state"
       case bytesBefore = "bytes_before"
       case bytesStored = "bytes_stored"
       case bytesUnpacked = "bytes_unpacked"
@@ -146,12 +149,16 @@ public struct Manifest: Sendable, Equatable, Codable {
     /// Adds up what the contents say.
     public init(_ contents: CheckpointContents) {
       let tensors = contents.tensors
-      parametersBefore = tensors.reduce(0) { $0 + $1.info.elementCount }
+      let model = tensors.filter { !$0.isTrainingState }
       let dense = tensors.compactMap(\.array)
-      let denseCount = dense.reduce(0) { $0 + $1.valueCount }
+      parametersBefore = model.reduce(0) { $0 + $1.info.elementCount }
+      let denseCount = model.reduce(0) { $0 + ($1.array?.valueCount ?? 0) }
       parametersStored = contents.cores.reduce(denseCount) { $0 + $1.valueCount }
-      let trainableCount = tensors.filter(\.dtype.isDecomposable).reduce(0) { $0 + ($1.array?.valueCount ?? 0) }
+      let trainableCount = model.filter(\.dtype.isDecomposable).reduce(0) { $0 + ($1.array?.valueCount ?? 0) }
       parametersTrainable = contents.cores.filter(\.role.isTrained).reduce(trainableCount) { $0 + $1.valueCount }
+      parametersOfTraining =
+        model.count == tensors.count
+        ? nil : tensors.reduce(0) { $0 + ($1.isTrainingState ? $1.info.elementCount : 0) }
       bytesBefore = tensors.reduce(0) { $0 + $1.info.byteCount }
       let arrays: [any StoredArray] = dense + contents.cores
       bytesStored = arrays.reduce(0) { $0 + $1.storedBytes }

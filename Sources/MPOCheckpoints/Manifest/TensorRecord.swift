@@ -9,6 +9,8 @@ public struct TensorRecord: Sendable, Equatable {
   public let shape: [Int]
   public let orientation: TensorInfo.Orientation?
   public var storage: Storage
+  /// Whether it belongs to training and not to the model: no total but that of bytes counts it.
+  public var isTrainingState = false
   /// The entries of a dense tensor that are stored packed; the writer fills it in.
   public internal(set) var packed: [PackedEntry] = []
 
@@ -150,6 +152,7 @@ extension BlockMatrix.Term: Codable {
 extension TensorRecord: Codable {
   enum CodingKeys: String, CodingKey {
     case name, kind, dtype, shape, orientation, encoding, blocks, norm, packed
+    case isTrainingState = "training_state"
     case tiedTo = "tied_to"
     case matrixShape = "matrix_shape"
     case relativeError = "relative_error"
@@ -168,6 +171,7 @@ extension TensorRecord: Codable {
     dtype = try container.decode(DType.self, forKey: .dtype)
     shape = try container.decode([Int].self, forKey: .shape)
     orientation = try container.decodeIfPresent(TensorInfo.Orientation.self, forKey: .orientation)
+    isTrainingState = try container.decodeIfPresent(Bool.self, forKey: .isTrainingState) ?? false
     // So many elements that their bits can still be counted.
     guard let count = shape.productOfSizes, count <= Int.max / 64 else {
       throw invalid(.shape, "\(shape) is not the shape of a tensor")
@@ -210,6 +214,7 @@ extension TensorRecord: Codable {
     try container.encode(dtype, forKey: .dtype)
     try container.encode(shape, forKey: .shape)
     try container.encodeIfPresent(orientation, forKey: .orientation)
+    if isTrainingState { try container.encode(true, forKey: .isTrainingState) }
     switch storage {
     case .dense(let encoding):
       try container.encode(Kind.dense, forKey: .kind)

@@ -106,6 +106,7 @@ struct Squeeze: ParsableCommand {
   @Flag(help: "Print a JSON object instead of a table.")
   var json = false
 
+  @OptionGroup var sourceOptions: SourceOptions
   @OptionGroup var work: WorkOptions
   @OptionGroup var outputOptions: OutputOptions
 
@@ -148,6 +149,7 @@ struct Squeeze: ParsableCommand {
   func run() throws {
     var loop = SqueezeLoop(options: options, jobs: work.jobs, generator: MPOTool.generator)
     loop.selection = try selection.selection()
+    loop.followsLinks = sourceOptions.followsLinks
     loop.timeout = timeout.map { .seconds($0.value) }
     let display = SqueezeDisplay(work.progress)
     let result: SqueezeLoop.Result

@@ -34,11 +34,7 @@ struct Verify: ParsableCommand {
     }
     display.clear()
     if json {
-      try StandardOutput.writeJSON(
-        Result(
-          path: checkpoint, holds: report.problems.isEmpty, problems: report.problems,
-          relativeErrors: Dictionary(
-            report.relativeErrors.map { ($0.tensor, $0.error) }, uniquingKeysWith: { first, _ in first })))
+      try StandardOutput.write(printableJSON(json(of: report)))
     } else {
       try StandardOutput.write(text(of: report))
     }
@@ -60,16 +56,25 @@ struct Verify: ParsableCommand {
     return text
   }
 
-  /// What `--json` prints.
-  private struct Result: Encodable {
-    let path: String
-    let holds: Bool
-    let problems: [String]
-    let relativeErrors: [String: Double]
-
-    enum CodingKeys: String, CodingKey {
-      case path, holds, problems
-      case relativeErrors = "relative_errors"
+  /// What `--json` prints. Encoders take names for one that are canonically equivalent, so the members are put together
+  /// here.
+  private func json(of report: Verifier.Report) -> String {
+    func list(_ items: [String], _ brackets: (String, String)) -> String {
+      items.isEmpty
+        ? brackets.0 + brackets.1
+        : "\(brackets.0)\n" + items.map { "    \($0)" }.joined(separator: ",\n") + "\n  \(brackets.1)"
     }
+    let errors = report.relativeErrors.map { (name: TensorName($0.tensor), error: $0.error) }.sorted {
+      $0.name < $1.name
+    }
+    return """
+      {
+        "holds" : \(report.problems.isEmpty),
+        "path" : \(jsonString(checkpoint)),
+        "problems" : \(list(report.problems.map { jsonString($0) }, ("[", "]"))),
+        "relative_errors" : \(list(errors.map { "\(jsonString($0.name.text)) : \($0.error.isFinite ? "\($0.error)" : "null")" }, ("{", "}")))
+      }
+
+      """
   }
 }

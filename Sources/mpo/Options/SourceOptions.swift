@@ -13,8 +13,13 @@ struct SourceOptions: ParsableArguments {
   /// Whether the running command has these options, so that a message may name them.
   static let isOffered = Mutex(false)
 
-  func open(_ path: String) throws -> any DenseCheckpoint {
+  /// Whether links may lead anywhere.
+  var followsLinks: Bool {
     Self.isOffered.withLock { $0 = true }
-    return try openDenseCheckpoint(at: path, followingLinks: followLinks)
+    return followLinks
+  }
+
+  func open(_ path: String) throws -> any DenseCheckpoint {
+    try openDenseCheckpoint(at: path, followingLinks: followsLinks)
   }
 }

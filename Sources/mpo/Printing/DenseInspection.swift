@@ -49,7 +49,7 @@ struct DenseInspection {
     let format: CheckpointFormat
     let files: [String]
     let companions: [String]
-    let metadata: [String: String]
+    let metadata: CheckpointMetadata
     let parameters: Int
     let bytes: Int
     let tensors: [Tensor]

@@ -90,6 +90,9 @@ struct MPOInspection {
       error       \(small(totals.relativeError)) relative, over the matrices in cores
 
       """
+    if let count = totals.parametersOfTraining {
+      text += "training    \(grouped(count)) numbers of training state, as they were\n"
+    }
     return text
   }
 

@@ -23,20 +23,19 @@ struct Summary {
     let selected = manifest.conversion.map {
       $0.selection.parameters(in: manifest.contents, ModelConfiguration(folder: path))
     }
-    let training = selected?.training ?? 0
-    let trainingFloats = selected?.trainingFloats ?? 0
-    let (before, stored) = (totals.parametersBefore - training, totals.parametersStored - training)
     let ofMatrices = selected.map { Double($0.stored) / Double(max(1, $0.before)) }
     var text = """
       \(escaped(path, limit: 4096))
         tensors     \(matrices.count) as cores, \(dense) dense, \(tensors.count - matrices.count - dense) tied
-        parameters  \(grouped(before)) -> \(grouped(stored)) \
-      (ratio \(fixed(Double(stored) / Double(max(1, before)), 4)) of the \(training > 0 ? "model" : "checkpoint")\(ofMatrices.map { ", \(fixed($0, 4)) of the matrices" } ?? "")), \
-      \(grouped(totals.parametersTrainable - trainingFloats)) trainable without the central cores
+        parameters  \(grouped(totals.parametersBefore)) -> \(grouped(totals.parametersStored)) \
+      (ratio \(fixed(totals.ratio, 4)) of the \(totals.parametersOfTraining == nil ? "checkpoint" : "model")\(ofMatrices.map { ", \(fixed($0, 4)) of the matrices" } ?? "")), \
+      \(grouped(totals.parametersTrainable)) trainable without the central cores
         bytes       \(Self.bytes(of: totals))
 
       """
-    if training > 0 { text += "  training    \(grouped(training)) numbers of training state, as they were\n" }
+    if let count = totals.parametersOfTraining {
+      text += "  training    \(grouped(count)) numbers of training state, as they were\n"
+    }
     let inMetric = matrices.compactMap(\.metricRelativeError)
     if !inMetric.isEmpty {
       let mean = (inMetric.reduce(0) { $0 + $1 * $1 } / Double(inMetric.count)).squareRoot()

@@ -191,10 +191,14 @@ def write_manifest(path: Path, raw: dict[str, Any]) -> None:
 
 
 def totals(tensors: Mapping[str, TensorRecord], cores: Mapping[str, CoreRecord]) -> dict[str, Any]:
-    """The sums over a checkpoint's tensors and cores, of which none is packed; each core counts once."""
+    """The sums over a checkpoint's tensors and cores, of which none is packed; each core counts once.
+
+    Training state counts in the bytes only.
+    """
     records = (*tensors.values(), *cores.values())
-    dense = [tensor for tensor in tensors.values() if tensor.kind == "dense"]
-    before = sum(prod(tensor.shape) for tensor in tensors.values())
+    model = [tensor for tensor in tensors.values() if not tensor.is_training_state]
+    dense = [tensor for tensor in model if tensor.kind == "dense"]
+    before = sum(prod(tensor.shape) for tensor in model)
     counts: Counter[str] = Counter()
     for core in cores.values():
         counts[core.role] += core.value_count
@@ -209,6 +213,8 @@ def totals(tensors: Mapping[str, TensorRecord], cores: Mapping[str, CoreRecord])
         "bytes_stored": sum(element_bytes(*entry) for record in records for entry in record.entries.values()),
         "ratio": stored / max(1, before),
     }
+    if len(model) < len(tensors):
+        result["parameters_training_state"] = sum(prod(t.shape) for t in tensors.values() if t.is_training_state)
     measured = [(t.raw.get("relative_error"), t.raw.get("norm")) for t in tensors.values() if t.kind == "mpo"]
     if all(error is not None and norm is not None for error, norm in measured):
         norms = sum(norm**2 for _, norm in measured)

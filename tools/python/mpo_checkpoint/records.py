@@ -289,6 +289,11 @@ class TensorRecord:
         """The names of the operators it is made of, each once."""
         return list(dict.fromkeys(term.operator for block in self.blocks for term in block))
 
+    @property
+    def is_training_state(self) -> bool:
+        """Whether it belongs to training and not to the model."""
+        return bool(self.raw.get("training_state", False))
+
     def json(self) -> dict[str, Any]:
         return self.raw
 

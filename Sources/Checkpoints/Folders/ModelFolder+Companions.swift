@@ -12,7 +12,7 @@ extension ModelFolder {
     of components: [CheckpointComponent], openedBy opened: [String]
   ) throws -> (companions: [String], notices: [String]) {
     var walk = CompanionWalk(folder: self, components: components, opened: opened)
-    try walk.collect("", depth: 0, above: [realPath(of: path)])
+    try walk.collect("", depth: 0, above: [TensorName(realPath(of: path))])
     let found = walk.found.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
     return (found, walk.notices)
   }
@@ -46,7 +46,7 @@ private struct CompanionWalk {
   }
 
   /// - Parameter above: the folders around it, without links.
-  mutating func collect(_ prefix: String, depth: Int, above: Set<String>) throws {
+  mutating func collect(_ prefix: String, depth: Int, above: Set<TensorName>) throws {
     let place = prefix.isEmpty ? folder.path : folder.path(of: prefix)
     let (names, invalid) = try listFolderWithInvalidNames(at: place)
     if invalid > 0 {
@@ -60,8 +60,8 @@ private struct CompanionWalk {
         leaveOut(relative, "links to nothing")
         continue
       }
-      let real = try realPath(of: absolute)
-      if status.kind == .symbolicLink, try !folder.contains(real) {
+      let real = try TensorName(realPath(of: absolute))
+      if status.kind == .symbolicLink, try !folder.contains(real.text) {
         leaveOut(relative, CompanionWalk.leavingLinks)
         continue
       }
@@ -116,50 +116,4 @@ private struct CompanionWalk {
   private static func parent(of path: String) -> String {
     path.utf8.contains(UInt8(ascii: "/")) ? parentFolder(of: path) : ""
   }
-}
-
-/// What the name of a file says of weights in it.
-enum WeightsName {
-  /// Whether a file of this name holds weights, in any format, or lists the files that do.
-  static func isWeights(_ name: String) -> Bool {
-    let name = name.lowercased()
-    return isIndex(name) || endings.contains { name.hasSuffix($0) } || isWholeModel(name)
-      || pickleEndings.contains { name.hasSuffix($0) } && (name.contains("model") || name.contains("weights"))
-  }
-
-  /// Whether a file of this name holds the weights of a model once more, rather than something else that belongs to it.
-  ///
-  /// - Parameter besideWeights: whether weights that are read are in the same folder.
-  static func isCopy(_ name: String, besideWeights: Bool) -> Bool {
-    let name = name.lowercased()
-    if isWholeModel(name) { return true }
-    guard besideWeights else { return false }
-    guard isIndex(name) || (endings + pickleEndings).contains(where: { name.hasSuffix($0) }) else { return false }
-    return copyNames.contains { copy in
-      guard name.hasPrefix(copy) else { return false }
-      let rest = name.dropFirst(copy.count)
-      return rest.hasPrefix(".") || rest.hasPrefix("-") || rest.hasPrefix("_0")
-    }
-  }
-
-  private static func isWholeModel(_ name: String) -> Bool {
-    wholeModelEndings.contains { name.hasSuffix($0) } || name.contains(".ckpt.") || name.contains(".data-0000")
-  }
-
-  private static func isIndex(_ name: String) -> Bool {
-    name.hasSuffix(".json")
-      && (name.contains(".safetensors.index.") || name.contains(".bin.index.") || name.contains(".h5.index.")
-        || name.contains(".msgpack.index.") || name.hasSuffix(".weights.json"))
-  }
-
-  private static let endings = [".safetensors", ".h5", ".hdf5", ".keras"]
-  private static let pickleEndings = [".bin", ".pt", ".pth", ".pkl", ".pickle", ".npz", ".npy"]
-  private static let wholeModelEndings = [
-    ".ckpt", ".onnx", ".onnx_data", ".msgpack", ".gguf", ".ggml", ".ot", ".tflite", ".pb", ".mlmodel", ".nemo",
-  ]
-  private static let copyNames = [
-    "model", "pytorch_model", "tf_model", "flax_model", "rust_model", "consolidated", "diffusion_pytorch_model",
-    "diffusion_flax_model", "adapter_model", "open_clip_pytorch_model", "open_clip_model", "openvino_model",
-    "pytorch_lora_weights", "model_weights", "ggml-model",
-  ]
 }

@@ -4,6 +4,7 @@ public struct CheckpointComponent: Sendable {
   public let file: String
   /// What stands before the names that its tensors have in `checkpoint`.
   public let prefix: String
+  /// The weights, open for reading; its tensors have their own names.
   public let checkpoint: any DenseCheckpoint
 
   init(file: String, prefix: String = "", checkpoint: any DenseCheckpoint) {

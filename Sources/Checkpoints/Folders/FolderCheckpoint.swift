@@ -52,7 +52,7 @@ struct FolderCheckpoint: DenseCheckpoint {
 
   var format: CheckpointFormat { components[0].checkpoint.format }
   var files: [String] { components.flatMap(\.checkpoint.files) }
-  var metadata: [String: String] { only?.metadata ?? [:] }
+  var metadata: CheckpointMetadata { only?.metadata ?? [:] }
   var skeletonName: String? { only?.skeletonName }
   func writeSkeleton(to path: String) throws { try only?.writeSkeleton(to: path) }
 

@@ -11,6 +11,7 @@ public final class HDF5Writer: DenseCheckpointWriter {
   private struct Place {
     let tensor: TensorInfo
     let type: HDF5ElementType
+    let file: Int
   }
   private struct State {
     /// The tensors that are still to be written.
@@ -18,8 +19,8 @@ public final class HDF5Writer: DenseCheckpointWriter {
     var isFinished = false
   }
 
-  private let file: HDF5OutputFile
-  /// The archive that the file goes into, when there is one.
+  private let files: [HDF5OutputFile]
+  /// The archive that the files go into, when there is one.
   private let archived: ArchivedWeights?
   private let places: [TensorName: Place]
   private let state: Mutex<State>
@@ -27,17 +28,17 @@ public final class HDF5Writer: DenseCheckpointWriter {
   /// Recreates the file that a skeleton was made of: its structure, and tensors that are still to be written.
   ///
   /// - Parameters:
-  ///   - skeleton: The path of the skeleton that `HDF5Checkpoint.writeSkeleton(to:)` wrote, or of the file itself.
+  ///   - skeleton: The path of the skeleton that `HDF5Checkpoint.writeSkeleton(to:)` wrote, or of the file itself. Of an
+  ///     archive with shards, an HDF5 file gets the tensors of all, without the structure of any.
   ///   - output: The file to write, which is emptied if it is there.
   ///   - tensors: The tensors that will be written, which must be those of the skeleton; not checked when `nil`.
   ///   - asKerasArchive: Whether to write a Keras archive; the skeleton must be one too.
   /// - Throws: `CheckpointError` where the skeleton can't be read or has other tensors, `FileError` where the file can't be
   ///   written.
-  public init(
+  public convenience init(
     skeleton: String, output: String, tensors: [TensorInfo]? = nil, asKerasArchive: Bool = false
   ) throws {
-    let skeleton = try HDF5File(fileOrArchive: skeleton)
-    let checkpoint = try HDF5Checkpoint(file: skeleton, isSkeleton: true)
+    let checkpoint = try HDF5Checkpoint(path: skeleton, isSkeleton: true)
     if let tensors {
       func layout(_ tensor: TensorInfo) -> TensorInfo {
         TensorInfo(name: tensor.name, dtype: tensor.dtype, shape: tensor.shape)
@@ -46,24 +47,33 @@ public final class HDF5Writer: DenseCheckpointWriter {
       let found = Set(checkpoint.tensors.map(layout))
       if let other = expected.symmetricDifference(found).map(\.name).min() {
         throw CheckpointError.malformed(
-          file: skeleton.path, tensor: other,
+          file: skeleton, tensor: other,
           reason: "the skeleton has no such tensor of this dtype and shape: it belongs to another model")
       }
     }
-    path = output
-    if asKerasArchive, !skeleton.isFromArchive {
+    if asKerasArchive, checkpoint.archive == nil {
       throw CheckpointError.unsupported(
-        file: skeleton.path, tensor: nil,
+        file: skeleton, tensor: nil,
         reason: "is not a Keras archive, so no archive can be made from it; write an .h5 file")
     }
-    archived = asKerasArchive ? try ArchivedWeights(for: output, like: skeleton.path) : nil
-    file = try archived?.createWeights(like: skeleton) ?? HDF5OutputFile(path: output, like: skeleton)
+    if !asKerasArchive, checkpoint.parts.count > 1 {
+      try self.init(creating: output, tensors: checkpoint.tensors, metadata: checkpoint.metadata)
+    } else {
+      try self.init(recreating: checkpoint, at: output, asKerasArchive: asKerasArchive)
+    }
+  }
+
+  private init(recreating skeleton: HDF5Checkpoint, at output: String, asKerasArchive: Bool) throws {
+    path = output
+    archived = asKerasArchive ? try ArchivedWeights(for: output, like: skeleton) : nil
+    files = try archived?.createFiles() ?? [HDF5OutputFile(path: output, like: skeleton.parts[0])]
     places = Dictionary(
-      zip(checkpoint.tensors, checkpoint.datasets).map { ($0.key, Place(tensor: $0, type: $1.type)) },
-      uniquingKeysWith: { first, _ in first })
-    state = Mutex(State(missing: Set(checkpoint.tensors.filter { $0.byteCount > 0 }.map(\.key))))
-    try HDF5StructureCopy.copy(skeleton, leavingOut: Set(checkpoint.tensors.map(\.key)), to: file)
-    try file.copyUserBlock(of: skeleton)
+      skeleton.tensors.indices.map { index in
+        let tensor = skeleton.tensors[index]
+        return (tensor.key, Place(tensor: tensor, type: skeleton.datasets[index].type, file: skeleton.places[index]))
+      }, uniquingKeysWith: { first, _ in first })
+    state = Mutex(State(missing: Set(skeleton.tensors.filter { $0.byteCount > 0 }.map(\.key))))
+    try skeleton.copyStructure(to: files)
   }
 
   /// Creates a new file: a dataset for each tensor, in the order given, and groups where their names have slashes.
@@ -72,14 +82,14 @@ public final class HDF5Writer: DenseCheckpointWriter {
   ///   - path: The file to write, which is emptied if it is there.
   ///   - metadata: Text attributes of the root group.
   /// - Throws: `CheckpointError` for names and element types that HDF5 can't hold.
-  public init(creating path: String, tensors: [TensorInfo], metadata: [String: String] = [:]) throws {
+  public init(creating path: String, tensors: [TensorInfo], metadata: CheckpointMetadata = [:]) throws {
     let file = try HDF5OutputFile(path: path)
     self.path = path
-    self.file = file
+    files = [file]
     archived = nil
     var places: [TensorName: Place] = [:]
     try file.withIdentifier { identifier in
-      for (name, text) in metadata.sorted(by: { $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) }) {
+      for (name, text) in metadata.sorted {
         try file.writeAttribute(name, text, of: identifier)
       }
       var groups: Set<TensorName> = []
@@ -88,7 +98,7 @@ public final class HDF5Writer: DenseCheckpointWriter {
           throw CheckpointError.malformed(file: path, tensor: tensor.name, reason: "it is declared twice")
         }
         let type = try file.createDataset(for: tensor, in: identifier, &groups)
-        places[tensor.key] = Place(tensor: tensor, type: type)
+        places[tensor.key] = Place(tensor: tensor, type: type, file: 0)
       }
     }
     self.places = places
@@ -108,7 +118,7 @@ public final class HDF5Writer: DenseCheckpointWriter {
       }
     }
     do {
-      try file.write(bytes, to: name, place.type)
+      try files[place.file].write(bytes, to: name, place.type)
     } catch {
       state.withLock { _ = $0.missing.insert(TensorName(name)) }
       throw error
@@ -124,7 +134,7 @@ public final class HDF5Writer: DenseCheckpointWriter {
     if let missing {
       throw CheckpointError.malformed(file: path, tensor: missing.text, reason: "it was declared but not written")
     }
-    try file.close()
+    for file in files { try file.close() }
     try archived?.finish()
   }
 }
@@ -220,42 +230,74 @@ extension HDF5OutputFile {
 }
 
 extension HDF5Checkpoint {
+  /// The archive whose weights these are.
+  fileprivate var archive: String? { parts.first?.archive?.path }
+
   /// The name that the skeleton of this checkpoint has in a folder; its ending says what it is.
-  public var skeletonName: String? { file.isFromArchive ? "skeleton.keras" : "skeleton.h5" }
+  public var skeletonName: String? { archive == nil ? "skeleton.h5" : "skeleton.keras" }
 
   /// Writes everything of this file but the elements of its tensors, from which `HDF5Writer` recreates it: an HDF5 file,
   /// or a Keras archive where this is one.
   ///
   /// - Parameter path: The file to write, which is emptied if it is there.
+  /// - Throws: `CheckpointError` for what can't be carried over, `FileError` where the file can't be written.
   public func writeSkeleton(to path: String) throws {
-    let archived = file.isFromArchive ? try ArchivedWeights(for: path, like: file.path) : nil
-    let output = try archived?.createWeights(like: file) ?? HDF5OutputFile(path: path, like: file)
-    try HDF5StructureCopy.copy(file, leavingOut: Set(tensors.map(\.key)), to: output)
-    try output.copyUserBlock(of: file)
-    try output.close()
+    let archived = archive == nil ? nil : try ArchivedWeights(for: path, like: self)
+    let outputs = try archived?.createFiles() ?? [HDF5OutputFile(path: path, like: parts[0])]
+    try copyStructure(to: outputs)
+    for output in outputs { try output.close() }
     try archived?.finish()
+  }
+
+  /// Copies all but the elements of tensors, each part to its own file.
+  fileprivate func copyStructure(to outputs: [HDF5OutputFile]) throws {
+    for (number, (part, output)) in zip(parts, outputs).enumerated() {
+      let own = tensors.indices.filter { places[$0] == number }.map { tensors[$0].key }
+      try HDF5StructureCopy.copy(part, leavingOut: Set(own), to: output)
+      try output.copyUserBlock(of: part)
+    }
   }
 }
 
-/// The weights of a Keras archive while they are being written: a file without a name beside the archive.
+/// The weights of a Keras archive while they are being written: files without a name beside the archive.
 private final class ArchivedWeights: Sendable {
-  private let file: TemporaryFile
+  private let files: [TemporaryFile]
   private let archive: String
-  private let model: String
+  private let model: HDF5Checkpoint
 
   /// - Parameter model: The archive whose other entries are taken over.
-  init(for archive: String, like model: String) throws {
-    file = try TemporaryFile(in: parentFolder(of: archive))
+  init(for archive: String, like model: HDF5Checkpoint) throws {
+    var files: [TemporaryFile] = []
+    do {
+      for _ in model.parts { files.append(try TemporaryFile(in: parentFolder(of: archive))) }
+    } catch {
+      for file in files { file.withPath { _ in Posix.close(file.descriptor) } }
+      throw error
+    }
+    self.files = files
     self.archive = archive
     self.model = model
   }
 
-  deinit { Posix.close(file.descriptor) }
+  deinit { for file in files { Posix.close(file.descriptor) } }
 
   /// Begins to write the weights; to be called once.
-  func createWeights(like model: HDF5File) throws -> HDF5OutputFile {
-    try file.withPath { try HDF5OutputFile(path: archive, creating: $0, writtenThrough: file.descriptor, like: model) }
+  func createFiles() throws -> [HDF5OutputFile] {
+    let results = zip(files, model.parts).map { file, part in
+      Result {
+        try file.withPath {
+          try HDF5OutputFile(path: archive, creating: $0, writtenThrough: file.descriptor, like: part)
+        }
+      }
+    }
+    return try results.map { try $0.get() }
   }
 
-  func finish() throws { try KerasArchive.write(to: archive, like: model, weights: file.descriptor) }
+  func finish() throws {
+    var weights: [TensorName: CInt] = [:]
+    for (file, part) in zip(files, model.parts) {
+      if let entry = part.archive?.entry { weights[TensorName(entry)] = file.descriptor }
+    }
+    try KerasArchive.write(to: archive, like: model.path, weights: weights)
+  }
 }
