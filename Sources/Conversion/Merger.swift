@@ -1,6 +1,7 @@
 import Checkpoints
 import Files
 import MPOCheckpoints
+import Recipes
 
 /// Joins the parts of one conversion to the checkpoint that one run would have written, byte for byte.
 public struct Merger: Sendable {
@@ -76,7 +77,9 @@ public struct Merger: Sendable {
       }
     }
     for core in part.contents.namedCores(of: tensor) {
-      guard let origin = origins[TensorName(core.name)].map({ parts[$0] }), origin.path != part.path else { continue }
+      guard let origin = origins[TensorName(core.name)].map({ parts[$0] }),
+        TensorName(origin.path) != TensorName(part.path)
+      else { continue }
       guard let known = contents.core(named: core.name), known.hasSameEntries(as: core) else {
         throw refused(core.name, "core", origin)
       }
@@ -149,7 +152,8 @@ public struct Merger: Sendable {
   private static func difference(_ a: Manifest, _ b: Manifest) -> String? {
     if a.source?.files != b.source?.files { return "the source files differ in size or checksum" }
     if a.source != b.source { return "the metadata of the source differ" }
-    if a.conversion != b.conversion { return "the recipes differ" }
+    func values(_ recipe: ConversionRecipe?) -> [String: TensorName]? { recipe?.values.mapValues { TensorName($0) } }
+    if a.conversion != b.conversion || values(a.conversion) != values(b.conversion) { return "the recipes differ" }
     if a.generator != b.generator {
       return "they were written by '\(escaped(a.generator))' and '\(escaped(b.generator))'"
     }

@@ -58,7 +58,9 @@ extension ConversionRecipe {
   /// The first member, in alphabetical order, in which the recipe is not the other one; nil when they ask for the same.
   public func difference(from other: ConversionRecipe, path: String, otherPath: String) -> RecipeDifference? {
     let (own, others) = (values, other.values)
-    let member = Set(own.keys).union(others.keys).sorted().first { own[$0] != others[$0] }
+    // Globs are equal when their bytes are.
+    func bytes(_ value: String?) -> TensorName? { value.map { TensorName($0) } }
+    let member = Set(own.keys).union(others.keys).sorted().first { bytes(own[$0]) != bytes(others[$0]) }
     return member.map {
       RecipeDifference(member: $0, value: own[$0], otherValue: others[$0], path: path, otherPath: otherPath)
     }

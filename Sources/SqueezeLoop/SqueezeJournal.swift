@@ -57,16 +57,17 @@ public final class SqueezeJournal {
       if files.map(\.sha256) != other.files.map(\.sha256) {
         return "belongs to another input: the bytes of '\(escaped(input, limit: 4096))' have changed since"
       }
+      func bytes(_ globs: [String]) -> [TensorName] { globs.map { TensorName($0) } }
       let (a, b) = (options, other.options)
       let names: [(String, Bool)] = [
         ("--evaluate", a.evaluate == b.evaluate), ("--finetune", a.finetune == b.finetune),
         ("--max-drop or --min-score", a.limit == b.limit), ("--lower-is-better", a.lowerIsBetter == b.lowerIsBetter),
         ("--max-steps", a.maximumRounds == b.maximumRounds), ("--step", a.step == b.step),
         ("--min-step", a.minimumStep == b.minimumStep), ("--criterion", a.criterion == b.criterion),
-        ("--tie", a.ties == b.ties), ("--min-bond", a.minimumBonds == b.minimumBonds),
+        ("--tie", bytes(a.ties) == bytes(b.ties)), ("--min-bond", a.minimumBonds == b.minimumBonds),
         ("--dtype", a.coreDType == b.coreDType), ("--pack", a.packs == b.packs), ("--gauge", a.gauge == b.gauge),
-        ("--include", selection.include == other.selection.include),
-        ("--exclude", selection.exclude == other.selection.exclude),
+        ("--include", bytes(selection.include) == bytes(other.selection.include)),
+        ("--exclude", bytes(selection.exclude) == bytes(other.selection.exclude)),
         ("--sites", selection.sites == other.selection.sites),
         ("--shape", selection.shapes == other.selection.shapes),
         ("--convolutions", selection.convolutions == other.selection.convolutions),

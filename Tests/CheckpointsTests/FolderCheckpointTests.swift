@@ -69,6 +69,28 @@ import Testing
         "tensor 'layers/b/vars/0': it is in shard 'm_00001.weights.h5' and in shard 'm_00002.weights.h5'"))
   }
 
+  @Test func `a component in a folder that is a link is read where links are followed`() throws {
+    let outside = try TemporaryFolder()
+    try outside.write(file("a"), to: "unet/model.safetensors")
+    try outside.write("{}", to: "unet/config.json")
+    try folder.write("{}", to: "model_index.json")
+    try folder.write(file("a"), to: "vae/model.safetensors")
+    try folder.link("unet", to: outside.path + "/unet")
+    try folder.link("vae/loop", to: folder.path)
+    let model = try openDenseCheckpoint(at: folder.path)
+    #expect(model.tensors.map(\.name) == ["vae/a"] && model.notices.contains { $0.contains("'unet'") })
+    let whole = try openDenseCheckpoint(at: folder.path, followingLinks: true)
+    #expect(whole.tensors.map(\.name) == ["unet/a", "vae/a"])
+    #expect(whole.companions == ["model_index.json", "unet/config.json"])
+  }
+
+  @Test func `a folder with weights in another format only says which`() throws {
+    try folder.write("GGUF\u{3}\0\0\0", to: "m.gguf")
+    #expect(refusal().contains("in another format only: 'm.gguf' is a GGUF file"))
+    try folder.write("onnx", to: "a.onnx")
+    #expect(refusal().contains("'a.onnx' is neither a safetensors nor an HDF5 file; pass the original"))
+  }
+
   @Test func `shards without their index are named with the remedy`() throws {
     try keras("m_00000.weights.h5", "layers/a/vars/0")
     let lone = try openDenseCheckpoint(at: folder.path)

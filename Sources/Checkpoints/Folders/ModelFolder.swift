@@ -54,19 +54,20 @@ struct ModelFolder {
   /// Files that only pipelines of several components have.
   static let pipelineNames: Set<String> = ["model_index.json", "modules.json"]
 
-  /// The folders in it, at any depth, in the order of their bytes; neither hidden ones nor links.
+  /// The folders in it, at any depth, in the order of their bytes; no hidden ones, and links only where they are followed.
   func subfolders() throws -> [String] {
     var found: [String] = []
-    func collect(_ prefix: String, depth: Int) throws {
-      guard depth < 8 else { return }
+    func collect(_ prefix: String, depth: Int, above: Set<TensorName>) throws {
+      let real = try TensorName(realPath(of: prefix.isEmpty ? path : path(of: prefix)))
+      guard depth < 8, !above.contains(real) else { return }
       for name in try listFolder(at: prefix.isEmpty ? path : path(of: prefix)) where !name.hasPrefix(".") {
         let relative = prefix.isEmpty ? name : prefix + "/" + name
-        guard try FileStatus(at: path(of: relative), followingLinks: false)?.kind == .folder else { continue }
+        guard try FileStatus(at: path(of: relative), followingLinks: followsLinks)?.kind == .folder else { continue }
         found.append(relative)
-        try collect(relative, depth: depth + 1)
+        try collect(relative, depth: depth + 1, above: above.union([real]))
       }
     }
-    try collect("", depth: 0)
+    try collect("", depth: 0, above: [])
     return found
   }
 

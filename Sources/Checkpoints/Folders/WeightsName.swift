@@ -1,3 +1,5 @@
+import Files
+
 /// What the name of a file says of weights in it.
 enum WeightsName {
   /// Whether a file of this name holds weights, in any format, or lists the files that do.
@@ -27,6 +29,12 @@ enum WeightsName {
     name.hasSuffix(".json") && name.contains(".safetensors.index.")
   }
 
+  /// Whether a file that was given by its path is opened as an index of tensors, whatever library wrote it: also one of
+  /// pickles, which is refused by name.
+  static func isIndex(path: String) -> Bool {
+    path.hasSuffix(".index.json") || isSafetensorsIndex(pathComponents(of: path).last ?? path)
+  }
+
   /// Whether a file of this name is the index of sharded Keras weights.
   static func isKerasIndex(_ name: String) -> Bool { name.hasSuffix(kerasIndexEnding) }
 
@@ -47,7 +55,8 @@ enum WeightsName {
   /// Whether a file of this name holds tensors as pickles.
   static func isPickle(_ name: String) -> Bool { [".bin", ".pt", ".pth", ".ckpt"].contains { name.hasSuffix($0) } }
 
-  private static func isWholeModel(_ name: String) -> Bool {
+  /// Whether a file of this name holds a whole model in a format that is not read here.
+  static func isWholeModel(_ name: String) -> Bool {
     wholeModelEndings.contains { name.hasSuffix($0) } || name.contains(".ckpt.") || name.contains(".data-0000")
   }
 

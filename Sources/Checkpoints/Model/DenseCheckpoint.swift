@@ -63,12 +63,18 @@ extension DenseCheckpoint {
     return tensors.first { $0.key == key }
   }
 
+  /// None: a lone file.
   public var companions: [String] { [] }
+  /// None: a lone file.
   public var folder: String? { nil }
+  /// None: a lone file.
   public var components: [CheckpointComponent] { [] }
+  /// Nothing.
   public var notices: [String] { [] }
+  /// None, for a format that holds nothing but tensors and text.
   public var skeletonName: String? { nil }
 
+  /// Writes nothing, as there is no skeleton.
   public func writeSkeleton(to path: String) throws {}
 }
 

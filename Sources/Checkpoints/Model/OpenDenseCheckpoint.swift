@@ -106,6 +106,14 @@ private func openModelFolder(_ folder: ModelFolder) throws -> any DenseCheckpoin
       throw notACheckpoint(
         "holds its weights as a pickle ('\(escaped(pickle))') only; \(ForeignFormat.pickleRemedy)")
     }
+    if let other = names.first(where: WeightsName.isWholeModel) {
+      let path = folder.path(of: other)
+      let isFile = try FileStatus(at: path)?.kind == .file
+      let foreign = try isFile ? ForeignFormat(head: ForeignFormat.head(of: MappedFile(path: path))) : nil
+      throw notACheckpoint(
+        "holds its weights in another format only: '\(escaped(other))' "
+          + (foreign?.refusal ?? "is neither a safetensors nor an HDF5 file; pass the original safetensors"))
+    }
     throw notACheckpoint(
       "is a folder without a model: no "
         + "\(checkpointReaders.flatMap { $0.places }.map(\.text).joined(separator: ", ")) in it")

@@ -1,5 +1,3 @@
-import Files
-
 extension CheckpointFormat {
   /// A safetensors file, or several with an index.
   public static let safetensors = CheckpointFormat(rawValue: "safetensors")
@@ -25,21 +23,16 @@ enum SafetensorsReader: CheckpointReader {
     head.count > 8 && head[4..<8].allSatisfy { $0 == 0 } && head[8] == UInt8(ascii: "{")
   }
 
-  /// Whether a file that was given by its path is taken for an index: whatever library wrote it, it says more.
-  private static func isIndex(_ path: String) -> Bool {
-    WeightsName.isSafetensorsIndex(pathComponents(of: path).last ?? path) || path.hasSuffix(".index.json")
-  }
-
   static func claims(_ file: CheckpointFile, as foreign: ForeignFormat?) -> Bool {
     switch foreign {
     case nil: file.path.hasSuffix(".safetensors")
-    case .json, .lfsPointer: file.path.hasSuffix(".safetensors") || isIndex(file.path)
+    case .json, .lfsPointer: file.path.hasSuffix(".safetensors") || WeightsName.isIndex(path: file.path)
     default: false
     }
   }
 
   static func open(_ file: CheckpointFile) throws -> any DenseCheckpoint {
-    if isIndex(file.path), !recognizes(file) {
+    if WeightsName.isIndex(path: file.path), !recognizes(file) {
       return try ShardedSafetensors(
         indexPath: file.path, path: file.givenPath, followingLinks: file.folder?.followsLinks ?? false)
     }

@@ -103,7 +103,10 @@ extension TensorSelection {
     let kept = try? KeptTensors(of: checkpoint, configuration, include: include)
     func reason(_ tensor: TensorInfo) -> String? {
       guard tensor.dtype.isDecomposable else { return tensor.dtype.rawValue }
-      if let reason = kept?.reason(for: tensor) { return reason == .trainingState ? nil : reason.rawValue }
+      if let reason = kept?.reason(for: tensor) {
+        return reason == .trainingState
+          ? nil : "\(reason.rawValue): selection.include takes it by its whole name"
+      }
       guard let sides = sides(of: tensor, configuration) else {
         switch tensor.shape.count {
         case 3 where WeightMatrix.stackedSides(of: tensor) != nil:

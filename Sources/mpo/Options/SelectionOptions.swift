@@ -16,13 +16,17 @@ struct SelectionOptions: ParsableArguments, RecipeOptions {
   @Option(
     help: ArgumentHelp(
       "Decompose only the matrices this glob matches, of whatever size; repeatable. Without it: every floating-point "
-        + "matrix with both sides at least \(TensorSelection.minimumSide).", valueName: "glob"))
+        + "matrix with both sides at least \(TensorSelection.minimumSide). What is no weight (training state, scales of "
+        + "quantised weights, buffers) needs its whole name here.", valueName: "glob"))
   var include: [String] = []
 
   @Option(help: ArgumentHelp("Keep the matrices this glob matches dense; repeatable.", valueName: "glob"))
   var exclude: [String] = []
 
-  @Flag(help: "Decompose convolution kernels of any rank too, as matrices of output x the rest.")
+  @Flag(
+    help:
+      "Decompose convolution kernels of any rank too, as matrices of output x the rest; those of Keras with the sides that are nearest to each other."
+  )
   var convolutions = false
 
   @Flag(
