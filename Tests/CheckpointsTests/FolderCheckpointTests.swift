@@ -69,6 +69,52 @@ import Testing
         "tensor 'layers/b/vars/0': it is in shard 'm_00001.weights.h5' and in shard 'm_00002.weights.h5'"))
   }
 
+  @Test func `variants of a component are left out, and single files beside the components are carried`() throws {
+    for name in [
+      "unet/diffusion_pytorch_model", "unet/diffusion_pytorch_model.fp16", "unet/diffusion_pytorch_model.non_ema",
+    ] {
+      try folder.write(file("a"), to: name + ".safetensors")
+    }
+    for name in ["te/model.safetensors.index.json", "te/model.safetensors.index.fp16.json"] {
+      try folder.write(#"{"weight_map":{"a":"model-1.safetensors"}}"#, to: name)
+    }
+    try folder.write(file("a"), to: "te/model-1.safetensors")
+    try folder.write(file("b"), to: "v1-5.safetensors")
+    try folder.write(file("b"), to: "v1-5-pruned.safetensors")
+    try folder.write("{}", to: "model_index.json")
+    let model = try openDenseCheckpoint(at: folder.path)
+    #expect(
+      model.components.map(\.file) == ["te/model.safetensors.index.json", "unet/diffusion_pytorch_model.safetensors"])
+    #expect(
+      model.companions == [
+        "model_index.json", "te/model.safetensors.index.json", "v1-5-pruned.safetensors", "v1-5.safetensors",
+      ])
+    #expect(model.notices.contains { $0.contains("'unet/diffusion_pytorch_model.fp16.safetensors'") })
+  }
+
+  @Test func `an adapter is no copy of a model`() throws {
+    for name in [
+      "adapter_model.safetensors", "adapter_model.bin", "pytorch_lora_weights.safetensors", "pytorch_model.bin",
+    ] {
+      try folder.write(file("a"), to: name)
+      try folder.write(file("a"), to: "x/" + name)
+    }
+    try folder.write(file("a"), to: "model.safetensors")
+    let model = try openDenseCheckpoint(at: folder.path)
+    #expect(
+      model.companions.filter { !$0.hasPrefix("x/") } == [
+        "adapter_model.bin", "adapter_model.safetensors", "pytorch_lora_weights.safetensors",
+      ])
+    try FileManager.default.removeItem(atPath: folder.path + "/x/pytorch_lora_weights.safetensors")
+    #expect(try openDenseCheckpoint(at: folder.path + "/x").companions == ["pytorch_model.bin"])
+  }
+
+  @Test func `a pipeline none of whose components can be read says why`() throws {
+    try folder.write("{}", to: "model_index.json")
+    for name in ["vae/a.safetensors", "vae/b.safetensors"] { try folder.write(file("a"), to: name) }
+    #expect(refusal().contains("holds several models ('a.safetensors', 'b.safetensors')"))
+  }
+
   @Test func `a component in a folder that is a link is read where links are followed`() throws {
     let outside = try TemporaryFolder()
     try outside.write(file("a"), to: "unet/model.safetensors")

@@ -191,6 +191,10 @@ extension KeptTensorsTests {
     #expect(manifest.totals.ratio <= 0.5)
     #expect(try MPOCheckpoint(path: output).manifest.totals == manifest.totals)
 
+    recipe.selection.include = []
+    recipe.selection.exclude = ["*.window"]
+    _ = try ConversionPipeline(source, recipe: recipe, options: options).profile()
+    recipe.selection = TensorSelection()
     recipe.selection.include = ["*.window"]
     let refusal = message { try ConversionPipeline(source, recipe: recipe, options: options).profile() }
     #expect(refusal?.contains("'x.window', masks and other buffers") == true, "\(refusal ?? "")")

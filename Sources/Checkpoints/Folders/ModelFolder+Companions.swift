@@ -23,8 +23,8 @@ private struct CompanionWalk {
   private let folder: ModelFolder
   /// Paths that are read, which are no companions: files of weights. (An index is one: it says what is in which file.)
   private var read: Set<TensorName> = []
-  /// The folders of the components, relative.
-  private var componentFolders: Set<TensorName> = []
+  /// The names of the components' files, by their folders, relative.
+  private var components: [TensorName: [String]] = [:]
   private(set) var found: [String] = []
   /// Files by the reason why they are left out, in the order of their discovery.
   private var leftOut: [(reason: String, files: [String])] = []
@@ -34,8 +34,8 @@ private struct CompanionWalk {
     self.folder = folder
     indices = Set(opened.filter { $0.hasSuffix(".json") }.map { TensorName($0) })
     for component in components {
-      let place = Self.parent(of: component.file)
-      componentFolders.insert(TensorName(place))
+      self.components[TensorName(Self.parent(of: component.file)), default: []]
+        .append(pathComponents(of: component.file).last ?? component.file)
       read.formUnion(
         component.checkpoint.files.compactMap { file in
           let root = folder.path == "/" ? "/" : folder.path + "/"
@@ -76,7 +76,7 @@ private struct CompanionWalk {
         }
       case .file:
         if read.contains(TensorName(relative)) { continue }
-        if WeightsName.isCopy(name, besideWeights: componentFolders.contains(TensorName(prefix))),
+        if WeightsName.isCopy(name, beside: components[TensorName(prefix)] ?? []),
           !isIndexInUse(relative)
         {
           leaveOut(relative, "weights in another form than those that were read")

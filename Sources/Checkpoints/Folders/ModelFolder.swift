@@ -52,7 +52,8 @@ struct ModelFolder {
   func names() throws -> [String] { try listFolder(at: path) }
 
   /// Files that only pipelines of several components have.
-  static let pipelineNames: Set<String> = ["model_index.json", "modules.json"]
+  static let pipelineNames: Set<String> = [diffusersName, "modules.json"]
+  static let diffusersName = "model_index.json"
 
   /// The folders in it, at any depth, in the order of their bytes; no hidden ones, and links only where they are followed.
   func subfolders() throws -> [String] {

@@ -11,16 +11,32 @@ enum WeightsName {
 
   /// Whether a file of this name holds the weights of a model once more, rather than something else that belongs to it.
   ///
-  /// - Parameter besideWeights: whether weights that are read are in the same folder.
-  static func isCopy(_ name: String, besideWeights: Bool) -> Bool {
+  /// - Parameter weights: the files in the same folder that are read, or their indices.
+  static func isCopy(_ name: String, beside weights: [String]) -> Bool {
     let name = name.lowercased()
     if isWholeModel(name) { return true }
-    guard besideWeights else { return false }
+    // An adapter is no copy of a model, nor the other way round.
+    guard weights.contains(where: { isAdapter($0.lowercased()) == isAdapter(name) }) else { return false }
     guard isIndex(name) || (endings + pickleEndings).contains(where: { name.hasSuffix($0) }) else { return false }
     return copyNames.contains { copy in
       guard name.hasPrefix(copy) else { return false }
       let rest = name.dropFirst(copy.count)
       return rest.hasPrefix(".") || rest.hasPrefix("-") || rest.hasPrefix("_0")
+    }
+  }
+
+  private static func isAdapter(_ name: String) -> Bool {
+    ["adapter_model", "pytorch_lora_weights"].contains { name.hasPrefix($0) }
+  }
+
+  /// The names without variants of others among them: `model.fp16.safetensors` beside `model.safetensors`.
+  static func withoutVariants(_ names: [String]) -> [String] {
+    let all = Set(names.map { TensorName($0) })
+    return names.filter { name in
+      let parts = name.split(separator: ".", omittingEmptySubsequences: false)
+      return !parts.indices.dropFirst().contains { index in
+        all.contains(TensorName((parts[..<index] + parts[(index + 1)...]).joined(separator: ".")))
+      }
     }
   }
 

@@ -8,8 +8,10 @@ import Files
 ///   the only `*.safetensors`, `tf_model.h5`, `model.h5`, the only `*.h5`, `*.hdf5` or `*.keras`. The other files of
 ///   the folder are then the checkpoint's `companions`.
 ///
-/// A folder that says to be a pipeline (`model_index.json`, `modules.json`) and has no weights itself is opened with the
-/// weights of all its subfolders, whose tensors have the subfolder's path in front of their names.
+/// A file that is a variant of another (`model.fp16.safetensors` of `model.safetensors`) counts only where that is missing.
+///
+/// A folder that says to be a pipeline is opened with the weights of all its subfolders, whose tensors have the subfolder's
+/// path in front of their names: one of diffusers (`model_index.json`), and another (`modules.json`) that has no weights itself.
 ///
 /// - Parameter followingLinks: Whether links may lead out of a model folder; else only into the blobs of a Hugging Face
 ///   cache.
@@ -80,7 +82,9 @@ private func openModelFolder(_ folder: ModelFolder) throws -> any DenseCheckpoin
       }
     }
   }
-  if let file = try weights(in: folder.path, names) {
+  // What stands beside the components of diffusers is another copy of them.
+  let isPipeline = names.contains(ModelFolder.diffusersName)
+  if !isPipeline, let file = try weights(in: folder.path, names) {
     try add(file, prefix: "")
   } else {
     let subfolders = try folder.subfolders()
@@ -99,6 +103,8 @@ private func openModelFolder(_ folder: ModelFolder) throws -> any DenseCheckpoin
       throw notACheckpoint(
         "holds no model itself, but its subfolders do: \(listed(found.map { "'\(escaped($0.folder))'" })); pass one of "
           + "them")
+    } else if isPipeline, let file = try weights(in: folder.path, names) {
+      try add(file, prefix: "")
     }
   }
   guard !components.isEmpty else {
@@ -114,6 +120,7 @@ private func openModelFolder(_ folder: ModelFolder) throws -> any DenseCheckpoin
         "holds its weights in another format only: '\(escaped(other))' "
           + (foreign?.refusal ?? "is neither a safetensors nor an HDF5 file; pass the original safetensors"))
     }
+    if let notice = notices.first { throw notACheckpoint("is a folder without a model that could be read: \(notice)") }
     throw notACheckpoint(
       "is a folder without a model: no "
         + "\(checkpointReaders.flatMap { $0.places }.map(\.text).joined(separator: ", ")) in it")
@@ -132,7 +139,7 @@ private func weights(in path: String, _ names: [String]) throws -> String? {
     switch place {
     case .file(let name): found = names.filter { $0 == name }
     case .only(_, let isNamed, let remedy):
-      found = names.filter(isNamed)
+      found = WeightsName.withoutVariants(names.filter(isNamed))
       guard found.count <= 1 else {
         let files = listed(found.map { "'\(escaped($0))'" }, limit: 4)
         throw CheckpointError.notACheckpoint(

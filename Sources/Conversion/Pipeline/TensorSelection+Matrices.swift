@@ -46,6 +46,8 @@ extension TensorSelection {
         if let (tensor, reason) = checkpoint.tensors.lazy.compactMap({ tensor in
           matches(glob, tensor.name) ? kept.reason(for: tensor).map { (tensor, $0) } : nil
         }).first {
+          // It is left out already.
+          if member == "selection.exclude" { continue }
           throw ConversionError.badMember(
             member: member, value: glob,
             reason: "it matches what stays as it is only: '\(escaped(tensor.name))', \(reason.rawValue); "
