@@ -25,6 +25,9 @@ import Testing
     "generator_optimizer/vars/2",
     "gan/d_optimizer/vars/3", "optimizer_G.a.b.weight", "exp_avg_sq.a.weight", "optimizer.state.exp_avg.a.b.weight",
     "optimizer.state.fp32_param.a.b.weight", "a.b.weight.m", "a.b.weight.v", "a.b.weight.momentum", "m.a.b.weight",
+    "optim.a.b.weight.exp_avg", "optimizer_states.0.state.1.exp_avg", "state/param_states/a/b/v_row",
+    "optimizer.a.b.weight.m", "moments.a.b.weight", "adam_m.a.b.weight", "a.b.weight_moment1_0",
+    "optimizer.state.0.state1",
     "a.b.weight_exp_avg", "a.b.weight_momentum", "a_m.b.weight", "momentum_a.b.weight", "image_queue",
     "optimizer.fp32_from_fp16_params.0.3", "a.b.weight.exp_avg_sq_row",
   ])
@@ -100,6 +103,7 @@ import Testing
 
   @Test(arguments: [
     "attn.causal_mask", "rotary.cos_cached", "stft.forward_basis_buffer", "h.0.attn.masked_bias", "mel_scale.fb",
+    "stft.forward_basis",
   ])
   func `buffers are recognised`(name: String) { #expect(reason(name) == .buffer) }
 

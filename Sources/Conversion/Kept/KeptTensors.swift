@@ -38,11 +38,11 @@ struct KeptTensors: Sendable {
   init(_ tensors: [TensorInfo], _ configuration: ModelConfiguration, include: [String] = []) {
     let quantized = QuantizedWeights(tensors, isQuantized: configuration.isQuantized)
     let shapes = Dictionary(tensors.map { ($0.key, $0.shape) }, uniquingKeysWith: { first, _ in first })
-    let copies = Self.copies(in: tensors, shapes)
+    let names = tensors.map { TrainingName($0) }
+    let copies = Self.copies(zip(tensors, names).map { ($0.shape, $1.copied) }, shapes)
     var reasons: [TensorName: Reason] = [:]
     var averages: [TensorName] = []
-    for tensor in tensors {
-      let name = TrainingName(tensor)
+    for (tensor, name) in zip(tensors, names) {
       if name.isOptimizer(shapes) || name.copied.map({ copies.contains($0.module) }) ?? false {
         reasons[tensor.key] = .trainingState
       } else if name.isAverage || name.isAverageOfPartner(shapes) {
@@ -65,11 +65,13 @@ struct KeptTensors: Sendable {
   }
 
   /// The modules that are copies of others, all of whose tensors have one of the same shape there.
-  private static func copies(in tensors: [TensorInfo], _ shapes: [TensorName: [Int]]) -> Set<TensorName> {
+  private static func copies(
+    _ tensors: [(shape: [Int], copied: (module: TensorName, original: TensorName)?)], _ shapes: [TensorName: [Int]]
+  ) -> Set<TensorName> {
     var isCopy: [TensorName: Bool] = [:]
-    for tensor in tensors {
-      guard let (module, original) = TrainingName(tensor).copied else { continue }
-      isCopy[module] = (isCopy[module] ?? true) && shapes[original] == tensor.shape
+    for (shape, copied) in tensors {
+      guard let (module, original) = copied else { continue }
+      isCopy[module] = (isCopy[module] ?? true) && shapes[original] == shape
     }
     return Set(isCopy.filter(\.value).keys)
   }
@@ -98,7 +100,8 @@ struct KeptTensors: Sendable {
   private static let bufferNames: Set<String> = [
     "mask", "masked_bias", "causal_mask", "tril", "triu", "inv_freq", "original_inv_freq", "freqs_cis", "rope_cache",
     "cos", "sin", "position_ids", "relative_position_index", "relative_coords_table", "mel_filters", "mel_basis",
-    "filterbank", "melscale_fbanks", "window", "hann_window", "dct_mat", "running_mean", "running_var",
+    "filterbank", "melscale_fbanks", "forward_basis", "inverse_basis", "window", "hann_window", "dct_mat",
+    "running_mean", "running_var",
     "num_batches_tracked",
   ]
   private static let bufferEndings = ["_mask", "_buffer", "_cached", "_cache", "cos_emb", "sin_emb"]

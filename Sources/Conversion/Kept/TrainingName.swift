@@ -35,8 +35,10 @@ struct TrainingName {
     if parts.indices.contains(where: { isOptimizer(at: $0, shapes) }) { return true }
     // Words that a layer may have as well: only beside the weight they are of.
     if Self.ambiguousSlots.contains(last), hasPartner(without(parts.count - 1), shapes) { return true }
-    if Self.ambiguousSlots.contains(parts[0].word), parts.count > 2, hasPartner(from(1), shapes) { return true }
-    return Self.joinedSlots.contains { last.hasSuffix($0) && hasPartner(Array(name.dropLast($0.utf8.count)), shapes) }
+    let isFirst = Self.ambiguousSlots.contains(parts[0].word) || Self.lastSlots.contains(parts[0].word)
+    if isFirst, parts.count > 2, hasPartner(from(1), shapes) { return true }
+    let text = String(decoding: name, as: UTF8.self).lowercased()
+    return Self.joinedSlots.contains { text.hasSuffix($0) && hasPartner(name.dropLast($0.utf8.count), shapes) }
   }
 
   /// Whether the part at an index is an optimizer and not a layer of that name.
@@ -61,17 +63,12 @@ struct TrainingName {
 
   /// Whether a tensor of the same shape is there that this one is an average of, by its name.
   func isAverageOfPartner(_ shapes: [TensorName: [Int]]) -> Bool {
-    let text = String(decoding: name, as: UTF8.self)
-    for mark in ["_ema", "ema_", ".ema", "ema.", "_averaged", "_avg", "avg_", "swa_", "_swa"] {
-      var rest = text[...]
-      while let range = rest.firstRange(of: mark) {
-        var other = text
-        other.removeSubrange(range)
-        if hasPartner(Array(other.utf8), shapes) { return true }
-        rest = rest[range.upperBound...]
+    name.indices.contains { start in
+      Self.marks.contains { mark in
+        mark[0] == name[start] && name[start...].starts(with: mark)
+          && hasPartner(name[..<start] + name[(start + mark.count)...], shapes)
       }
     }
-    return false
   }
 
   /// The module that is a copy of another, by a part of its name (`visual_encoder_m` of `visual_encoder`), and the name of
@@ -122,17 +119,19 @@ struct TrainingName {
     return String(part[..<line])
   }
 
+  private static let marks = [
+    "_ema", "ema_", ".ema", "ema.", "_averaged", "_avg", "avg_", "swa_", "_swa",
+  ].map { Array($0.utf8) }
   private static let optimizers: Set<String> = ["optimizer", "optimizers", "optim"]
   /// What holds layers: an optimizer in it is one of them.
   private static let containers: Set<String> = [
     "layers", "layer", "model_weights", "_layer_checkpoint_dependencies", "modules", "module", "model", "network",
-    "net",
-    "backbone", "encoder", "decoder", "blocks", "block", "functional", "sequential", "transformer",
+    "net", "backbone", "encoder", "decoder", "blocks", "block", "functional", "sequential", "transformer",
   ]
   /// What nothing but the state of training is called.
   private static let states: Set<String> = [
     "optimizer_weights", "optimizer_state", "optimizer_states", "optimizer_state_dict", "opt_state", "optimizer_slots",
-    "optimizer_slot", "lr_scheduler", "grad_scaler",
+    "optimizer_slot", "param_states", "lr_scheduler", "grad_scaler",
   ]
   /// Of PyTorch's optimizers.
   private static let slots: Set<String> = [
@@ -144,9 +143,11 @@ struct TrainingName {
     "adam", "adam_m", "adam_v", "rmsprop", "adagrad", "adadelta", "adam_momentum", "adam_velocity",
   ]
   private static let ambiguousSlots: Set<String> = [
-    "m", "v", "mu", "nu", "momentum", "velocity", "accumulator", "ftrl", "step_size",
+    "m", "v", "mu", "nu", "momentum", "velocity", "accumulator", "ftrl", "step_size", "moments", "moment1", "moment2",
   ]
-  private static let joinedSlots = ["_momentum", "_velocity", "_accumulator", "_adam_m", "_adam_v"]
+  private static let joinedSlots = [
+    "_momentum", "_velocity", "_accumulator", "_adam_m", "_adam_v", "_moment1_0", "_moment2_0", "_velocity_0",
+  ]
   private static let members: Set<String> = ["state", "states", "vars", "_variables", "param_groups", "slots"]
   /// Examples of earlier steps that contrastive training keeps.
   private static let queues: Set<String> = ["queue", "image_queue", "text_queue", "idx_queue"]

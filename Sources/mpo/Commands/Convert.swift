@@ -100,12 +100,13 @@ extension Convert {
     of plan: SqueezePlan, _ recipe: ConversionRecipe, _ checkpoint: any DenseCheckpoint
   ) -> String? {
     let chains = plan.layers.count { $0.bonds != nil && $0.shape.siteCount > 2 }
-    let count = max(plan.layers.count, TensorSelection().matrixCount(in: checkpoint))
-    guard recipe.budget != .lossless, !recipe.usesBases, 2 * chains > count,
+    guard recipe.budget != .lossless, !recipe.usesBases, 2 * chains > plan.layers.count,
       ModelConfiguration(of: checkpoint).isLanguageModel
     else {
       return nil
     }
+    let count = max(plan.layers.count, TensorSelection().matrixCount(in: checkpoint))
+    guard 2 * chains > count else { return nil }
     return "\(chains) of \(count) matrices of this language model become chains of more than two sites, which its text "
       + "is not likely to survive without training: SmolLM2-135M at a ratio of 0.8 had a perplexity of 16,029 so, of 43 "
       + "with low rank, both with statistics (28 before); give --calibration and neither --sites, --shape nor "
