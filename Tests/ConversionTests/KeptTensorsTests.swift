@@ -171,11 +171,12 @@ extension KeptTensorsTests {
             return column % 32 < 16 ? sin(angle(position, column % 16)) : cos(angle(position, column % 16))
           }
         ), ("learnt", noise), ("zeros", elements { _, _ in 0 }),
+        ("signs", elements { ($0 * $0 + $1) % 3 == 0 ? 0.5.squareRoot() : -0.5.squareRoot() }),
         ("learnt.further", elements { ($1 % 2 == 0 ? sin(angle($0, $1 / 2)) : cos(angle($0, $1 / 2))) * 1.01 }),
       ], TemporaryFolder())
     let kept = try KeptTensors(of: source, ModelConfiguration())
     #expect(
-      source.tensors.map { kept.reason(for: $0) } == [.buffer, .buffer, .buffer, .buffer, nil, nil, nil])
+      source.tensors.map { kept.reason(for: $0) } == [.buffer, .buffer, .buffer, .buffer, nil, nil, nil, nil])
   }
 
   @Test func `what is included by its whole name is a weight`() throws {

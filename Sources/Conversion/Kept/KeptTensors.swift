@@ -1,8 +1,8 @@
 import Checkpoints
 import Files
 
-/// Tensors of a checkpoint that are no weights, although some are floating-point matrices: they stay as they are, whatever
-/// a recipe includes.
+/// Tensors of a checkpoint that are no weights, although some are floating-point matrices: they stay as they are, unless a
+/// recipe includes one by its whole name.
 struct KeptTensors: Sendable {
   enum Reason: String, Sendable, CaseIterable {
     /// What an optimizer keeps, averages of the weights and counters. It is no part of the model, so no ratio counts it.
@@ -101,8 +101,7 @@ struct KeptTensors: Sendable {
     "mask", "masked_bias", "causal_mask", "tril", "triu", "inv_freq", "original_inv_freq", "freqs_cis", "rope_cache",
     "cos", "sin", "position_ids", "relative_position_index", "relative_coords_table", "mel_filters", "mel_basis",
     "filterbank", "melscale_fbanks", "forward_basis", "inverse_basis", "window", "hann_window", "dct_mat",
-    "running_mean", "running_var",
-    "num_batches_tracked",
+    "running_mean", "running_var", "num_batches_tracked",
   ]
   private static let bufferEndings = ["_mask", "_buffer", "_cached", "_cache", "cos_emb", "sin_emb"]
 

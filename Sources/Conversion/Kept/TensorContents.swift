@@ -55,6 +55,8 @@ enum TensorContents {
         try TensorElements.withDoubles(of: bytes, tensor.dtype) { Array($0) }
       }
       if values.allSatisfy({ $0 == 0 }) { continue }
+      // Elements of one magnitude, as of matrices of signs, say nothing of angles.
+      if values.allSatisfy({ abs(abs($0) - abs(values[0])) <= tolerance }) { continue }
       rowsWithAngles += 1
       layouts.removeAll { layout in
         !layout.allSatisfy { abs(values[$0] * values[$0] + values[$1] * values[$1] - 1) <= tolerance }
