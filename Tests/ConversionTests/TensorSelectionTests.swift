@@ -131,7 +131,8 @@ import Testing
   }
 
   @Test(arguments: [
-    ("mha/query_dense/vars/0", [768, 24, 32], (768, 768)), ("mha/output_dense/vars/0", [24, 32, 768], (768, 768)),
+    ("mha/query_dense/vars/0", [768, 24, 32], (768, 768)), ("gqa/_key_dense/vars/0", [768, 2, 32], (768, 64)),
+    ("mha/output_dense/vars/0", [24, 32, 768], (768, 768)),
     ("a/query/kernel:0", [768, 12, 64], (768, 768)), ("a/attention_output/kernel:0", [12, 64, 500], (768, 500)),
     ("a/key/kernel", [768, 2, 16], (768, 32)),
   ])

@@ -263,14 +263,14 @@ extension WeightMatrix {
   /// The sides of the matrix that a kernel of an attention layer is, as Keras and Flax lay it out: `[input, heads, size]` of
   /// queries, keys and values, `[heads, size, output]` of what follows the heads; nil for other tensors.
   private static func attentionSides(of tensor: TensorInfo) -> (rows: Int, columns: Int)? {
-    let parts = tensor.name.utf8.split { KeptTensors.isSeparator($0) || $0 == UInt8(ascii: ":") }
-      .map { String(decoding: $0, as: UTF8.self).lowercased() }
-    // `query/kernel`, `query_dense/vars/0`, `query/query/kernel:0`
-    let last = parts.last { Int($0) == nil && $0 != "vars" }
-    guard let last else { return nil }
-    let isKernel = last == "kernel"
-    guard isKernel || tensor.orientation == .inputOutput else { return nil }
-    let layer = isKernel ? parts.dropLast(parts.last == "kernel" ? 1 : 2).last ?? "" : last
+    // `query/kernel`, `_query_dense/vars/0`, `query/query/kernel:0`
+    let words = tensor.name.utf8.split { KeptTensors.isSeparator($0) || $0 == UInt8(ascii: ":") }
+      .map { String(decoding: $0.drop { $0 == UInt8(ascii: "_") }, as: UTF8.self).lowercased() }
+      .filter { Int($0) == nil && $0 != "vars" }
+    let isKernel = words.last == "kernel"
+    guard isKernel || tensor.orientation == .inputOutput,
+      let layer = isKernel ? words.dropLast().last : words.last
+    else { return nil }
     if inputLayers.contains(layer) { return split(tensor.shape, at: 1) }
     if outputLayers.contains(layer) { return split(tensor.shape, at: 2) }
     return nil
