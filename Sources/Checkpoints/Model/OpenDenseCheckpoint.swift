@@ -8,10 +8,9 @@ import Files
 ///   the only `*.safetensors`, `tf_model.h5`, `model.h5`, the only `*.h5`, `*.hdf5` or `*.keras`. The other files of
 ///   the folder are then the checkpoint's `companions`.
 ///
-/// A file that is a variant of another (`model.fp16.safetensors` of `model.safetensors`) counts only where that is missing.
-///
 /// A folder that says to be a pipeline is opened with the weights of all its subfolders, whose tensors have the subfolder's
-/// path in front of their names: one of diffusers (`model_index.json`), and another (`modules.json`) that has no weights itself.
+/// path in front of their names: one of diffusers (`model_index.json`), and another (`modules.json`) that has no weights
+/// itself. A variant of a component (`….fp16.safetensors`) counts only where the plain one is missing.
 ///
 /// - Parameter followingLinks: Whether links may lead out of a model folder; else only into the blobs of a Hugging Face
 ///   cache.
@@ -91,7 +90,7 @@ private func openModelFolder(_ folder: ModelFolder) throws -> any DenseCheckpoin
     let found = try subfolders.compactMap { subfolder -> (folder: String, file: String)? in
       let path = folder.path(of: subfolder)
       do {
-        return try weights(in: path, listFolder(at: path)).map { (subfolder, $0) }
+        return try weights(in: path, listFolder(at: path), isComponent: true).map { (subfolder, $0) }
       } catch let error as CheckpointError {
         notices.append("\(error); it is carried as it is")
         return nil
@@ -131,15 +130,17 @@ private func openModelFolder(_ folder: ModelFolder) throws -> any DenseCheckpoin
 }
 
 /// The file of the weights among the names of a folder, as the readers look for it; nil where there is none.
+///
+/// - Parameter isComponent: Whether it is a folder of a pipeline, where variants beside the weights are expected.
 /// - Throws: `CheckpointError.notACheckpoint` for several.
-private func weights(in path: String, _ names: [String]) throws -> String? {
+private func weights(in path: String, _ names: [String], isComponent: Bool = false) throws -> String? {
   let names = names.filter { !$0.hasPrefix(".") }
   for place in checkpointReaders.flatMap({ $0.places }) {
     let found: [String]
     switch place {
     case .file(let name): found = names.filter { $0 == name }
     case .only(_, let isNamed, let remedy):
-      found = WeightsName.withoutVariants(names.filter(isNamed))
+      found = isComponent ? WeightsName.withoutVariants(names.filter(isNamed)) : names.filter(isNamed)
       guard found.count <= 1 else {
         let files = listed(found.map { "'\(escaped($0))'" }, limit: 4)
         throw CheckpointError.notACheckpoint(
