@@ -27,6 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 1
     except KeyboardInterrupt:
+        unfinished = options.output.with_name(f"{options.output.name}.unfinished")
+        if unfinished.exists():
+            print(f"\nmpo_checkpoint: {unfinished}: has what is done; the same command goes on from there", file=sys.stderr)
         return 130
     return 0
 
@@ -101,6 +104,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     calibrate.add_argument(
         "--device", default="cpu", metavar="DEVICE", help="causal-lm: where blocks are computed (default: cpu)"
+    )
+    calibrate.add_argument(
+        "--restart",
+        action="store_true",
+        help="causal-lm: begin anew; without it, a run that was killed goes on when the same command runs again, from "
+        "what it left in STATS.safetensors.unfinished",
     )
     calibrate.add_argument(
         "--include",
@@ -242,6 +251,7 @@ def _calibrate_language_model(options: argparse.Namespace) -> Statistics:
         dtype=DTYPES[options.dtype],
         batch_size=options.batch_size,
         device=options.device,
+        is_restarted=options.restart,
         progress=_Progress() if sys.stderr.isatty() else lambda done, total: None,
         notice=lambda text: print(f"mpo_checkpoint: {text}", file=sys.stderr),
     )
@@ -252,8 +262,8 @@ def _calibrate_encoder(options: argparse.Namespace) -> Statistics:
 
     if options.objective not in (None, "projections"):
         raise ValueError(f"--objective {options.objective} needs --task causal-lm; the task '{options.task}' has no next tokens")
-    if options.samples or options.part or options.device != "cpu":
-        raise ValueError("--samples, --part and --device are for --task causal-lm; for other tasks every line is a sample")
+    if options.samples or options.part or options.restart or options.device != "cpu":
+        raise ValueError("--samples, --part, --restart and --device are for --task causal-lm; for other tasks every line is a sample")
     statistics = calibrate_folder(
         options.model,
         read_samples(options.text),
@@ -280,9 +290,14 @@ class _Progress:
 
     def __init__(self) -> None:
         self.start = time.monotonic()
+        self.first: int | None = None
 
     def __call__(self, done: int, total: int) -> None:
-        left = (time.monotonic() - self.start) / done * (total - done)
+        if self.first is None:
+            self.first = done  # what an earlier run did took none of this one's time
+        if done == self.first:
+            return
+        left = (time.monotonic() - self.start) / (done - self.first) * (total - done)
         end = "\n" if done == total else ""
         print(f"\r{100 * done // total:3d} %, {left:.0f} s left   ", end=end, file=sys.stderr, flush=True)
 

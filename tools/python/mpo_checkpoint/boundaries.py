@@ -1,15 +1,14 @@
-"""Values at the boundaries of a model's blocks: in memory, or in a temporary file when there are many."""
+"""Values at the boundaries of a model's blocks: in a file, and in memory too where there are few."""
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-# Bytes that are kept in memory; more go to a file.
+# Bytes that are kept in memory; more are in the file only.
 MEMORY = 2 << 30
 
 
@@ -19,27 +18,27 @@ class Boundaries:
     Args:
         count: how many places there are.
         shape: of each tensor.
-        folder: where the temporary file is made when all together are larger than ``memory``.
-        memory: bytes.
+        path: the file, which holds what was set by an earlier run with the same count and shape.
+        memory: bytes; where all together are no larger, what is set is kept in memory too.
     """
 
-    def __init__(self, count: int, shape: torch.Size, folder: Path, memory: int = MEMORY):
+    def __init__(self, count: int, shape: torch.Size, path: Path, memory: int = MEMORY):
         self.shape = shape
-        self._kept: list[Tensor | None] | None = [None] * count
-        if count * shape.numel() * 4 > memory:
-            self._kept = None
-            self._file = tempfile.TemporaryFile(dir=folder, prefix=".boundaries.")
+        self._kept: dict[int, Tensor] | None = {} if count * shape.numel() * 4 <= memory else None
+        # Not buffered: what is set is in the file when the next statement runs.
+        self._file = open(path, "r+b" if path.exists() else "x+b", buffering=0)
 
     def __setitem__(self, place: int, value: Tensor) -> None:
-        value = value.detach().to("cpu", torch.float32).reshape(self.shape)
+        value = value.detach().to("cpu", torch.float32).reshape(self.shape).contiguous()
         if self._kept is not None:
             self._kept[place] = value
-            return
-        self._file.seek(place * self.shape.numel() * 4)
-        self._file.write(np.ascontiguousarray(value.numpy()))
+        values = memoryview(value.numpy()).cast("B")
+        self._file.seek(place * len(values))
+        while values:
+            values = values[self._file.write(values) :]
 
     def __getitem__(self, place: int) -> Tensor:
-        if self._kept is not None:
+        if self._kept is not None and place in self._kept:
             return self._kept[place]
         self._file.seek(place * self.shape.numel() * 4)
         values = np.fromfile(self._file, np.float32, self.shape.numel())
@@ -48,4 +47,4 @@ class Boundaries:
     def drop(self, place: int) -> None:
         """The value is not needed again."""
         if self._kept is not None:
-            self._kept[place] = None
+            self._kept.pop(place, None)

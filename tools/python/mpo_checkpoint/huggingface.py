@@ -231,6 +231,7 @@ def calibrate_language_model(
     dtype: str = "float32",
     batch_size: int | None = None,
     device: str = "cpu",
+    is_restarted: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> Statistics:
@@ -249,6 +250,7 @@ def calibrate_language_model(
         dtype: of what is written.
         batch_size: samples that run through a block together; None for a number that suits the memory.
         device: where blocks are computed.
+        is_restarted: what a run left that was killed is removed; else this run goes on with the block that one was at.
 
     Returns:
         What the file says of itself, with no tensors.
@@ -273,7 +275,9 @@ def calibrate_language_model(
             batch_size=batch_size,
             description=description,
             config_sha256=config_sha256(folder),
+            is_restarted=is_restarted,
             progress=progress,
+            notice=notice,
         )
     except NoTrunk as reason:
         notice(f"{folder}: the model can't run block by block: {reason}; all of it is loaded")

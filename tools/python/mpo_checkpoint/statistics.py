@@ -18,6 +18,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -176,25 +177,45 @@ class StatisticsWriter:
         path: where the file appears.
         names: of all tensors that may be added or referred to: they decide how much room the header gets.
         dtype: of what is stored.
+        temporary: where the file is made; without it, it is made beside the path and removed when it is not finished.
+        state: what `state` was when an earlier writer of this temporary file stopped; tensors after that are forgotten.
     """
 
-    def __init__(self, path: Path | str, names: Iterable[str], dtype: np.dtype | type = np.float32):
+    def __init__(
+        self,
+        path: Path | str,
+        names: Iterable[str],
+        dtype: np.dtype | type = np.float32,
+        *,
+        temporary: Path | None = None,
+        state: Mapping[str, Any] | None = None,
+    ):
         self.path = Path(path)
         self.dtype = np.dtype(dtype)
         # An entry takes at most its name (escaped) and some numbers; names occur in the metadata once more.
         self._room = 65536 + sum(400 + 14 * len(name) for name in names)
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        self._header: dict[str, object] = {}
-        self._end = 0
+        self._is_kept = temporary is not None
+        self._temporary = temporary or self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        self._is_resumed = state is not None
+        self._header: dict[str, object] = dict(state["header"]) if state else {}
+        self._end: int = state["end"] if state else 0
 
     def __enter__(self) -> StatisticsWriter:
-        self._file = open(self._temporary, "xb")
-        self._file.seek(self._room)
+        self._file = open(self._temporary, "r+b" if self._is_resumed else "wb" if self._is_kept else "xb")
+        self._file.truncate(self._room + self._end)
+        self._file.seek(self._room + self._end)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        if not self._is_kept:
+            self._temporary.unlink(missing_ok=True)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a later writer of the temporary file has to know; all tensors are in the file."""
+        self._file.flush()
+        return {"header": self._header, "end": self._end}
 
     def add(self, name: str, value: np.ndarray) -> None:
         """Stores a tensor as it is."""

@@ -5,6 +5,9 @@ the objective's gradient there. Backward, each block is computed once more from 
 boundary after it to the one before it, and the second moments of its layers' inputs and output gradients are
 summed and written before the next block's turn. So the memory is that of one block and of the boundaries.
 
+What each block gives is in files beside the result while the run goes on (`UnfinishedRun`): one that is killed goes on with the
+block it was at, and its result has the bytes of a run that was not.
+
 For a linear layer with inputs ``x`` and output gradients ``g`` at the positions of the text, the sides are
 
     S = mean over positions of x xᵀ        the plain second moment of the inputs
@@ -15,6 +18,8 @@ whose product approximates the curvature of the objective (K-FAC, arXiv 1503.056
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +34,7 @@ from .boundaries import Boundaries
 from .calibration import _Moment
 from .layers import Kind, kind_of
 from .objectives import Objective
+from .resuming import UnfinishedRun
 from .statistics import Statistics, StatisticsWriter, packed
 from .trunk import NoTrunk, Trunk
 
@@ -36,6 +42,9 @@ from .trunk import NoTrunk, Trunk
 BATCH_POSITIONS = 2048
 # What the output side needs on its diagonal, relative to its mean: measured on SmolLM2 (tools/bench/QUALITY.md).
 OUTPUT_RIDGE = 0.1
+
+# What is written so far, in the folder of an unfinished run.
+WRITTEN = "statistics.safetensors"
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,9 @@ def stream_statistics(
     batch_size: int | None = None,
     description: str = "",
     config_sha256: str | None = None,
+    is_restarted: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    notice: Callable[[str], None] = lambda text: None,
 ) -> Statistics:
     """Writes the statistics of the matrices in a model's trunk.
 
@@ -86,12 +97,15 @@ def stream_statistics(
         dtype: of what is written; sums over batches are float64 always.
         batch_size: samples at a time; by default as many as have ``BATCH_POSITIONS`` positions.
         description, config_sha256: see `Statistics`.
+        is_restarted: what a run left that was killed is removed; else this run goes on with it.
         progress: told how much of the work is done, ``done`` of ``total``.
+        notice: told that an earlier run is gone on with.
 
     Returns:
         What the file says of itself, with no tensors.
 
     Raises:
+        ValueError: when no matrix is selected, and when an unfinished run had other settings.
         NoTrunk: when the model's own forward does more with its blocks than to call them one after the other.
     """
     layers = [_layers(trunk, index, selection) for index in range(len(trunk.blocks))]
@@ -99,74 +113,155 @@ def stream_statistics(
         raise ValueError("no matrix of the model's blocks is selected; see --include, --exclude and --min-side")
     count, length = pieces.shape
     batch_size = _divisor(count, batch_size or max(1, BATCH_POSITIONS // length))
-    batches = [batch.to(trunk.device) for batch in pieces.split(batch_size)]
-    depth = len(trunk.blocks)
-    total = len(batches) * depth * 4 + count  # a backward step takes about three times a forward one
-    done = 0
-
-    def step(size: int) -> None:
-        nonlocal done
-        done += size
-        progress(done, total)
-
-    with trunk.loaded(None), torch.no_grad():
-        calls = _block_calls(trunk, batches)
-        first = calls.inputs[0]
-    inputs = Boundaries((depth + 1) * len(batches), first.shape, output.parent)
-    for index, value in enumerate(calls.inputs):
-        inputs[index] = value
-    calls.inputs.clear()
-    for index in range(depth):
-        with trunk.loaded(index), torch.no_grad():
-            for batch in range(len(batches)):
-                place = index * len(batches) + batch
-                inputs[place + len(batches)] = calls.run(index, inputs[place].to(trunk.device))
-                step(1)
-
-    gradients = [
-        Boundaries(len(batches), first.shape, output.parent, memory=1 << 62) for _ in range(objective.passes)
-    ]
-    with trunk.loaded(None):
-        for batch, ids in enumerate(batches):
-            value = inputs[depth * len(batches) + batch].to(trunk.device)
-            found = [
-                _head_gradients(calls, objective, ids[row : row + 1], value[row : row + 1], batch * batch_size + row)
-                for row in range(len(ids))
-            ]
-            for index, boundary in enumerate(gradients):
-                boundary[batch] = torch.cat([sample[index] for sample in found])
-            inputs.drop(depth * len(batches) + batch)
-            step(len(ids))
-
-    statistics = Statistics({}, count, pieces.numel(), description, input_rows=[], output_ridge=OUTPUT_RIDGE)
-    statistics.config_sha256 = config_sha256
-    same: dict[str, str] = {}
-    names = [f"{layer.name}.column_scale" for block in layers for layer in block]
-    with StatisticsWriter(output, names * 2, dtype) as writer:
-        for index in reversed(range(depth)):
-            moments = _BlockMoments(layers[index], selection.max_gram)
-            with trunk.loaded(index):
-                for batch in range(len(batches)):
-                    place = index * len(batches) + batch
-                    value = inputs[place].to(trunk.device).requires_grad_()
-                    with torch.enable_grad(), moments.collected():
-                        result = calls.run(index, value)
-                    for left, boundary in reversed(list(enumerate(gradients))):
-                        (gradient,) = torch.autograd.grad(
-                            result, value, boundary[batch].to(trunk.device), retain_graph=left > 0
-                        )
-                        boundary[batch] = gradient
-                    inputs.drop(place)
-                    step(3)
-            moments.write(writer, count * objective.passes, pieces.numel(), statistics, same)
-        if same:
-            metadata = statistics.metadata | {"same": _json(same)}
-        else:
-            metadata = statistics.metadata
-        if len(statistics.skipped) == len(names):
-            raise ValueError("the objective depends on no matrix of the model's blocks; is the text of this model?")
-        writer.finish(metadata)
+    settings = {
+        "text": hashlib.sha256(pieces.numpy().tobytes()).hexdigest(),
+        "number of samples": list(pieces.shape),
+        "model": [config_sha256, trunk.files],
+        "objective": [str(objective), objective.first],
+        "selection of matrices": [selection.include, selection.exclude, selection.min_side, selection.max_gram],
+        "dtype": dtype,
+        "batch size": batch_size,
+        "device": trunk.device.type,
+        "version of PyTorch": torch.__version__,
+    }
+    with UnfinishedRun(output, settings, is_restarted) as run:
+        if run.finished.get("writer") and not run.path(WRITTEN).exists():
+            run.finished = {}  # killed when the result was in its place already
+        stream = _Stream(trunk, pieces, objective, batch_size, run, progress)
+        if run.finished:
+            notice(f"{output}: goes on where the run in {run.folder.name} stopped, {stream.percent} % were done")
+        stream.forward()
+        stream.head()
+        statistics = Statistics({}, count, pieces.numel(), description, input_rows=[], output_ridge=OUTPUT_RIDGE)
+        statistics.config_sha256 = config_sha256
+        stream.backward(layers, selection.max_gram, statistics, dtype)
     return statistics
+
+
+class _Stream:
+    """A run through a model: forward through all blocks, the objective, and backward. Each goes on with what is finished.
+
+    Args:
+        run: ``finished`` has ``forward``, the blocks whose outputs are there, ``backward``, the blocks that are left
+            once the objective's gradient is there, and what `backward` has written.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        pieces: Tensor,
+        objective: Objective,
+        batch_size: int,
+        run: UnfinishedRun,
+        progress: Callable[[int, int], None],
+    ):
+        self.trunk, self.objective, self.run, self.progress = trunk, objective, run, progress
+        self.count, self.positions = len(pieces), pieces.numel()
+        self.batch_size = batch_size
+        self.batches = [batch.to(trunk.device) for batch in pieces.split(batch_size)]
+        self.depth = len(trunk.blocks)
+        with trunk.loaded(None), torch.no_grad():
+            self.calls = _block_calls(trunk, self.batches)
+        shape = self.calls.inputs[0].shape
+        count = len(self.batches)
+        self.inputs = Boundaries((self.depth + 1) * count, shape, run.path("activations"))
+        for index, value in enumerate(self.calls.inputs):
+            self.inputs[index] = value
+        self.calls.inputs.clear()
+        # Those after a block and those before it alternate: a block that is not done leaves those after it as they are.
+        self.gradients = [
+            Boundaries(2 * count, shape, run.path(f"gradients-{index}"), memory=1 << 62)
+            for index in range(objective.passes)
+        ]
+        # A backward step takes about three times a forward one.
+        self.total = count * self.depth * 4 + self.count
+        self.done = count * run.finished.get("forward", 0)
+        if (left := run.finished.get("backward")) is not None:
+            self.done = count * self.depth + self.count + count * 3 * (self.depth - left)
+        progress(self.done, self.total)
+
+    @property
+    def percent(self) -> int:
+        return 100 * self.done // self.total
+
+    def forward(self) -> None:
+        """Fills the boundaries after the blocks."""
+        if "backward" in self.run.finished:
+            return
+        for index in range(self.run.finished.get("forward", 0), self.depth):
+            with self.trunk.loaded(index), torch.no_grad():
+                for batch in range(len(self.batches)):
+                    place = index * len(self.batches) + batch
+                    value = self.inputs[place].to(self.trunk.device)
+                    self.inputs[place + len(self.batches)] = self.calls.run(index, value)
+                    self._step(1)
+            self.run.finish(forward=index + 1)
+
+    def head(self) -> None:
+        """Fills the objective's gradients after the last block."""
+        if "backward" in self.run.finished:
+            return
+        with self.trunk.loaded(None):
+            for batch, ids in enumerate(self.batches):
+                place = self.depth * len(self.batches) + batch
+                value = self.inputs[place].to(self.trunk.device)
+                first = batch * self.batch_size
+                found = [
+                    _head_gradients(self.calls, self.objective, ids[row : row + 1], value[row : row + 1], first + row)
+                    for row in range(len(ids))
+                ]
+                for index, boundary in enumerate(self.gradients):
+                    boundary[self._gradient(self.depth, batch)] = torch.cat([sample[index] for sample in found])
+                self.inputs.drop(place)
+                self._step(len(ids))
+        self.run.finish(backward=self.depth)
+
+    def backward(self, layers: list[list[_Layer]], max_gram: int, statistics: Statistics, dtype: str) -> None:
+        """Writes the moments, from the last block to the first."""
+        finished = self.run.finished
+        for name in ("written", "skipped", "input_rows"):
+            getattr(statistics, name).extend(finished.get(name, ()))
+        same: dict[str, str] = finished.get("same", {})
+        names = [f"{layer.name}.column_scale" for block in layers for layer in block]
+        temporary, state = self.run.path(WRITTEN), finished.get("writer")
+        with StatisticsWriter(self.run.output, names * 2, dtype, temporary=temporary, state=state) as writer:
+            for index in reversed(range(finished["backward"])):
+                moments = self._block_moments(index, layers[index], max_gram)
+                moments.write(writer, self.count * self.objective.passes, self.positions, statistics, same)
+                self.run.finish(
+                    backward=index,
+                    writer=writer.state,
+                    written=statistics.written,
+                    skipped=statistics.skipped,
+                    input_rows=statistics.input_rows,
+                    same=same,
+                )
+            if len(statistics.skipped) == len(names):
+                raise ValueError("the objective depends on no matrix of the model's blocks; is the text of this model?")
+            writer.finish(statistics.metadata | ({"same": _json(same)} if same else {}))
+
+    def _block_moments(self, index: int, layers: list[_Layer], max_gram: int) -> _BlockMoments:
+        moments = _BlockMoments(layers, max_gram)
+        with self.trunk.loaded(index):
+            for batch in range(len(self.batches)):
+                place = index * len(self.batches) + batch
+                value = self.inputs[place].to(self.trunk.device).requires_grad_()
+                with torch.enable_grad(), moments.collected():
+                    result = self.calls.run(index, value)
+                for left, boundary in reversed(list(enumerate(self.gradients))):
+                    after = boundary[self._gradient(index + 1, batch)].to(self.trunk.device)
+                    (gradient,) = torch.autograd.grad(result, value, after, retain_graph=left > 0)
+                    boundary[self._gradient(index, batch)] = gradient
+                self.inputs.drop(place)
+                self._step(3)
+        return moments
+
+    def _gradient(self, boundary: int, batch: int) -> int:
+        return boundary % 2 * len(self.batches) + batch
+
+    def _step(self, size: int) -> None:
+        self.done += size
+        self.progress(self.done, self.total)
 
 
 @dataclass(frozen=True)
@@ -408,6 +503,4 @@ def _divisor(count: int, limit: int) -> int:
 
 
 def _json(value: Any) -> str:
-    import json
-
     return json.dumps(value, ensure_ascii=False, sort_keys=True)

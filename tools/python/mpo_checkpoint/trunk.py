@@ -71,6 +71,12 @@ class Trunk:
                 if buffer is not None:
                     module._buffers[key] = buffer.to(self.device)
 
+    @property
+    def files(self) -> list[tuple[str, int, int]]:
+        """Name, size and time of change of each file with weights: they tell whether it is still the same model."""
+        paths = sorted(set(self._files.values()))
+        return [(path.name, (found := path.stat()).st_size, found.st_mtime_ns) for path in paths]
+
     def block_path(self, index: int) -> str:
         """The name of a block in the model."""
         return f"{self.path}.{index}"

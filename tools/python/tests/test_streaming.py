@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -191,10 +194,86 @@ def test_parts_merge_to_the_whole(folder, tmp_path, capsys):
     assert "no statistics file" in capsys.readouterr().err and not (tmp_path / "bad").exists()
 
 
+def test_a_run_that_is_killed_again_and_again_has_the_bytes_of_one_that_is_not(folder, pieces, tmp_path):
+    path, output = folder(llama()), tmp_path / "stats"
+    torch.save(pieces, tmp_path / "pieces")
+    script = f"""
+import os, signal, sys, torch
+from mpo_checkpoint.huggingface import calibrate_language_model
+from mpo_checkpoint.objectives import Objective
+torch.set_num_threads(1)  # so that a child process can compute
+options = dict(objective=Objective("fisher", 2), min_side=16, batch_size=2)
+pieces = torch.load({str(tmp_path / "pieces")!r})
+calibrate_language_model({str(path)!r}, pieces, {str(tmp_path / "whole")!r}, **options)
+while True:
+    calls = 0
+    def progress(done, total):
+        global calls
+        calls += 1
+        if calls == 1:
+            print(done, flush=True)
+        if calls == 6:  # a block has three batches: in the middle of the second one
+            os.kill(os.getpid(), signal.SIGKILL)
+    child = os.fork()
+    if child == 0:
+        calibrate_language_model({str(path)!r}, pieces, {str(output)!r}, progress=progress, **options)
+        os._exit(0)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+    assert not os.path.exists({str(output)!r})
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    # Three blocks forward, six samples' objective, three blocks backward; two are finished in a run, or one and the objective.
+    starts = [int(line) for line in done.stdout.split()]
+    assert starts == sorted(set(starts)) and len(starts) >= 4 and starts[0] == 0, starts
+    assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+    assert {entry.name for entry in tmp_path.iterdir()} == {"model", "pieces", "stats", "whole"}
+
+
+def test_an_unfinished_run_is_gone_on_with_only_by_the_same_command(folder, pieces, tmp_path):
+    path, output = folder(llama()), tmp_path / "stats"
+    unfinished = tmp_path / "stats.unfinished"
+
+    def interrupted(done, total):
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    def calibrate(pieces=pieces, **options):
+        return calibrate_language_model(path, pieces, output, **({"min_side": 16, "batch_size": 2} | options))
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(progress=interrupted)
+    for words, options in (
+        ("text was", {"pieces": pieces.flip(0)}),
+        ("objective was", {"objective": Objective("fisher")}),
+        ("dtype, selection of matrices were", {"dtype": "float64", "min_side": 20}),
+    ):
+        with pytest.raises(ValueError, match=words + " different.*--restart"):
+            calibrate(**options)
+    config = (path / "config.json").read_text()
+    (path / "config.json").write_text(config + " ")
+    with pytest.raises(ValueError, match="model was different"):
+        calibrate()
+    (path / "config.json").write_text(config)
+    with open(unfinished / "lock", "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another run is making it now"):
+            calibrate()
+    assert unfinished.exists() and not output.exists()
+
+    notices = []
+    calibrate(notice=notices.append)
+    assert "goes on where" in notices[0] and output.exists() and not unfinished.exists()
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(progress=interrupted)
+    calibrate(dtype="float64", is_restarted=True, notice=notices.append)
+    assert len(notices) == 1 and not unfinished.exists()
+
+
 def test_boundaries_in_a_file_are_those_in_memory(tmp_path):
     values = torch.randn(3, 2, 4)
     for memory in (0, 1 << 20):
-        boundaries = Boundaries(3, values[0].shape, tmp_path, memory)
+        boundaries = Boundaries(3, values[0].shape, tmp_path / f"{memory}", memory)
         for place in (2, 0, 1):
             boundaries[place] = values[place]
         assert all(torch.equal(boundaries[place], values[place]) for place in range(3))
