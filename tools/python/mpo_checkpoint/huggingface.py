@@ -43,8 +43,11 @@ def auto_class(task: str) -> Any:
 
 def task_of(folder: Path | str) -> str:
     """The task of a model folder: ``causal-lm`` where its configuration names a language model, else ``features``."""
-    config = json.loads((Path(folder) / "config.json").read_text("utf-8"))
-    architectures = config.get("architectures") or [""]
+    path = Path(folder) / "config.json"
+    try:
+        architectures = json.loads(path.read_text("utf-8")).get("architectures") or [""]
+    except (ValueError, AttributeError):
+        raise ValueError(f"{path}: is no JSON object; get the model's config.json again") from None
     return "causal-lm" if str(architectures[0]).endswith(("ForCausalLM", "LMHeadModel")) else "features"
 
 
@@ -280,6 +283,8 @@ def calibrate_language_model(
             notice=notice,
         )
     except NoTrunk as reason:
+        if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
+            raise ValueError(f"{folder}: has no weights; put the model's *.safetensors files beside config.json") from None
         notice(f"{folder}: the model can't run block by block: {reason}; all of it is loaded")
 
     model = auto.from_pretrained(folder, local_files_only=True, dtype=torch.float32)

@@ -21,7 +21,7 @@ def text_pieces(folder: Path | str, text: Path | str, length: int, count: int | 
         Token ids ``[count, length]``.
 
     Raises:
-        ValueError: for a text with fewer pieces, and for a folder whose tokenizer can't be read.
+        ValueError: for a text with fewer pieces or that is not UTF-8, and for a folder whose tokenizer can't be read.
     """
     from transformers import AutoTokenizer
 
@@ -33,7 +33,11 @@ def text_pieces(folder: Path | str, text: Path | str, length: int, count: int | 
             f"{folder}: has no tokenizer that transformers can read; copy the tokenizer's files (tokenizer.json, "
             f"tokenizer_config.json) into it ({reason[0] if reason else type(error).__name__})"
         ) from None
-    ids = tokenizer(Path(text).read_text("utf-8"), add_special_tokens=False, verbose=False)["input_ids"]
+    try:
+        content = Path(text).read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{text}: is no UTF-8 text, from its byte {error.start} on; convert it to UTF-8 (iconv)") from None
+    ids = tokenizer(content, add_special_tokens=False, verbose=False)["input_ids"]
     begin = tokenizer("")["input_ids"][:1]
     if begin != [tokenizer.bos_token_id]:
         begin = []

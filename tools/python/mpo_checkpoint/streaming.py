@@ -355,6 +355,11 @@ class _BlockMoments:
         written: dict[int, str] = {}
         for place, layer in enumerate(self.layers):
             gradients = self.gradients[place]
+            moments = [gradients.sum] + ([self.inputs[self.reads[place]].sum] if place in self.reads else [])
+            if not all(moment.isfinite().all() for moment in moments):
+                raise ValueError(
+                    f"{layer.name}: its inputs or gradients are NaN or infinite; look for such weights in the model"
+                )
             if place not in self.reads or not gradients.trace:
                 statistics.skipped.append(layer.name)
                 continue

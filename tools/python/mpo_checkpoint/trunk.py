@@ -38,7 +38,10 @@ class Trunk:
     def __init__(self, folder: Path, auto_class: Any, device: torch.device | str = "cpu"):
         from transformers import AutoConfig
 
-        self.device = torch.device(device)
+        try:
+            self.device = torch.device(device)
+        except RuntimeError:
+            raise ValueError(f"'{device}' is no device of PyTorch; there are cpu, cuda, cuda:1 and others") from None
         self._files = _files(folder)
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         with _parameters_on_meta():
@@ -105,11 +108,9 @@ class Trunk:
                     module._parameters[key] = empty[identity]
 
     def _read(self, names: list[str]) -> Iterator[nn.Parameter]:
-        from safetensors import safe_open
-
         tensors: dict[str, Tensor] = {}
         for path in dict.fromkeys(self._files[name] for name in names):
-            with safe_open(path, "pt") as file:
+            with opened(path) as file:
                 for name in names:
                     if self._files[name] == path:
                         # A copy, not a view of the mapped file: its pages don't stay in memory.
@@ -117,17 +118,25 @@ class Trunk:
         return (nn.Parameter(tensors[name], requires_grad=False) for name in names)
 
 
+def opened(path: Path) -> Any:
+    """An open safetensors file; ValueError for what is none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(path, "pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path}: is no whole safetensors file ({error}); get the file again") from None
+
+
 def _files(folder: Path) -> dict[str, Path]:
     """The file of each tensor of a model folder."""
-    from safetensors import safe_open
-
     index = folder / "model.safetensors.index.json"
     if index.exists():
         return {name: folder / file for name, file in json.loads(index.read_text("utf-8"))["weight_map"].items()}
     path = folder / "model.safetensors"
     if not path.exists():
         raise NoTrunk("it has no model.safetensors")
-    with safe_open(path, "pt") as file:
+    with opened(path) as file:
         return dict.fromkeys(file.keys(), path)
 
 

@@ -134,6 +134,57 @@ def test_statistics_from_the_command_line_guide_a_conversion(folder, tmp_path):
     assert any(record.get("metric_relative_error") is not None for record in records)
 
 
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_a_restored_bf16_model_of_shards_is_a_folder_as_transformers_and_vllm_read_it(tmp_path, is_tied):
+    from safetensors import safe_open
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=100, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=96, tie_word_embeddings=is_tied,
+    )  # fmt: skip
+    source, restored = tmp_path / "source", tmp_path / "restored"
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(source, max_shard_size="60KB")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (source / name).write_text("{}")
+    mpo("convert", source, "-o", tmp_path / "x.mpo", "--ratio", 0.7, "--dtype", "bf16")
+    mpo("restore", tmp_path / "x.mpo", "-o", restored)
+
+    # Every file of the source and no other: weights in the shards that the index names, all else byte by byte.
+    assert {path.name for path in restored.iterdir()} == {path.name for path in source.iterdir()}
+    for path in source.iterdir():
+        if path.suffix == ".json" and "index" not in path.name:
+            assert (restored / path.name).read_bytes() == path.read_bytes(), path.name
+    index = json.loads((restored / "model.safetensors.index.json").read_text())
+    assert index == json.loads((source / "model.safetensors.index.json").read_text())
+    shards = sorted(restored.glob("*.safetensors"))
+    assert len(shards) > 1
+    assert [path.name for path in shards] == [
+        f"model-{n:05}-of-{len(shards):05}.safetensors" for n in range(1, len(shards) + 1)
+    ]
+    found, size = {}, 0
+    for path in shards:
+        with safe_open(path, "pt") as file:
+            assert file.metadata() == {"format": "pt"}
+            for name in file.keys():
+                tensor = file.get_tensor(name)
+                assert name not in found and tensor.dtype == torch.bfloat16
+                found[name] = path.name
+                size += tensor.nbytes
+    assert found == index["weight_map"] and size == index["metadata"]["total_size"]
+
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        restored, dtype=torch.bfloat16, local_files_only=True, output_loading_info=True
+    )
+    assert not any(loading.values()), loading
+    original = LlamaForCausalLM.from_pretrained(source, dtype=torch.bfloat16, local_files_only=True)
+    name = "model.layers.1.mlp.up_proj.weight"
+    change = (model.get_parameter(name) - original.get_parameter(name)).norm() / original.get_parameter(name).norm()
+    assert 0 < change < 1
+    assert model.generation_config.eos_token_id == original.generation_config.eos_token_id
+    assert model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=3, min_new_tokens=3, do_sample=False).shape == (1, 6)
+
+
 def test_chains_in_bases_are_loaded_trained_and_saved(folder, tmp_path, token_batch):
     from safetensors.torch import save_file
     from transformers import BertModel
