@@ -14,9 +14,9 @@ from typing import Any
 class UnfinishedRun:
     """The folder ``<result>.unfinished`` while a run goes on.
 
-    It holds ``settings.json``, what the run was started with, ``finished.json``, which is replaced as a whole each time a step
-    is done, and the files that the run makes itself. Use it as a context: a run that is done or fails with an error removes
-    the folder; one that is killed or interrupted leaves it, and the next run with the same settings finds what was finished.
+    It holds ``settings.json``, what the run was started with, ``finished.json``, which is replaced as a whole each time a
+    step is done, and the files that the run makes itself. Use it as a context: a run that is done or fails with an error
+    removes the folder; one that is killed or interrupted leaves it, and the next run with the same settings finds what was finished.
 
     Args:
         output: the result.

@@ -5,8 +5,8 @@ the objective's gradient there. Backward, each block is computed once more from 
 boundary after it to the one before it, and the second moments of its layers' inputs and output gradients are
 summed and written before the next block's turn. So the memory is that of one block and of the boundaries.
 
-What each block gives is in files beside the result while the run goes on (`UnfinishedRun`): one that is killed goes on with the
-block it was at, and its result has the bytes of a run that was not.
+What each block gives is in files beside the result while the run goes on (`UnfinishedRun`): one that is killed goes on
+with the block it was at, and its result has the bytes of a run that was not.
 
 For a linear layer with inputs ``x`` and output gradients ``g`` at the positions of the text, the sides are
 
@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .block_calls import block_calls, head_gradients
 from .boundaries import Boundaries
 from .calibration import _Moment
 from .layers import Kind, kind_of
@@ -161,7 +162,7 @@ class _Stream:
         self.batches = [batch.to(trunk.device) for batch in pieces.split(batch_size)]
         self.depth = len(trunk.blocks)
         with trunk.loaded(None), torch.no_grad():
-            self.calls = _block_calls(trunk, self.batches)
+            self.calls = block_calls(trunk, self.batches)
         shape = self.calls.inputs[0].shape
         count = len(self.batches)
         self.inputs = Boundaries((self.depth + 1) * count, shape, run.path("activations"))
@@ -207,7 +208,7 @@ class _Stream:
                 value = self.inputs[place].to(self.trunk.device)
                 first = batch * self.batch_size
                 found = [
-                    _head_gradients(self.calls, self.objective, ids[row : row + 1], value[row : row + 1], first + row)
+                    head_gradients(self.calls, self.objective, ids[row : row + 1], value[row : row + 1], first + row)
                     for row in range(len(ids))
                 ]
                 for index, boundary in enumerate(self.gradients):
@@ -388,118 +389,6 @@ def _entry(moment: Tensor) -> tuple[str, Any]:
 def _rows(values: Tensor) -> Tensor:
     """``[1, positions, n]`` of ``[..., n]``."""
     return values.detach().reshape(1, -1, values.shape[-1])
-
-
-class _Stop(Exception):
-    """The rest of the model's forward is not needed."""
-
-
-class _BlockCalls:
-    """How a model's forward calls its blocks: what they are given beside the hidden states, the same for all batches."""
-
-    def __init__(self, trunk: Trunk):
-        self.trunk = trunk
-        self.arguments: list[tuple[tuple, dict]] = []
-        self.inputs: list[Tensor] = []  # of the first block, batch by batch
-        self.returns_tuple = False
-
-    def run(self, index: int, hidden: Tensor) -> Tensor:
-        """The hidden states after a block."""
-        arguments, named = self.arguments[index]
-        result = self.trunk.blocks[index](hidden, *arguments, **named)
-        return result[0] if isinstance(result, tuple) else result
-
-    def forward(self, ids: Tensor, seen: Callable[[int, tuple, dict], Tensor]) -> Any:
-        """The model's forward; ``seen`` stands for its blocks."""
-        blocks = self.trunk.blocks
-
-        def stub(index: int) -> Callable[..., Any]:
-            def forward(*arguments: Any, **named: Any) -> Any:
-                hidden = seen(index, arguments, named)
-                return (hidden,) if self.returns_tuple else hidden
-
-            return forward
-
-        for index, block in enumerate(blocks):
-            block.forward = stub(index)
-        try:
-            return self.trunk.model(input_ids=ids, use_cache=False)
-        finally:
-            for block in blocks:
-                del block.forward
-
-
-def _block_calls(trunk: Trunk, batches: list[Tensor]) -> _BlockCalls:
-    """Runs what is before the first block, for all batches."""
-    calls = _BlockCalls(trunk)
-    depth = len(trunk.blocks)
-
-    def captured(ids: Tensor, until: int) -> list[tuple[Tensor, tuple, dict]]:
-        found: list[tuple[Tensor, tuple, dict]] = []
-
-        def seen(index: int, arguments: tuple, named: dict) -> Tensor:
-            if index != len(found):
-                raise NoTrunk("its forward does not call its blocks in their order")
-            named = dict(named)
-            hidden = arguments[0] if arguments else named.pop("hidden_states", None)
-            if not isinstance(hidden, Tensor) or hidden.ndim != 3:
-                raise NoTrunk("its blocks do not take hidden states [samples, positions, features] first")
-            found.append((hidden, arguments[1:], named))
-            if index == until:
-                raise _Stop
-            return hidden
-
-        try:
-            calls.forward(ids, seen)
-        except _Stop:
-            return found
-        raise NoTrunk("its forward does not call all of its blocks")
-
-    hidden, arguments, named = captured(batches[0][:1], 0)[0]
-    with trunk.loaded(0):
-        result = trunk.blocks[0](hidden, *arguments, **named)
-    calls.returns_tuple = isinstance(result, tuple)
-    after = result[0] if calls.returns_tuple else result
-    if not isinstance(after, Tensor) or after.shape != hidden.shape:
-        raise NoTrunk("its blocks do not give hidden states of the shape they take")
-    for ids in batches:
-        found = captured(ids, depth - 1)
-        calls.inputs.append(found[0][0])
-        if not calls.arguments:
-            calls.arguments = [(arguments, named) for _, arguments, named in found]
-        elif not _are_equal(calls.arguments, [(arguments, named) for _, arguments, named in found]):
-            raise NoTrunk("what its blocks are given beside the hidden states depends on the text")
-    return calls
-
-
-def _head_gradients(
-    calls: _BlockCalls, objective: Objective, ids: Tensor, value: Tensor, sample: int
-) -> list[Tensor]:
-    """Gradients of the objective in the hidden states after the last block, a pass each."""
-    last = len(calls.trunk.blocks) - 1
-    leaf = value.detach().clone().requires_grad_()
-
-    def seen(index: int, arguments: tuple, named: dict) -> Tensor:
-        hidden = arguments[0] if arguments else named["hidden_states"]
-        return leaf if index == last else hidden
-
-    with torch.enable_grad():
-        logits = calls.forward(ids, seen).logits
-        values = objective.values(logits, ids, sample)
-        return [
-            torch.autograd.grad(value, leaf, retain_graph=index + 1 < objective.passes)[0]
-            for index, value in enumerate(values)
-        ]
-
-
-def _are_equal(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor):
-        return one is other or (isinstance(other, Tensor) and one.shape == other.shape and torch.equal(one, other))
-    if isinstance(one, (list, tuple)):
-        return type(one) is type(other) and len(one) == len(other) and all(map(_are_equal, one, other))
-    if isinstance(one, dict):
-        return isinstance(other, dict) and one.keys() == other.keys() and all(_are_equal(one[k], other[k]) for k in one)
-    return one is other or bool(one == other)
 
 
 def _divisor(count: int, limit: int) -> int:
