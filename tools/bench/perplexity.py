@@ -1,0 +1,49 @@
+"""The perplexity of a language model with other weights in the place of its own, and of what the tool makes of it."""
+
+import math
+import subprocess
+
+import torch
+from transformers import AutoModelForCausalLM
+
+# A model this much worse than the original after a quarter of the pieces is not measured on the others.
+HOPELESS = 20
+
+
+class Perplexity:
+    """A model whose perplexity is measured with other weights in the place of its own."""
+
+    def __init__(self, folder, pieces):
+        self.model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
+        self.pieces = pieces
+        self.parameters = dict(self.model.named_parameters())
+        self.own = {}
+        self.original = None
+
+    def is_hopeless(self, perplexity):
+        return self.original is not None and perplexity > HOPELESS * self.original
+
+    @torch.no_grad()
+    def of(self, tensors):
+        """``exp`` of the mean loss of next tokens, with these tensors in the place of the model's own; and of how many pieces."""
+        for name, value in tensors:
+            self.own.setdefault(name, self.parameters[name].data)
+            self.parameters[name].data = value
+        losses = []
+        for ids in self.pieces:
+            if len(losses) == len(self.pieces) // 4 and self.is_hopeless(math.exp(sum(losses) / len(losses))):
+                break
+            logits = self.model(input_ids=ids[None, :], use_cache=False).logits[0]
+            losses.append(torch.nn.functional.cross_entropy(logits[:-1], ids[1:]).item())
+        for name, value in self.own.items():
+            self.parameters[name].data = value
+        return math.exp(sum(losses) / len(losses)), len(losses)
+
+
+def converted(mpo, folder, work, *arguments):
+    """Converts with the tool and restores; the checkpoint that it makes in the folder ``work``."""
+    output, restored = work / "out.mpo", work / "out.safetensors"
+    command = [mpo, "convert", folder, "-o", output, "--force", "--structure", "auto", *arguments]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run([mpo, "restore", output, "-o", restored, "--force"], stdout=subprocess.DEVNULL, check=True)
+    return restored
