@@ -84,7 +84,7 @@ struct NetworkBases: Sendable {
     var result: [TensorName: OfMatrix] = [:]
     for (matrix, rows, columns) in metrics {
       guard let space = spaces.spaces(of: matrix.name) else { continue }
-      let ridges = statistics.ridges(of: matrix.info, for: .sites)
+      let ridges = statistics.ridges(of: matrix.info, for: .sitesInBases)
       let rowBasis = Basis.normalizing(
         rows.regularized(ridges.rows), in: rotations[space.rows] ?? .identity)
       let columnBasis = Basis.normalizing(

@@ -414,7 +414,7 @@ extension Converter {
       return try MPO(decomposing: view, shape: chain.shape, bonds: chain.bonds)
         .refined(
           toward: view,
-          metric: metric.forRefinement(rows: chain.rows, columns: chain.columns)
+          metric: metric.forRefinement(rows: chain.rows, columns: chain.columns, inBases: true)
             .coordinates(rows: bases.rows, columns: bases.columns),
           options: refinementInBases
         ).gauged(chain.gauge)

@@ -265,14 +265,20 @@ extension CalibrationStatistics {
   }
 
   /// What a metric is used for: a chain of several sites has larger errors, which leave the region where the output
-  /// moments are a good local model, and wants a larger ridge on them.
-  enum Use { case lowRank, sites }
+  /// moments are a good local model, and wants a larger ridge on them; in bases its errors are smaller.
+  enum Use { case lowRank, sites, sitesInBases }
 
-  /// The ridges that were asked for, or those of the file, or the defaults: inputs 1e-4, outputs 1e-3 for two sites and 0.3 for
-  /// more.
+  /// The ridges that were asked for, or those of the file, or the defaults: inputs 1e-4, outputs 1e-3 for two sites, 0.3 for
+  /// more, 0.15 for more in bases.
   func ridges(of tensor: TensorInfo, for use: Use) -> (rows: Double, columns: Double) {
     let input = inputRidge ?? ownRidges.input ?? 1e-4
-    let output = outputRidge ?? ownRidges.output ?? (use == .lowRank ? 1e-3 : 0.3)
+    let defaultOutput =
+      switch use {
+      case .lowRank: 1e-3
+      case .sites: 0.3
+      case .sitesInBases: 0.15
+      }
+    let output = outputRidge ?? ownRidges.output ?? defaultOutput
     return inputs(of: tensor.name, orientation: tensor.orientation) == .rows ? (input, output) : (output, input)
   }
 

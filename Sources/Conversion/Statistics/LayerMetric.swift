@@ -39,9 +39,9 @@ struct LayerMetric {
 
   /// The metric with the ridges for chains of several sites, in which the cores of an `[rows, columns]` are refined. It is
   /// decoded anew: a chain needs the second moments themselves, which are not kept.
-  func forRefinement(rows: Int, columns: Int) throws -> Metric {
+  func forRefinement(rows: Int, columns: Int, inBases: Bool = false) throws -> Metric {
     if case .elements(let weights) = prepared { return .elements(weights) }
-    let ridges = statistics.ridges(of: tensor, for: .sites)
+    let ridges = statistics.ridges(of: tensor, for: inBases ? .sitesInBases : .sites)
     return (try statistics.metric(of: tensor, rows: rows, columns: columns) ?? .frobenius)
       .regularized(rowRidge: ridges.rows, columnRidge: ridges.columns)
   }
