@@ -4,13 +4,14 @@ import TensorNetworks
 
 extension ConversionRecipe: Codable {
   enum CodingKeys: String, RecipeMember {
-    case selection, ties, budget, structure, criterion
+    case selection, links, ties, budget, structure, criterion
     case minimumBond = "minimum_bond"
     case gauge, metric, basis, dtype, central, pack
 
     var allowed: String {
       switch self {
       case .selection: "a mapping of \(TensorSelection.CodingKeys.names.joined(separator: ", "))"
+      case .links: "a list of mappings of \(LinkRule.CodingKeys.names.joined(separator: ", "))"
       case .ties: "a list of globs"
       case .budget: "a mapping of one of \(Budget.CodingKeys.names.joined(separator: ", "))"
       case .structure: Structure.choices
@@ -28,6 +29,7 @@ extension ConversionRecipe: Codable {
     var members: (any RecipeMember.Type)? {
       switch self {
       case .selection: TensorSelection.CodingKeys.self
+      case .links: LinkRule.CodingKeys.self
       case .budget: Budget.CodingKeys.self
       case .metric: StatisticsIdentity.CodingKeys.self
       default: nil
@@ -41,6 +43,7 @@ extension ConversionRecipe: Codable {
     self.init()
     let container = try decoder.container(keyedBy: CodingKeys.self)
     selection = try container.decode(.selection, default: selection)
+    links = try container.decode(.links, default: links)
     ties = try container.decode(.ties, default: ties)
     budget = try container.decodeIfPresent(.budget)
     structure = try container.decode(.structure, default: structure)
@@ -64,6 +67,7 @@ extension ConversionRecipe: Codable {
   public func encode(to encoder: any Encoder) throws {
     var container = encoder.container(keyedBy: CodingKeys.self)
     try container.encode(selection, forKey: .selection)
+    try container.encode(links, forKey: .links)
     try container.encode(ties, forKey: .ties)
     try container.encodeIfPresent(budget, forKey: .budget)
     try container.encode(structure, forKey: .structure)

@@ -18,6 +18,8 @@ import TensorNetworks
 public struct ConversionRecipe: Sendable, Hashable {
   /// Which tensors are decomposed, and over which sites.
   public var selection = TensorSelection()
+  /// Which matrices may share a core.
+  public var links: [LinkRule] = []
   /// Globs: the matrices that one of them matches get the same bonds.
   public var ties: [String] = []
   /// How far bonds are lowered; nil in a recipe whose budget is not chosen yet, as that of a profile.

@@ -66,6 +66,10 @@ extension ConversionRecipe {
       if budget == .lossless { return .noEffect(member: "basis", value: nil, beside: "budget.lossless", itsValue: nil) }
       if metric == nil { return .noEffectWithout(member: "basis", missing: "metric") }
     }
+    if !links.isEmpty {
+      if let budgetName { return .noEffect(member: "links", value: nil, beside: budgetName, itsValue: nil) }
+      if structure == .chain { return .noEffect(member: "links", value: nil, beside: "structure", itsValue: "chain") }
+    }
     if structure == .svd {
       for (member, isWritten) in [("selection.sites", writesSites), ("selection.shapes", writesShapes)] where isWritten
       {

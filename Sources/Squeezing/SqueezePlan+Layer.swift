@@ -6,11 +6,13 @@ extension SqueezePlan {
     public let name: String
     /// The sides of the matrix and the shape of its operator; where it stays dense, that of its profile.
     public let split: MatrixSplit
-    /// nil: the matrix stays dense.
+    /// The operator that it is a range of, beside others; nil for one of its own.
+    public let link: String?
+    /// Of its operator, also where it is a range of that; nil: the matrix stays dense.
     public let bonds: [Int]?
     /// What the operator is stored as; says nothing of a dense matrix.
     public let gauge: Gauge
-    /// Numbers it is stored with.
+    /// Numbers it is stored with; of an operator that it shares, its part by its size.
     public let parameters: Int
     /// Upper bound of the relative Frobenius error, of truncation and rounding. In a metric: the relative error in it that
     /// is reckoned with, which is that of a factorisation with as many numbers. nil where the profile has not what it
@@ -27,7 +29,7 @@ extension SqueezePlan {
     public var shape: MPOShape { split.shape }
 
     enum CodingKeys: String, CodingKey {
-      case name, split, bonds, gauge, parameters, entropies, norm
+      case name, split, link, bonds, gauge, parameters, entropies, norm
       case relativeErrorBound = "relative_error_bound"
       case svdRelativeError = "svd_relative_error"
     }
@@ -40,6 +42,7 @@ extension SqueezePlan {
       name = profile.name
       self.norm = norm
       split = MatrixSplit(rows: profile.rows, columns: profile.columns, shape: form?.shape ?? profile.shape)
+      link = nil
       bonds = form?.bonds
       self.gauge = form?.gauge ?? gauge
       parameters = form?.storedCount ?? profile.denseParameterCount
@@ -49,6 +52,24 @@ extension SqueezePlan {
       let spectra =
         split == profile.split ? profile.spectra : profile.singularValues.map { SingularSpectra([$0]) }
       entropies = spectra?.entanglementEntropies
+    }
+
+    /// A matrix that is a range of an operator.
+    /// - Parameters:
+    ///   - form: of the operator.
+    ///   - parameters: its part of those of the operator.
+    init(
+      _ profile: LayerProfile, norm: Double, link: String, form: OperatorForm, parameters: Int, relativeError: Double
+    ) {
+      name = profile.name
+      self.norm = norm
+      split = .lowRank(rows: profile.rows, columns: profile.columns)
+      self.link = link
+      (bonds, gauge) = (form.bonds, form.gauge)
+      self.parameters = parameters
+      relativeErrorBound = relativeError
+      svdRelativeError = profile.svdRelativeError(parameters: parameters, gauge: form.gauge)
+      entropies = nil
     }
   }
 }

@@ -12,6 +12,8 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
   /// Numbers of the bases that the chains share, at most; nil for none.
   public let basisParameters: Int?
   public let layers: [Layer]
+  /// The operators whose ranges several matrices are; nil for none.
+  public let links: [Link]?
 
   public var ratio: Double { Double(parametersAfter) / Double(max(1, parametersBefore)) }
 
@@ -22,7 +24,7 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
   }
 
   enum CodingKeys: String, CodingKey {
-    case budget, criterion, layers
+    case budget, criterion, layers, links
     case parametersBefore = "parameters_before"
     case parametersAfter = "parameters_after"
     case basisParameters = "basis_parameters"
@@ -62,23 +64,36 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
     let groups =
       (ties.filter { !$0.isEmpty } + layers.indices.filter { !tied.contains($0) }.map { [$0] })
       .sorted { $0[0] < $1[0] }
+    let links = try LinkedMatrices.find(in: network, tied: tied)
     let request = Request(
-      network: network, groups: groups, minimumBond: minimumBond, structure: structure, gauge: gauge,
+      network: network, groups: groups, links: links, minimumBond: minimumBond, structure: structure, gauge: gauge,
       rounding: rounding)
+    var linked: [Int: OperatorForm] = [:]
     let chosen =
       switch budget {
       case .bond(let bond): try request.forms(bond: bond)
       case .lossless: try request.losslessForms()
       case .ratio, .matrixRatio, .maximumError:
         try network.isPlannedBySteps(structure, criterion)
-          ? request.formsBySteps(budget) : request.formsByHulls(budget)
+          ? request.formsBySteps(budget) : request.formsByHulls(budget, linked: &linked)
       }
     var forms: [OperatorForm?] = Array(repeating: nil, count: layers.count)
     for (group, form) in zip(groups, chosen) { for member in group { forms[member] = form } }
 
-    self.layers = layers.indices.map {
+    var planned = layers.indices.map {
       Layer(network.layers[$0], norm: layers[$0].norm, form: forms[$0], gauge: gauge, rounding: rounding)
     }
+    for (index, form) in linked {
+      let shares = form.storedCount.shared(by: links[index].members.map { layers[$0].denseParameterCount })
+      for (place, member) in links[index].members.enumerated() {
+        planned[member] = Layer(
+          network.layers[member], norm: layers[member].norm, link: links[index].profile.name, form: form,
+          parameters: shares[place],
+          relativeError: links[index].relativeError(of: place, form, rounding: rounding))
+      }
+    }
+    self.layers = planned
+    self.links = linked.isEmpty ? nil : linked.sorted { $0.key < $1.key }.map { Link(links[$0.key], form: $0.value) }
     self.budget = budget.description
     self.criterion = criterion
     parametersBefore = network.parameters
@@ -93,6 +108,7 @@ extension SqueezePlan {
   private struct Request {
     let network: NetworkProfile
     let groups: [[Int]]
+    let links: [LinkedMatrices]
     let minimumBond: Int
     let structure: Structure
     let gauge: Gauge
@@ -119,26 +135,69 @@ extension SqueezePlan {
     }
 
     /// The structure of every matrix chosen together with the budget.
-    func formsByHulls(_ budget: Budget) throws -> [OperatorForm?] {
+    /// - Parameter linked: by index, the forms of the links whose matrices are stored as one operator.
+    func formsByHulls(_ budget: Budget, linked: inout [Int: OperatorForm]) throws -> [OperatorForm?] {
       let weights = network.errorWeights
       let gauges: [Gauge] = gauge == .compact && rounding != .negligible ? [.compact, .canonical] : [gauge]
-      let curves = try groups.map {
+      let own = try groups.map {
         try StructureCurve(
           members: $0, of: network.layers, structure: structure, weights: weights, minimumBond: minimumBond,
           gauges: gauges, rounding: rounding)
       }
-      var selection = StructureSelection(curves)
+      let parts = partsOfLinks
+      let inLinks = Set(parts.joined())
+      let single = groups.indices.filter { !inLinks.contains($0) }
+      let curves =
+        single.map { own[$0] }
+        + zip(links, parts).map { link, parts in
+          StructureCurve(
+            linking: parts.map { own[$0] },
+            link.points(
+              of: network.layers, weights: weights, minimumBond: minimumBond, gauges: gauges, rounding: rounding))
+        }
+      var points: [StructureCurve.Point]
       switch budget {
       case .ratio(let ratio), .matrixRatio(let ratio):
+        var selection = StructureSelection(curves)
         guard selection.select(to: network.matrixParameters(for: budget, ratio)) else {
           throw network.outOfReach(budget, ratio, smallest: selection.parameters)
         }
+        points = curves.indices.map(selection.point)
       case .maximumError(let maximum):
         let errors = groups.map { $0.map { FormErrors(of: network.layers[$0], rounding: rounding) } }
-        selection.select { curve, form in errors[curve].allSatisfy { $0.relativeError(of: form) <= maximum } }
-      case .bond, .lossless: break
+        func smallest(_ group: Int) -> Int {
+          own[group].smallest { point in
+            point.form.map { form in errors[group].allSatisfy { $0.relativeError(of: form) <= maximum } } ?? true
+          }
+        }
+        points = single.map { own[$0].points[smallest($0)] }
+        for (link, parts) in zip(links, parts) {
+          let places = parts.map(smallest)
+          let apart = zip(parts, places).reduce(0) { $0 + own[$1.0].points[$1.1].parameters }
+          let together = curves[points.count].points.last { point in
+            point.form.map { form in
+              link.members.indices.allSatisfy { link.relativeError(of: $0, form, rounding: rounding) <= maximum }
+            } ?? false
+          }
+          points.append(
+            together.flatMap { $0.parameters < apart ? $0 : nil }
+              ?? StructureCurve.Point(parameters: apart, squaredError: 0, form: nil, places: places))
+        }
+      case .bond, .lossless: points = curves.map { $0.points[0] }
       }
-      return groups.indices.map(selection.form)
+      var forms: [OperatorForm?] = Array(repeating: nil, count: groups.count)
+      for (group, point) in zip(single, points) { forms[group] = point.form }
+      for (index, point) in points.dropFirst(single.count).enumerated() {
+        if let form = point.form { linked[index] = form }
+        for (group, place) in zip(parts[index], point.places) { forms[group] = own[group].points[place].form }
+      }
+      return forms
+    }
+
+    /// The groups of each link's members, which have no others.
+    private var partsOfLinks: [[Int]] {
+      let places = Dictionary(groups.enumerated().map { ($1[0], $0) }, uniquingKeysWith: { first, _ in first })
+      return links.map { $0.members.compactMap { places[$0] } }
     }
 
     /// Every bond at most `bond`; dense where that takes fewer numbers.
@@ -237,5 +296,15 @@ extension LayerProfile {
   /// Of the whitened matrix, where there is a metric; else `‖W‖²`.
   fileprivate var squaredNorm: Double {
     metricSingularValues?.reduce(0) { $0 + $1 * $1 } ?? norm * norm
+  }
+}
+
+extension Int {
+  /// The number divided in proportion to weights; the first part takes what is left over.
+  fileprivate func shared(by weights: [Int]) -> [Int] {
+    let total = Double(Swift.max(1, weights.reduce(0, +)))
+    var shares = weights.map { Int((Double(self) * Double($0) / total).rounded(.down)) }
+    shares[0] += self - shares.reduce(0, +)
+    return shares
   }
 }

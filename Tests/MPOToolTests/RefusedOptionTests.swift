@@ -12,7 +12,7 @@ import Testing
   private static let recipeOptions = [
     "--structure svd", "--criterion error", "--tie x", "--min-bond 2", "--sites 3", "--shape x=8,8x8,8", "--include x",
     "--exclude x", "--convolutions", "--experts", "--gauge canonical", "--ratio 0.5", "--matrix-ratio 0.5",
-    "--max-error 0.1", "--bond 3", "--lossless",
+    "--max-error 0.1", "--bond 3", "--lossless", "--link a{b,c}",
     "--dtype bf16", "--central int8", "--pack", "--calibration s --input-ridge 1", "--calibration s --output-ridge 1",
   ]
 

@@ -18,6 +18,9 @@ import Testing
     if let shape = try? MPOShape(rowFactors: [8, 16], columnFactors: [16, 8]) {
       recipe.selection.shapes = [TensorSelection.ShapeRule(glob: "*.query.weight", shape: shape)]
     }
+    recipe.links = [
+      LinkRule(glob: "*.{q,k}.weight"), LinkRule(glob: "*.up.weight", layers: 2, shares: .inputs),
+    ]
     recipe.ties = ["*.key.weight", "*"]
     recipe.budget = .maximumError(0.1 + 0.2)
     recipe.structure = .auto
@@ -62,6 +65,11 @@ import Testing
           - glob: '*.query.weight'
             row_factors: [8, 16]
             column_factors: [16, 8]
+        links:
+        - glob: '*.{q,k}.weight'
+        - glob: '*.up.weight'
+          layers: 2
+          shares: inputs
         ties: ['*.key.weight', '*']
         budget:
           max_error: 0.30000000000000004
@@ -99,7 +107,7 @@ import Testing
   }
 
   @Test func `a member that is not known is ignored in a manifest`() throws {
-    let text = #"{"structure": "svd", "links": ["*"], "budget": {"ratio": 0.5, "x": 1}, "selection": {"bases": 3}}"#
+    let text = #"{"structure": "svd", "unknown": ["*"], "budget": {"ratio": 0.5, "x": 1}, "selection": {"bases": 3}}"#
     let recipe = try JSONDecoder().decode(ConversionRecipe.self, from: Data(text.utf8))
     #expect(recipe.structure == .svd && recipe.budget == .ratio(0.5))
   }

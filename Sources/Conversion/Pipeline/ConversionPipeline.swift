@@ -168,6 +168,7 @@ extension ConversionRecipe {
             hasBases: layer.basisSpectra != nil))
       }
       if !usesBases { network.basisParameters = nil }
+      if links.isEmpty { network.links = nil }
       return try SqueezePlan(
         network, budget: budget, criterion: criterion, ties: network.ties(ties, path: path),
         minimumBond: minimumBond, structure: structure, gauge: gauge,

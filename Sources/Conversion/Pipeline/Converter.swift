@@ -65,7 +65,7 @@ public struct Converter: Sendable {
     let part = part.map { part in
       Manifest.Part(
         index: part.index, count: part.count, tensorCount: all.tensors.count,
-        positions: Self.positions(of: part, in: all.tensors))
+        positions: Self.positions(of: part, in: all.tensors, LinkHolders(of: plan, in: all)))
     }
     let contents = part.map { all.selecting($0.positions) } ?? all
     let records = contents.tensors
@@ -73,13 +73,16 @@ public struct Converter: Sendable {
     let bases = try write(bases, of: contents, with: writer)
     var source = try Manifest.Source(of: checkpoint, writingSkeletonsTo: folder)
     let offsets = records.reduce(into: [0]) { $0.append($0[$0.count - 1] + ($1.blocks?.blocks.count ?? 0)) }
+    let links = plan.linkedBlocks(in: contents)
     let errors = ParallelResults<OperatorErrors>(count: offsets[records.count])
     let fingerprints = ParallelResults<FileFingerprint>(count: checkpoint.files.count)
     let orientation = ModelConfiguration(of: checkpoint).expertOrientation
     let counter = ProgressCounter(.convert, total: records.reduce(0) { $0 + $1.info.elementCount }, progress)
     BLASThreads.use(1)
 
-    try forEachInParallel(work(on: records, files: checkpoint.files.count), jobs: jobs) { item in
+    try forEachInParallel(
+      work(on: records, files: checkpoint.files.count, links: links), jobs: jobs
+    ) { item in
       switch item {
       case .fingerprint(let index):
         fingerprints[index] = try FileFingerprint(ofFileAt: checkpoint.files[index])
@@ -87,6 +90,18 @@ public struct Converter: Sendable {
         let record = records[index]
         if record.isDense { try checkpoint.withBytes(of: record.info) { try writer.write($0, of: record) } }
         counter.finished(record.name, elements: record.info.elementCount)
+      case .link(let index):
+        let members = try zip(links[index].blocks, links[index].link.members).map { place, name in
+          try PlannedMatrix(
+            place.block, of: records[place.tensor], named: name, in: contents, orientation: orientation)
+        }
+        let found =
+          members.contains(where: \.needsDoublePrecision)
+          ? try decompose(members, links[index].link, as: Double.self, of: checkpoint, with: writer)
+          : try decompose(members, links[index].link, as: Float.self, of: checkpoint, with: writer)
+        for (place, found) in zip(links[index].blocks, found) { errors[offsets[place.tensor] + place.block] = found }
+        let chain = members[0].chain
+        counter.finished(chain.name, elements: chain.rows * chain.columns)
       case .block(let index, let block):
         let matrix = try PlannedMatrix(block, of: records[index], in: contents, orientation: orientation)
         errors[offsets[index] + block] =
@@ -117,19 +132,26 @@ public struct Converter: Sendable {
       part: part)
   }
 
-  /// Which tensors a part has: all parts get about as many bytes, and tensors that are tied stay together.
-  private static func positions(of part: SourceNetwork.Part, in records: [TensorRecord]) -> [Int] {
+  /// Which tensors a part has: all parts get about as many bytes, and tensors that are tied or linked stay together.
+  private static func positions(
+    of part: SourceNetwork.Part, in records: [TensorRecord], _ holders: LinkHolders
+  ) -> [Int] {
     func holder(_ record: TensorRecord) -> TensorName {
-      if case .tied(let other) = record.storage { TensorName(other) } else { TensorName(record.name) }
+      if case .tied(let other) = record.storage { holders[TensorName(other)] } else { holders[TensorName(record.name)] }
     }
+    let sizeOf = Dictionary(
+      records.map { record in
+        var isTied: Bool { if case .tied = record.storage { true } else { false } }
+        return (holder(record), isTied ? 0 : record.info.byteCount)
+      }, uniquingKeysWith: +)
     let largestFirst = records.indices.filter { holder(records[$0]) == TensorName(records[$0].name) }.sorted {
-      (records[$1].info.byteCount, $0) < (records[$0].info.byteCount, $1)
+      (sizeOf[holder(records[$1])] ?? 0, $0) < (sizeOf[holder(records[$0])] ?? 0, $1)
     }
     var sizes = Array(repeating: 0, count: part.count)
     var own: Set<TensorName> = []
     for index in largestFirst {
       let lightest = sizes.indices.min { (sizes[$0], $0) < (sizes[$1], $1) } ?? 0
-      sizes[lightest] += records[index].info.byteCount
+      sizes[lightest] += sizeOf[holder(records[index])] ?? 0
       if lightest == part.index - 1 { own.insert(TensorName(records[index].name)) }
     }
     return records.indices.filter { own.contains(holder(records[$0])) }
@@ -139,15 +161,25 @@ public struct Converter: Sendable {
     /// What is no operator.
     case tensor(Int)
     case block(Int, Int)
+    /// What is several matrices at once.
+    case link(Int)
     case fingerprint(Int)
   }
 
   /// The source's files, then the tensors and the blocks of tensors, largest first.
-  private func work(on records: [TensorRecord], files: Int) -> [WorkItem] {
-    let items = records.enumerated().flatMap { index, record -> [(byteCount: Int, item: WorkItem)] in
-      guard let count = record.blocks?.blocks.count else { return [(record.info.byteCount, .tensor(index))] }
-      return (0..<count).map { (record.info.byteCount / count, .block(index, $0)) }
+  private func work(on records: [TensorRecord], files: Int, links: [LinkedBlocks]) -> [WorkItem] {
+    let linked = Set(links.flatMap(\.blocks))
+    func byteCount(_ place: LinkedBlocks.Place) -> Int {
+      records[place.tensor].info.byteCount / (records[place.tensor].blocks?.blocks.count ?? 1)
     }
+    let ownItems = records.enumerated().flatMap { index, record -> [(byteCount: Int, item: WorkItem)] in
+      guard let count = record.blocks?.blocks.count else { return [(record.info.byteCount, .tensor(index))] }
+      return (0..<count).map { LinkedBlocks.Place(tensor: index, block: $0) }.filter { !linked.contains($0) }
+        .map { (byteCount($0), .block($0.tensor, $0.block)) }
+    }
+    let items =
+      ownItems
+      + links.enumerated().map { index, link in (link.blocks.reduce(0) { $0 + byteCount($1) }, .link(index)) }
     let largestFirst = items.enumerated().sorted {
       ($1.element.byteCount, $0.offset) < ($0.element.byteCount, $1.offset)
     }
@@ -163,6 +195,7 @@ public struct Converter: Sendable {
       self.kept
       ?? KeptTensors(checkpoint.tensors, ModelConfiguration(of: checkpoint), include: recipe.selection.include)
     var contents = CheckpointContents()
+    let links = try LinkedRanges(of: plan, in: checkpoint)
     for tensor in checkpoint.tensors {
       let layer = layers.removeValue(forKey: tensor.key)
       let experts = layer == nil ? takeExperts(of: tensor, from: &layers, in: checkpoint) : []
@@ -171,9 +204,9 @@ public struct Converter: Sendable {
       if let target = ties[tensor.key] {
         record.storage = .tied(to: target.name)
       } else if let layer, layer.bonds != nil {
-        let (chain, cores) = try planned(
-          layer, in: tensor, WeightMatrix.sides(of: tensor, convolutions: true), checkpoint)
-        var blocks = BlockMatrix(whole: chain)
+        let (term, chain, cores) = try planned(
+          layer, in: tensor, WeightMatrix.sides(of: tensor, convolutions: true), links, checkpoint)
+        var blocks = BlockMatrix(rows: layer.rows, columns: layer.columns, blocks: [[term]])
         (blocks.svdRelativeError, blocks.norm) = (layer.svdRelativeError, layer.norm)
         record.storage = .blocks(blocks)
         contents.append(record, operators: [chain], cores: cores)
@@ -185,10 +218,10 @@ public struct Converter: Sendable {
             reason: "is a stack of \(tensor.shape[0]) matrices, the plan has \(experts.count) of them; plan this model")
         }
         let sides = WeightMatrix.stackedSides(of: tensor)
-        let chains = try experts.map { try planned($0, in: tensor, sides, checkpoint) }
+        let chains = try experts.map { try planned($0, in: tensor, sides, links, checkpoint) }
         var blocks = BlockMatrix(
           rows: tensor.shape[0] * tensor.shape[1], columns: tensor.shape[2],
-          blocks: chains.map { [BlockMatrix.Term($0.operator.name)] })
+          blocks: chains.map { [$0.term] })
         (blocks.svdRelativeError, blocks.norm) = joined(
           experts.map { ($0.bonds == nil ? 0 : $0.svdRelativeError, $0.norm * $0.norm) })
         record.storage = .blocks(blocks)
@@ -220,9 +253,9 @@ public struct Converter: Sendable {
   /// that has its very elements: a factorisation at full rank, one factor of which is the identity and not stored.
   /// - Parameter sides: of the matrix, as the tensor has them.
   private func planned(
-    _ layer: SqueezePlan.Layer, in tensor: TensorInfo, _ sides: (rows: Int, columns: Int)?,
+    _ layer: SqueezePlan.Layer, in tensor: TensorInfo, _ sides: (rows: Int, columns: Int)?, _ links: LinkedRanges,
     _ checkpoint: any DenseCheckpoint
-  ) throws -> (operator: OperatorRecord, cores: [CoreRecord]) {
+  ) throws -> (term: BlockMatrix.Term, operator: OperatorRecord, cores: [CoreRecord]) {
     func mismatch(_ reason: String) -> ConversionError {
       .mismatch(path: checkpoint.path, tensor: layer.name, reason: reason)
     }
@@ -233,8 +266,18 @@ public struct Converter: Sendable {
     }
     guard let bonds = layer.bonds else {
       let split = MatrixSplit.lowRank(rows: layer.rows, columns: layer.columns)
-      return OperatorRecord.ordinary(
+      let (chain, cores) = OperatorRecord.ordinary(
         name: layer.name, split, bonds: split.shape.fullBonds, gauge: .compact, dtype: tensor.dtype)
+      return (BlockMatrix.Term(chain.name), chain, cores)
+    }
+    let dtype = coreDType ?? defaultCoreDType(for: tensor.dtype)
+    if layer.link != nil {
+      guard let (term, link) = links[layer] else {
+        throw mismatch("its plan lacks the operator that it is linked in; make the plan again")
+      }
+      let (chain, cores) = OperatorRecord.ordinary(
+        name: link.name, link.split, bonds: link.bonds, gauge: link.gauge, dtype: dtype, central: recipe.central)
+      return (term, chain, cores)
     }
     guard TensorSelection.fits(layer.shape, rows: layer.rows, columns: layer.columns),
       bonds.count == layer.shape.siteCount - 1
@@ -243,10 +286,11 @@ public struct Converter: Sendable {
         "its plan, bonds \(bonds) of the factors \(layer.shape), contradicts itself; make the plan again")
     }
     let bases = layer.shape.siteCount > 2 ? bases?[layer.name] : nil
-    return OperatorRecord.ordinary(
-      name: layer.name, layer.split, bonds: layer.shape.limitedBonds(bonds), gauge: layer.gauge,
-      dtype: coreDType ?? defaultCoreDType(for: tensor.dtype), central: recipe.central,
-      rowBasis: bases?.rowRecord.orNil, columnBasis: bases?.columnRecord.orNil, entropies: layer.entropies)
+    let (chain, cores) = OperatorRecord.ordinary(
+      name: layer.name, layer.split, bonds: layer.shape.limitedBonds(bonds), gauge: layer.gauge, dtype: dtype,
+      central: recipe.central, rowBasis: bases?.rowRecord.orNil, columnBasis: bases?.columnRecord.orNil,
+      entropies: layer.entropies)
+    return (BlockMatrix.Term(chain.name), chain, cores)
   }
 
   private func defaultCoreDType(for source: DType) -> DType {
@@ -283,35 +327,42 @@ public struct Converter: Sendable {
   }
 }
 
-/// What of a source becomes one operator: a tensor, or one of the matrices stacked in it.
-private struct PlannedMatrix {
+/// What of a source becomes an operator, or a range of one: a tensor, or one of the matrices stacked in it.
+struct PlannedMatrix {
   let tensor: TensorInfo
   let expert: Int?
+  let rows: Int
+  let columns: Int
   let chain: OperatorRecord
   /// The matrix as if it were a tensor by itself.
   let info: TensorInfo
   let needsDoublePrecision: Bool
 
+  /// - Parameter name: of the matrix, when it is linked; else it has that of its operator.
   init(
-    _ block: Int, of record: TensorRecord, in contents: CheckpointContents, orientation: TensorInfo.Orientation
+    _ block: Int, of record: TensorRecord, named name: String? = nil, in contents: CheckpointContents,
+    orientation: TensorInfo.Orientation
   ) throws {
     tensor = record.info
-    let blocks = record.blocks?.blocks ?? []
-    expert = record.shape.count == 3 && record.blocks?.wholeOperator != record.name ? block : nil
-    guard let chain = contents.operator(named: blocks[block][0].operator) else {
+    let term = (record.blocks?.blocks ?? [])[block][0]
+    let isWhole = (name ?? record.blocks?.wholeOperator) == record.name
+    expert = record.shape.count == 3 && !isWhole ? block : nil
+    guard let chain = contents.operator(named: term.operator) else {
       throw ConversionError.stageFile(path: record.name, reason: "has no operator")
     }
     self.chain = chain
+    (rows, columns) = (term.rows?.count ?? chain.rows, term.columns?.count ?? chain.columns)
     info =
       expert == nil
       ? record.info
-      : TensorInfo(name: chain.name, dtype: record.dtype, shape: [chain.rows, chain.columns], orientation: orientation)
+      : TensorInfo(
+        name: name ?? chain.name, dtype: record.dtype, shape: [rows, columns], orientation: orientation)
     needsDoublePrecision = contents.needsDoublePrecision(record)
   }
 }
 
 /// The measured errors of one operator.
-private struct OperatorErrors: Sendable {
+struct OperatorErrors: Sendable {
   let relative: Double
   let squaredNorm: Double
   /// nil without a metric.

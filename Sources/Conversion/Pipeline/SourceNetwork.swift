@@ -77,10 +77,12 @@ public struct SourceNetwork: Sendable {
     let largestFirst = matrices.indices.sorted {
       (matrices[$1].tensor.elementCount, $0) < (matrices[$0].tensor.elementCount, $1)
     }
-    // What is stacked in one tensor stays together.
+    let links = try links(of: recipe)
+    let holders = LinkHolders(links.map { $0.members.map { matrices[$0].tensor.key } })
+    // What is stacked in one tensor stays together, and so does what is linked.
     var places: [TensorName: Int] = [:]
     let chosen = largestFirst.filter { index in
-      let key = matrices[index].tensor.key
+      let key = holders[matrices[index].tensor.key]
       let place = places[key] ?? places.count
       places[key] = place
       return part.map { place % $0.count == $0.index - 1 } ?? true
@@ -104,6 +106,13 @@ public struct SourceNetwork: Sendable {
     }.map {
       "tensor '\(escaped(matrices[$0].tensor.name))' has \(unfit[$0] ?? ""); it stays dense"
     }
+    let together = links.filter { link in
+      link.members.allSatisfy { layers[$0] != nil && !unusable.contains(matrices[$0].tensor.key) }
+    }
+    let linked = ParallelResults<LinkProfile>(count: together.count)
+    try forEachInParallel(Array(together.indices), jobs: jobs) {
+      linked[$0] = try profile(of: together[$0], statistics)
+    }
     let network = NetworkProfile(
       parameters: checkpoint.tensors.reduce(0) { $0 + (isTrainingState($1) ? 0 : $1.elementCount) },
       tiedParameters: ties.keys.reduce(0) { sum, name in
@@ -111,7 +120,8 @@ public struct SourceNetwork: Sendable {
         return sum + tensor.elementCount
       },
       basisParameters: bases?.parameterCount,
-      layers: matrices.indices.compactMap { unusable.contains(matrices[$0].tensor.key) ? nil : layers[$0] })
+      layers: matrices.indices.compactMap { unusable.contains(matrices[$0].tensor.key) ? nil : layers[$0] },
+      links: recipe.links.isEmpty ? nil : together.indices.compactMap { linked[$0] })
     return (network, warnings)
   }
 

@@ -129,6 +129,9 @@ public enum StageFile {
       source: first.profile.source, part: nil, recipe: first.profile.recipe, sourceDType: first.profile.sourceDType,
       network: NetworkProfile(
         parameters: first.profile.network.parameters, tiedParameters: first.profile.network.tiedParameters,
-        basisParameters: first.profile.network.basisParameters, layers: layers))
+        basisParameters: first.profile.network.basisParameters, layers: layers,
+        links: first.profile.network.links.map { _ in
+          profiles.flatMap { $0.profile.network.links ?? [] }.sorted { TensorName($0.name) < TensorName($1.name) }
+        }))
   }
 }

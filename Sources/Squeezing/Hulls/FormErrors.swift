@@ -9,7 +9,7 @@ struct FormErrors {
   private let layer: LayerProfile
   private let rounding: RoundingError
   /// `‖W‖` in the norm that errors are measured in.
-  private let norm: Double
+  let norm: Double
   /// `chain[bond][kept]`: `Σ λ²` of the values that are not kept.
   private let chain: [[Double]]?
   /// `lowRank[rank]`

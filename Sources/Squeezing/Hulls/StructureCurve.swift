@@ -2,17 +2,22 @@ import TensorNetworks
 
 /// Everything a group of matrices may become: parameters against error, for every structure it may have.
 struct StructureCurve {
-  /// One way to store each member of the group.
+  /// One way to store each member of the group, or all linked matrices.
   struct Point: Equatable {
-    /// Of one member.
+    /// Of one copy.
     let parameters: Int
     /// Weighted, summed over the members.
     let squaredError: Double
-    /// nil: dense.
+    /// nil: dense, or of linked matrices, each for itself.
     let form: OperatorForm?
+    /// Of linked matrices that are stored each for itself: the point on the curve of each.
+    var places: [Int] = []
   }
 
-  let members: [Int]
+  /// How often a point's parameters count: once for each member that is stored by itself.
+  let copies: Int
+  /// Of linked matrices: the curves of what each becomes alone.
+  let parts: [StructureCurve]
   /// Dense first, parameters falling; no point has both more parameters and more error than another.
   let points: [Point]
   /// Indices of the points on the lower convex hull, from dense down.
@@ -26,7 +31,8 @@ struct StructureCurve {
     members: [Int], of layers: [LayerProfile], structure: Structure, weights: [Double], minimumBond: Int,
     gauges: [Gauge], rounding: RoundingError = .negligible
   ) throws {
-    self.members = members
+    copies = members.count
+    parts = []
     let first = layers[members[0]]
     for member in members {
       let hasMetric = layers[member].metricSingularValues != nil
@@ -59,15 +65,72 @@ struct StructureCurve {
       let error = errors.reduce(0) { $0 + $1.weight * $1.of.squaredError(of: form) }
       candidates.append(Point(parameters: form.storedCount, squaredError: error, form: form))
     }
-    candidates.sort { ($1.parameters, $0.squaredError) < ($0.parameters, $1.squaredError) }
+    points = Self.worthwhile(
+      candidates, below: Point(parameters: first.denseParameterCount, squaredError: 0, form: nil))
+    hull = Self.lowerHull(of: points)
+  }
+
+  /// Of linked matrices: everything they may become, each alone or all together.
+  /// - Parameters:
+  ///   - parts: the curves of what each becomes alone.
+  ///   - linked: what they may become together.
+  init(linking parts: [StructureCurve], _ linked: [Point]) {
+    copies = 1
+    self.parts = parts
+    let apart = Self.sum(of: parts)
+    points = Self.worthwhile(apart.dropFirst() + linked.filter { $0.parameters < apart[0].parameters }, below: apart[0])
+    hull = Self.lowerHull(of: points)
+  }
+
+  /// The hull of what several curves may become at the same time: the steps along their hulls, the least error per
+  /// parameter first.
+  private static func sum(of parts: [StructureCurve]) -> [Point] {
+    struct Step {
+      let part: Int
+      let place: Int
+      let saved: Int
+      let error: Double
+    }
+    let steps = parts.enumerated().flatMap { index, part in
+      zip(part.hull, part.hull.dropFirst()).map { from, to in
+        Step(
+          part: index, place: to, saved: (part.points[from].parameters - part.points[to].parameters) * part.copies,
+          error: part.points[to].squaredError - part.points[from].squaredError)
+      }
+    }
+    var points = [
+      Point(
+        parameters: parts.reduce(0) { $0 + $1.points[0].parameters * $1.copies }, squaredError: 0, form: nil,
+        places: parts.map { _ in 0 })
+    ]
+    // Along a hull the error per parameter rises, so each curve's steps stay in their order.
+    let ordered = steps.enumerated().sorted {
+      ($0.element.error / Double($0.element.saved), $0.offset) < (
+        $1.element.error / Double($1.element.saved), $1.offset
+      )
+    }
+    for (_, step) in ordered {
+      let last = points[points.count - 1]
+      var places = last.places
+      places[step.part] = step.place
+      points.append(
+        Point(
+          parameters: last.parameters - step.saved, squaredError: last.squaredError + step.error, form: nil,
+          places: places))
+    }
+    return points
+  }
+
+  /// `dense` and the candidates that are better than everything smaller, parameters falling.
+  private static func worthwhile(_ candidates: some Sequence<Point>, below dense: Point) -> [Point] {
+    let candidates = candidates.sorted { ($1.parameters, $0.squaredError) < ($0.parameters, $1.squaredError) }
     // From the smallest up, keep what is better than everything smaller.
     var kept: [Point] = []
     for point in candidates.reversed() where point.squaredError < kept.last?.squaredError ?? .infinity {
       if kept.last?.parameters == point.parameters { kept.removeLast() }
       kept.append(point)
     }
-    points = [Point(parameters: first.denseParameterCount, squaredError: 0, form: nil)] + kept.reversed()
-    hull = Self.lowerHull(of: points)
+    return [dense] + kept.reversed()
   }
 
   /// Andrew's monotone chain.

@@ -22,7 +22,7 @@ struct StructureSelection {
     self.curves = curves
     places = Array(repeating: 0, count: curves.count)
     chosen = Array(repeating: 0, count: curves.count)
-    parameters = curves.reduce(0) { $0 + $1.points[0].parameters * $1.members.count }
+    parameters = curves.reduce(0) { $0 + $1.points[0].parameters * $1.copies }
     for curve in curves.indices { push(curve) }
   }
 
@@ -30,7 +30,7 @@ struct StructureSelection {
     let curve = curves[index]
     guard places[index] + 1 < curve.hull.count else { return }
     let (from, to) = (curve.points[curve.hull[places[index]]], curve.points[curve.hull[places[index] + 1]])
-    let saved = (from.parameters - to.parameters) * curve.members.count
+    let saved = (from.parameters - to.parameters) * curve.copies
     heap.insert(Candidate(cost: (to.squaredError - from.squaredError) / Double(saved), curve: index))
   }
 
@@ -57,7 +57,7 @@ struct StructureSelection {
   /// Parameters that all members of a curve save together by going to a point.
   private func saved(_ index: Int, at point: Int) -> Int {
     let curve = curves[index]
-    return (curve.points[chosen[index]].parameters - curve.points[point].parameters) * curve.members.count
+    return (curve.points[chosen[index]].parameters - curve.points[point].parameters) * curve.copies
   }
 
   /// The nearest point of a curve that saves at least `excess`, and the error it costs.
@@ -91,12 +91,15 @@ struct StructureSelection {
   }
 
   /// Takes of each curve the smallest point that `isAllowed`; dense where there is none.
-  mutating func select(where isAllowed: (_ curve: Int, OperatorForm) -> Bool) {
-    for (index, curve) in curves.enumerated() {
-      take(index, to: curve.points.lastIndex { point in point.form.map { isAllowed(index, $0) } ?? true } ?? 0)
-    }
+  mutating func select(where isAllowed: (_ curve: Int, StructureCurve.Point) -> Bool) {
+    for index in curves.indices { take(index, to: curves[index].smallest { isAllowed(index, $0) }) }
   }
 
-  /// What the members of a curve become; nil: dense.
-  func form(of curve: Int) -> OperatorForm? { curves[curve].points[chosen[curve]].form }
+  /// What is chosen of a curve.
+  func point(of curve: Int) -> StructureCurve.Point { curves[curve].points[chosen[curve]] }
+}
+
+extension StructureCurve {
+  /// The index of the smallest point that `isAllowed`; 0, dense, where there is none.
+  func smallest(where isAllowed: (Point) -> Bool) -> Int { points.lastIndex(where: isAllowed) ?? 0 }
 }

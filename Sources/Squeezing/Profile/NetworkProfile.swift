@@ -8,12 +8,18 @@ public struct NetworkProfile: Sendable, Hashable, Codable {
   /// beside the chains, fewer where a matrix stays dense. nil for none.
   public var basisParameters: Int?
   public var layers: [LayerProfile]
+  /// Of the matrices that may be ranges of one operator; nil for none.
+  public var links: [LinkProfile]?
 
-  public init(parameters: Int, tiedParameters: Int, basisParameters: Int? = nil, layers: [LayerProfile]) {
+  public init(
+    parameters: Int, tiedParameters: Int, basisParameters: Int? = nil, layers: [LayerProfile],
+    links: [LinkProfile]? = nil
+  ) {
     self.parameters = parameters
     self.tiedParameters = tiedParameters
     self.basisParameters = basisParameters
     self.layers = layers
+    self.links = links
   }
 
   /// Elements of the tensors that are stored as they are.
@@ -45,7 +51,7 @@ public struct NetworkProfile: Sendable, Hashable, Codable {
   }
 
   enum CodingKeys: String, CodingKey {
-    case parameters, layers
+    case parameters, layers, links
     case tiedParameters = "tied_parameters"
     case basisParameters = "basis_parameters"
   }

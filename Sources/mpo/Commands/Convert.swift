@@ -44,6 +44,7 @@ struct Convert: ParsableCommand {
   @OptionGroup(title: "Budget") var budget: BudgetOptions
   @OptionGroup(title: "Metric") var calibration: CalibrationOptions
   @OptionGroup(title: "Matrices") var structure: StructureOptions
+  @OptionGroup(title: "Matrices") var links: LinkOptions
   @OptionGroup(title: "Matrices") var selection: SelectionOptions
   @OptionGroup(title: "Storage") var storage: StorageOptions
 
@@ -51,7 +52,7 @@ struct Convert: ParsableCommand {
   @OptionGroup var work: WorkOptions
   @OptionGroup var outputOptions: OutputOptions
 
-  private var recipeOptions: [any RecipeOptions] { [budget, structure, selection, storage] }
+  private var recipeOptions: [any RecipeOptions] { [budget, structure, links, selection, storage] }
 
   private var source: RecipeSource? {
     get throws { try RecipeSource(plan: plan, recipe: recipe, like: like) }

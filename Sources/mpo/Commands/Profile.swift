@@ -22,6 +22,7 @@ struct Profile: ParsableCommand {
 
   @OptionGroup(title: "Metric") var calibration: CalibrationOptions
   @OptionGroup(title: "Matrices") var structure: StructureOptions
+  @OptionGroup(title: "Matrices") var links: LinkOptions
   @OptionGroup(title: "Matrices") var selection: SelectionOptions
 
   @Option(
@@ -32,7 +33,7 @@ struct Profile: ParsableCommand {
   @OptionGroup var work: WorkOptions
   @OptionGroup var outputOptions: OutputOptions
 
-  private var recipeOptions: [any RecipeOptions] { [structure, selection] }
+  private var recipeOptions: [any RecipeOptions] { [structure, links, selection] }
 
   func validate() throws {
     if let source = try RecipeSource(recipe: recipe) {

@@ -6,7 +6,8 @@ import Recipes
 enum RecipeOption {
   private static let names = [
     "selection.include": "--include", "selection.exclude": "--exclude", "selection.convolutions": "--convolutions",
-    "selection.sites": "--sites", "selection.shapes": "--shape", "ties": "--tie", "budget.ratio": "--ratio",
+    "selection.sites": "--sites", "selection.shapes": "--shape", "ties": "--tie", "links": "--link",
+    "budget.ratio": "--ratio",
     "budget.matrix_ratio": "--matrix-ratio", "selection.experts": "--experts",
     "budget.max_error": "--max-error", "budget.bond": "--bond", "budget.lossless": "--lossless",
     "structure": "--structure", "criterion": "--criterion", "minimum_bond": "--min-bond", "gauge": "--gauge",

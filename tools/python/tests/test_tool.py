@@ -39,6 +39,8 @@ def folder(tiny_bert, tmp_path):
         ["--ratio", 0.6],
         ["--ratio", 0.6, "--structure", "svd"],
         ["--ratio", 0.6, "--structure", "auto"],
+        ["--ratio", 0.4, "--structure", "svd", "--link", "encoder.layer.*.attention.self.{query,key}.weight"],
+        ["--ratio", 0.4, "--structure", "svd", "--link-layers", "encoder.layer.*.output.dense.weight=2"],
         ["--lossless"],
         ["--bond", 12, "--dtype", "f16"],
         ["--bond", 12, "--dtype", "bf16"],
@@ -61,6 +63,29 @@ def test_a_converted_model_computes_what_its_restored_one_does(folder, tmp_path,
         )
     totals = MPOCheckpoint(tmp_path / "x.mpo").manifest.raw["totals"]
     assert model.mpo_source.report.parameters_stored == totals["parameters_stored"]
+
+
+def test_linked_matrices_are_trained_as_one_operator_and_saved_again(folder, tmp_path, token_batch):
+    mpo(
+        *("convert", folder, "-o", tmp_path / "x.mpo", "--ratio", 0.4, "--structure", "svd"),
+        *("--link", "encoder.layer.*.attention.self.{query,key}.weight"),
+    )
+    model = from_pretrained(tmp_path / "x.mpo", "all").train()
+    attention = model.encoder.layer[0].attention.self
+    assert attention.query.weight.parts[0] is attention.key.weight.parts[0]
+    assert attention.query.weight.parts[0].matrix_shape == (128, 64)
+    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), 0.1)
+    model(**token_batch).last_hidden_state.square().mean().backward()
+    optimizer.step()
+    save(model.eval(), tmp_path / "y.mpo")
+    mpo("verify", tmp_path / "y.mpo")
+    mpo("restore", tmp_path / "y.mpo", "-o", tmp_path / "y")
+    for name, value in load_file(tmp_path / "y" / "model.safetensors").items():
+        if name.endswith(("query.weight", "key.weight")):
+            matrix = model.get_submodule(name).matrix()
+            torch.testing.assert_close(value, matrix, atol=1e-5, rtol=1e-4)
+    raw = MPOCheckpoint(tmp_path / "y.mpo").manifest.raw
+    assert [len(t["blocks"]) for t in raw["tensors"] if "self.query.weight" in t["name"]] == [1, 1]
 
 
 @pytest.mark.parametrize("gauge", ["compact", "canonical", "spectral"])

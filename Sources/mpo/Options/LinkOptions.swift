@@ -1,0 +1,50 @@
+import ArgumentParser
+import Recipes
+
+/// Which matrices may share a core.
+struct LinkOptions: ParsableArguments, RecipeOptions {
+  @Option(
+    help: ArgumentHelp(
+      "Let the matrices that differ in the braces alone, as 'layers.*.{q,k}_proj.weight', be ranges of one operator of low "
+        + "rank where that is better than each for itself: they share the core of their inputs, or, where only as many "
+        + "outputs fit or with =outputs behind the glob, that of their outputs; repeatable. With --structure auto or svd.",
+      valueName: "glob[=inputs|outputs]"))
+  var link: [String] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "The same of N neighbouring layers, whose number is the first star of the glob: 'layers.*.up_proj.weight=2'; "
+        + "repeatable.", valueName: "glob=n"))
+  var linkLayers: [String] = []
+
+  func validate() throws { _ = try rules() }
+
+  private func rules() throws -> [LinkRule] {
+    try link.map { text in
+      guard let (glob, value) = Self.split(text) else { return LinkRule(glob: text) }
+      guard let side = LinkRule.Side(rawValue: value) else {
+        throw ValidationError("--link '\(text)': '\(value)' is not inputs or outputs.")
+      }
+      return LinkRule(glob: glob, shares: side)
+    }
+      + linkLayers.map { text in
+        guard let (glob, value) = Self.split(text), let layers = Int(value), layers >= 2 else {
+          throw ValidationError(
+            "--link-layers '\(text)': give it as GLOB=N, N at least 2 neighbouring layers, as 'layers.*.up_proj.weight=2'."
+          )
+        }
+        return LinkRule(glob: glob, layers: layers)
+      }
+  }
+
+  private static func split(_ text: String) -> (glob: String, value: String)? {
+    text.lastIndex(of: "=").map { (String(text[..<$0]), String(text[text.index(after: $0)...])) }
+  }
+
+  var given: [String] { link.isEmpty && linkLayers.isEmpty ? [] : ["links"] }
+
+  func write(to recipe: inout ConversionRecipe) throws {
+    let rules = try rules()
+    if !rules.isEmpty { recipe.links = rules }
+  }
+}
