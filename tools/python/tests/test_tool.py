@@ -39,8 +39,6 @@ def folder(tiny_bert, tmp_path):
         ["--ratio", 0.6],
         ["--ratio", 0.6, "--structure", "svd"],
         ["--ratio", 0.6, "--structure", "auto"],
-        ["--ratio", 0.4, "--structure", "svd", "--link", "encoder.layer.*.attention.self.{query,key}.weight"],
-        ["--ratio", 0.4, "--structure", "svd", "--link-layers", "encoder.layer.*.output.dense.weight=2"],
         ["--lossless"],
         ["--bond", 12, "--dtype", "f16"],
         ["--bond", 12, "--dtype", "bf16"],
@@ -65,27 +63,57 @@ def test_a_converted_model_computes_what_its_restored_one_does(folder, tmp_path,
     assert model.mpo_source.report.parameters_stored == totals["parameters_stored"]
 
 
-def test_linked_matrices_are_trained_as_one_operator_and_saved_again(folder, tmp_path, token_batch):
-    mpo(
-        *("convert", folder, "-o", tmp_path / "x.mpo", "--ratio", 0.4, "--structure", "svd"),
-        *("--link", "encoder.layer.*.attention.self.{query,key}.weight"),
-    )
-    model = from_pretrained(tmp_path / "x.mpo", "all").train()
-    attention = model.encoder.layer[0].attention.self
-    assert attention.query.weight.parts[0] is attention.key.weight.parts[0]
-    assert attention.query.weight.parts[0].matrix_shape == (128, 64)
+@pytest.fixture
+def alike(tiny_bert, tmp_path):
+    """A dense model folder whose square matrices have few directions of inputs and outputs, all of them the same."""
+    from transformers import BertModel
+
+    model = BertModel(tiny_bert)
+    outputs, inputs, centre = torch.randn(64, 8) / 8, torch.randn(8, 64) / 8, torch.randn(8, 8)
+    with torch.no_grad():
+        for name, weight in model.encoder.named_parameters():
+            if weight.shape == (64, 64):
+                weight.mul_(0.1).add_(outputs @ (centre * torch.rand(8, 8)) @ inputs)
+    model.save_pretrained(tmp_path / "alike")
+    return tmp_path / "alike"
+
+
+@pytest.mark.parametrize(
+    "options, names, shape",
+    [
+        (("--link", "encoder.layer.*.attention.self.{query,key}.weight"), ("query", "key"), (128, 64)),
+        (("--link", "encoder.layer.*.attention.self.{query,key}.weight=outputs"), ("query", "key"), (64, 128)),
+        (("--link-layers", "encoder.layer.*.attention.self.query.weight=2"), ("query",), (128, 64)),
+    ],
+)
+def test_linked_matrices_are_trained_as_one_operator_and_saved_again(
+    alike, tmp_path, token_batch, options, names, shape
+):
+    from transformers import BertModel
+
+    budget = ("--matrix-ratio", 0.25, "--structure", "svd", "--include", "encoder.*.attention.self.*")
+    mpo("convert", alike, "-o", tmp_path / "x.mpo", *budget, *options)
+    mpo("restore", tmp_path / "x.mpo", "-o", tmp_path / "x")
+    dense = BertModel.from_pretrained(tmp_path / "x").eval()
+    model = from_pretrained(tmp_path / "x.mpo", "all")
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model(**token_batch).last_hidden_state, dense(**token_batch).last_hidden_state, atol=1e-4, rtol=1e-3
+        )
+    weights = [model.get_submodule(f"encoder.layer.{k}.attention.self.{n}.weight") for k in (0, 1) for n in names]
+    assert weights[0].parts[0] is weights[1].parts[0] and weights[0].parts[0].matrix_shape == shape
     optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), 0.1)
-    model(**token_batch).last_hidden_state.square().mean().backward()
+    model.train()(**token_batch).last_hidden_state.square().mean().backward()
     optimizer.step()
     save(model.eval(), tmp_path / "y.mpo")
     mpo("verify", tmp_path / "y.mpo")
     mpo("restore", tmp_path / "y.mpo", "-o", tmp_path / "y")
-    for name, value in load_file(tmp_path / "y" / "model.safetensors").items():
-        if name.endswith(("query.weight", "key.weight")):
-            matrix = model.get_submodule(name).matrix()
-            torch.testing.assert_close(value, matrix, atol=1e-5, rtol=1e-4)
-    raw = MPOCheckpoint(tmp_path / "y.mpo").manifest.raw
-    assert [len(t["blocks"]) for t in raw["tensors"] if "self.query.weight" in t["name"]] == [1, 1]
+    restored = load_file(tmp_path / "y" / "model.safetensors")
+    for k in (0, 1):
+        for name in names:
+            matrix = model.get_submodule(f"encoder.layer.{k}.attention.self.{name}.weight").matrix()
+            found = restored[f"encoder.layer.{k}.attention.self.{name}.weight"]
+            torch.testing.assert_close(found, matrix.detach(), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("gauge", ["compact", "canonical", "spectral"])
