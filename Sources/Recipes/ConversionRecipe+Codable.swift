@@ -4,7 +4,7 @@ import TensorNetworks
 
 extension ConversionRecipe: Codable {
   enum CodingKeys: String, RecipeMember {
-    case selection, links, ties, budget, structure, criterion
+    case selection, links, ties, budget, structure, depth, criterion
     case minimumBond = "minimum_bond"
     case gauge, metric, basis, dtype, central, pack
 
@@ -15,6 +15,7 @@ extension ConversionRecipe: Codable {
       case .ties: "a list of globs"
       case .budget: "a mapping of one of \(Budget.CodingKeys.names.joined(separator: ", "))"
       case .structure: Structure.choices
+      case .depth: "a whole number from 2 to 16"
       case .criterion: SqueezeCriterion.choices
       case .minimumBond: "a whole number of at least 1"
       case .gauge: Gauge.choices
@@ -47,6 +48,7 @@ extension ConversionRecipe: Codable {
     ties = try container.decode(.ties, default: ties)
     budget = try container.decodeIfPresent(.budget)
     structure = try container.decode(.structure, default: structure)
+    depth = try container.decode(.depth, default: depth) { (2...16).contains($0) }
     criterion = try container.decode(.criterion, default: criterion)
     minimumBond = try container.decode(.minimumBond, default: minimumBond) { $0 >= 1 }
     gauge = try container.decode(.gauge, default: gauge)
@@ -71,6 +73,7 @@ extension ConversionRecipe: Codable {
     try container.encode(ties, forKey: .ties)
     try container.encodeIfPresent(budget, forKey: .budget)
     try container.encode(structure, forKey: .structure)
+    try container.encode(depth, forKey: .depth)
     try container.encode(criterion, forKey: .criterion)
     try container.encode(minimumBond, forKey: .minimumBond)
     try container.encode(gauge, forKey: .gauge)

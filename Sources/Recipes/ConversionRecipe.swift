@@ -26,6 +26,9 @@ public struct ConversionRecipe: Sendable, Hashable {
   public var budget: Budget?
   /// What a matrix may become.
   public var structure = Structure.auto
+  /// The sites of factorisations of low rank: those beyond two are square cores between two frames, which training can
+  /// move alone.
+  public var depth = 2
   /// Which bond is lowered next.
   public var criterion = SqueezeCriterion.errorPerParameter
   /// No bond is lowered below it.

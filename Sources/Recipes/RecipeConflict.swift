@@ -70,7 +70,18 @@ extension ConversionRecipe {
       if let budgetName { return .noEffect(member: "links", value: nil, beside: budgetName, itsValue: nil) }
       if structure == .chain { return .noEffect(member: "links", value: nil, beside: "structure", itsValue: "chain") }
     }
+    if depth != plain.depth {
+      if structure != .svd {
+        return .noEffect(member: "depth", value: nil, beside: "structure", itsValue: structure.rawValue)
+      }
+      if budget == .lossless { return .noEffect(member: "depth", value: nil, beside: "budget.lossless", itsValue: nil) }
+      if !links.isEmpty { return .noEffect(member: "links", value: nil, beside: "depth", itsValue: "\(depth)") }
+      if gauge == .spectral || given.contains("gauge") && gauge != .canonical {
+        return .noEffect(member: "gauge", value: gauge.rawValue, beside: "depth", itsValue: "\(depth)")
+      }
+    }
     if structure == .svd {
+      let writesSites = writesSites && depth == plain.depth
       for (member, isWritten) in [("selection.sites", writesSites), ("selection.shapes", writesShapes)] where isWritten
       {
         return .noEffect(member: member, value: nil, beside: "structure", itsValue: "svd")

@@ -94,6 +94,7 @@ extension TensorSelection.ShapeRule: Codable {
     let columns = try container.decode([Int].self, forKey: .columnFactors)
     do {
       shape = try MPOShape(rowFactors: rows, columnFactors: columns)
+      guard !shape.isDeep else { throw MPOShapeError.emptySite(index: 1) }
     } catch {
       throw DecodingError.dataCorruptedError(forKey: .rowFactors, in: container, debugDescription: "\(error)")
     }

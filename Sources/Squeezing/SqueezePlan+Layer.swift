@@ -49,8 +49,11 @@ extension SqueezePlan {
       let error = form.map { FormErrors(of: profile, rounding: rounding).relativeError(of: $0) } ?? 0
       relativeErrorBound = error.isFinite ? error : nil
       svdRelativeError = profile.svdRelativeError(parameters: parameters, gauge: gauge)
+      let bondCount = split.shape.siteCount - 1
       let spectra =
-        split == profile.split ? profile.spectra : profile.singularValues.map { SingularSpectra([$0]) }
+        split == profile.split
+        ? profile.spectra
+        : profile.singularValues.map { SingularSpectra(Array(repeating: $0, count: bondCount)) }
       entropies = spectra?.entanglementEntropies
     }
 

@@ -39,6 +39,8 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
   ///     get the same bonds. No index may be in two groups.
   ///   - minimumBond: no bond is lowered below it (where the shape allows as much).
   ///   - structure: what a matrix may become.
+  ///   - factorSites: of factorisations of low rank: those beyond two are square cores between the frames, in the gauge
+  ///     canonical.
   ///   - gauge: what operators are stored as, and so what they count.
   ///   - rounding: of the cores' dtype. Where it is not negligible and the gauge is compact, each operator may be stored
   ///     in the gauge canonical instead, by the error of truncation and rounding together.
@@ -47,8 +49,8 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
   ///   above the bond that is asked for.
   public init(
     _ network: NetworkProfile, budget: Budget, criterion: SqueezeCriterion = .errorPerParameter,
-    ties: [[Int]] = [], minimumBond: Int = 1, structure: Structure = .chain, gauge: Gauge = .compact,
-    rounding: RoundingError = .negligible
+    ties: [[Int]] = [], minimumBond: Int = 1, structure: Structure = .chain, factorSites: Int = 2,
+    gauge: Gauge = .compact, rounding: RoundingError = .negligible
   ) throws {
     let layers = network.layers
     for layer in layers where !layer.isConsistent { throw SqueezeError.inconsistentProfile(layer: layer.name) }
@@ -66,8 +68,8 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
       .sorted { $0[0] < $1[0] }
     let links = try LinkedMatrices.find(in: network, tied: tied)
     let request = Request(
-      network: network, groups: groups, links: links, minimumBond: minimumBond, structure: structure, gauge: gauge,
-      rounding: rounding)
+      network: network, groups: groups, links: links, minimumBond: minimumBond, structure: structure,
+      factorSites: factorSites, gauge: gauge, rounding: rounding)
     var linked: [Int: OperatorForm] = [:]
     let chosen =
       switch budget {
@@ -111,6 +113,7 @@ extension SqueezePlan {
     let links: [LinkedMatrices]
     let minimumBond: Int
     let structure: Structure
+    let factorSites: Int
     let gauge: Gauge
     let rounding: RoundingError
 
@@ -142,7 +145,7 @@ extension SqueezePlan {
       let own = try groups.map {
         try StructureCurve(
           members: $0, of: network.layers, structure: structure, weights: weights, minimumBond: minimumBond,
-          gauges: gauges, rounding: rounding)
+          gauges: gauges, rounding: rounding, factorSites: factorSites)
       }
       let parts = partsOfLinks
       let inLinks = Set(parts.joined())
@@ -205,8 +208,10 @@ extension SqueezePlan {
       guard minimumBond <= bond else { throw SqueezeError.minimumBondAboveBond(minimum: minimumBond, bond: bond) }
       return groups.map { group in
         let layer = network.layers[group[0]]
-        let shape = structure == .svd ? .lowRank(rows: layer.rows, columns: layer.columns) : layer.shape
-        let bonds = shape.limitedBonds(shape.fullBonds.map { min($0, bond) })
+        let shape =
+          structure == .svd
+          ? .factored(rows: layer.rows, columns: layer.columns, sites: factorSites) : layer.shape
+        let bonds = shape.bonds(ofRank: bond)
         let form = OperatorForm(shape: shape, bonds: bonds, gauge: gauge)
         return form.storedCount < layer.denseParameterCount ? form : nil
       }

@@ -66,7 +66,17 @@ import Testing
     ("--ratio 0.5 --structure svd --criterion error", "--criterion error has no effect with --structure svd"),
     ("--ratio 0.5 --structure auto --criterion error", "--criterion error has no effect with --structure auto"),
     ("--ratio 0.5 --calibration s --criterion error", "--criterion error has no effect with --calibration"),
-    ("--ratio 0.5 --structure svd --sites 5", "--sites has no effect with --structure svd"),
+    ("--ratio 0.5 --structure svd --sites 2", "--sites has no effect with --structure svd"),
+    ("--ratio 0.5 --structure svd --sites 4 --gauge compact", "--gauge compact has no effect with --sites 4"),
+    ("--ratio 0.5 --structure svd --sites 4 --link a{b,c}", "--link has no effect with --sites 4"),
+    ("--ratio 0.5 --structure svd --sites 4 --shape x=8,8x8,8", "--shape has no effect with --structure svd"),
+    ("--lossless --structure svd --sites 4", "--sites has no effect with --lossless"),
+    ("--lossless --link a{b,c}", "--link has no effect with --lossless"),
+    ("--bond 4 --link a{b,c}", "--link has no effect with --bond"),
+    ("--ratio 0.5 --structure chain --link a{b,c}", "--link has no effect with --structure chain"),
+    ("--ratio 0.5 --sites 4 --link a{b,c}", "--link has no effect with --structure chain"),
+    ("--ratio 0.5 --link a{b,c}=x", "'x' is not inputs or outputs"),
+    ("--ratio 0.5 --link-layers a*=1", "give it as GLOB=N"), ("--ratio 0.5 --link-layers a*", "give it as GLOB=N"),
     ("--ratio 0.5 --structure svd --shape x=8,8x8,8", "--shape has no effect with --structure svd"),
     ("--ratio 0.5 --input-ridge 1", "--input-ridge goes with --calibration"),
     ("--ratio 0.5 --output-ridge 1", "--output-ridge goes with --calibration"),
@@ -79,7 +89,7 @@ import Testing
   }
 
   @Test(arguments: [
-    ("--structure svd --sites 3", "--sites has no effect with --structure svd"),
+    ("--structure svd --sites 2", "--sites has no effect with --structure svd"),
     ("--recipe r --sites 3", "--sites has no effect with --recipe"),
     ("--recipe r --structure svd", "--structure has no effect with --recipe"),
     ("--recipe r --calibration s --input-ridge 1", "--input-ridge has no effect with --recipe"),

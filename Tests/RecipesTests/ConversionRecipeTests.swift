@@ -74,6 +74,7 @@ import Testing
         budget:
           max_error: 0.30000000000000004
         structure: auto
+        depth: 2
         criterion: error-per-parameter
         minimum_bond: 4
         gauge: spectral

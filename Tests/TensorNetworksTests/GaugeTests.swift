@@ -293,3 +293,38 @@ import Testing
     #expect(deviation < (Scalar.self == Float.self ? 1e-6 : 1e-12), "\(comment)")
   }
 }
+
+@Suite struct DeepFactorTests {
+  @Test(arguments: [(14, 9), (9, 14), (8, 8)], [3, 4, 6])
+  func `deep factors are the same operator, frames isometries, the cores between them equal and diagonal`(
+    sides: (Int, Int), sites: Int
+  ) throws {
+    var generator = SeededGenerator(seed: 4)
+    let matrix = Matrix<Double>.random(rows: sides.0, columns: sides.1, using: &generator)
+    let shape = MPOShape.lowRank(rows: sides.0, columns: sides.1)
+    let plain = try matrix.withView { try MPO(decomposing: $0, shape: shape, bonds: [5]) }
+    let deep = try plain.deepened(sites: sites)
+    #expect(deep.shape == .factored(rows: sides.0, columns: sides.1, sites: sites) && deep.shape.isDeep)
+    #expect(deep.bonds == Array(repeating: 5, count: sites - 1))
+    #expect(deep.parameterCount == 5 * (sides.0 + sides.1) + (sites - 2) * 25)
+    let (a, b) = (plain.matrix(rows: sides.0, columns: sides.1), deep.matrix(rows: sides.0, columns: sides.1))
+    #expect(zip(a.elements, b.elements).allSatisfy { abs($0 - $1) < 1e-10 })
+    for frame in [deep.cores[0].leftUnfolding, deep.cores[sites - 1].rightUnfolding.transposed()] {
+      let gram = frame.transposed() * frame
+      #expect(zip(gram.elements, Matrix<Double>.identity(5).elements).allSatisfy { abs($0 - $1) < 1e-12 })
+    }
+    for core in deep.cores[1..<(sites - 1)] { #expect(core == deep.cores[1]) }
+    let diagonal = (0..<5).map { deep.cores[1].leftUnfolding[$0, $0] }
+    #expect(diagonal == diagonal.sorted(by: >) && diagonal[4] > 0)
+    // After training they are found again.
+    var cores = deep.cores
+    cores[1].elements[3] += 0.3
+    let trained = MPO(shape: deep.shape, cores: cores)
+    for gauge in [Gauge.canonical, .compact, .spectral] {
+      let gauged = try trained.gauged(gauge)
+      let (c, d) = (trained.matrix(rows: 9, columns: 8), gauged.absorbed.matrix(rows: 9, columns: 8))
+      #expect(zip(c.elements, d.elements).allSatisfy { abs($0 - $1) < 1e-10 })
+    }
+    #expect(try trained.gauged(.canonical).mpo.cores[1] == trained.gauged(.canonical).mpo.cores[sites - 2])
+  }
+}

@@ -171,7 +171,7 @@ extension ConversionRecipe {
       if links.isEmpty { network.links = nil }
       return try SqueezePlan(
         network, budget: budget, criterion: criterion, ties: network.ties(ties, path: path),
-        minimumBond: minimumBond, structure: structure, gauge: gauge,
+        minimumBond: minimumBond, structure: structure, factorSites: depth, gauge: depth > 2 ? .canonical : gauge,
         rounding: RoundingError(of: dtype ?? (budget == .lossless ? nil : sourceDType)))
     } catch let error as SqueezeError {
       var reason = error.description

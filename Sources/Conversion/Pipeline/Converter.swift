@@ -396,18 +396,33 @@ extension Converter {
   private func cores<Scalar>(
     of view: MatrixView<Scalar>, _ chain: OperatorRecord, metric: LayerMetric?
   ) throws -> GaugedMPO<Scalar> {
-    guard let metric, chain.bonds != chain.shape.fullBonds else {
+    if chain.shape.isDeep, metric?.hasFactorization != true {
+      let shape = MPOShape.lowRank(rows: chain.rows, columns: chain.columns)
+      let plain = try MPO(decomposing: view, shape: shape, bonds: [chain.bonds[0]])
+      return try chain.gauged(
+        metric.map { metric in
+          try plain.refined(
+            toward: view, metric: metric.forRefinement(rows: chain.rows, columns: chain.columns), options: refinement)
+        } ?? plain)
+    }
+    guard let metric, chain.bonds != chain.shape.fullBonds || chain.shape.isDeep else {
       return try GaugedMPO(decomposing: view, shape: chain.shape, bonds: chain.bonds, gauge: chain.gauge)
     }
-    if chain.shape == .lowRank(rows: chain.rows, columns: chain.columns),
-      let factorization = try metric.lowRank(of: view, rank: chain.bonds[0])
-    {
-      return try factorization.gauged(chain.gauge)
+    if chain.shape.isFactored, let factorization = try metric.lowRank(of: view, rank: chain.bonds[0]) {
+      return try chain.gauged(factorization)
     }
     return try MPO(decomposing: view, shape: chain.shape, bonds: chain.bonds)
       .refined(
         toward: view, metric: metric.forRefinement(rows: chain.rows, columns: chain.columns), options: refinement
       ).gauged(chain.gauge)
+  }
+}
+
+extension OperatorRecord {
+  /// A factorisation of two sites as the operator has it.
+  fileprivate func gauged<Scalar>(_ factorization: MPO<Scalar>) throws -> GaugedMPO<Scalar> {
+    guard shape.isDeep else { return try factorization.gauged(gauge) }
+    return GaugedMPO(gauge: .canonical, mpo: try factorization.deepened(sites: shape.siteCount))
   }
 }
 

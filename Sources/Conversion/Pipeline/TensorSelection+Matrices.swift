@@ -22,6 +22,7 @@ extension TensorSelection {
     }
     do {
       let shape = try MPOShape(rowFactors: factors[0].compactMap(\.self), columnFactors: factors[1].compactMap(\.self))
+      guard !shape.isDeep else { throw MPOShapeError.emptySite(index: 1) }
       return ShapeRule(glob: String(text[..<separator]), shape: shape)
     } catch let error as MPOShapeError {
       throw invalid(error.description)

@@ -46,7 +46,7 @@ struct FormErrors {
       return zip(chain, form.bonds).reduce(0) { $0 + $1.0[$1.1] }
     }
     guard let lowRank else { return .infinity }
-    if form.shape == .lowRank(rows: layer.rows, columns: layer.columns) { return lowRank[form.bonds[0]] }
+    if form.shape.isFactored { return lowRank[form.bonds[0]] }
     let rank = layer.rank(parameters: form.storedCount, gauge: form.gauge)
     let below = min(Int(rank), lowRank.count - 1)
     let above = min(below + 1, lowRank.count - 1)

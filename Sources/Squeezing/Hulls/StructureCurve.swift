@@ -26,10 +26,11 @@ struct StructureCurve {
   /// - Parameters:
   ///   - weights: for each layer, what its squared error counts.
   ///   - gauges: what operators may be stored as.
+  ///   - factorSites: of factorisations of low rank.
   /// - Throws: `SqueezeError.profileLacks`.
   init(
     members: [Int], of layers: [LayerProfile], structure: Structure, weights: [Double], minimumBond: Int,
-    gauges: [Gauge], rounding: RoundingError = .negligible
+    gauges: [Gauge], rounding: RoundingError = .negligible, factorSites: Int = 2
   ) throws {
     copies = members.count
     parts = []
@@ -42,10 +43,10 @@ struct StructureCurve {
     }
     var forms: [OperatorForm] = []
     if structure != .chain {
-      let shape = MPOShape.lowRank(rows: first.rows, columns: first.columns)
+      let shape = MPOShape.factored(rows: first.rows, columns: first.columns, sites: factorSites)
       for gauge in gauges {
         forms += (min(max(1, minimumBond), shape.fullBonds[0])...shape.fullBonds[0]).map {
-          OperatorForm(shape: shape, bonds: [$0], gauge: gauge)
+          OperatorForm(shape: shape, bonds: shape.bonds(ofRank: $0), gauge: gauge)
         }
       }
     }

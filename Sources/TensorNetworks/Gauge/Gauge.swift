@@ -4,7 +4,8 @@ public enum Gauge: String, Sendable, Hashable, Codable, CaseIterable {
   /// Left of the centre each core, as a matrix `[d·i·j, d']`, has d' *pivot rows* that are the identity and are not
   /// stored; right of the centre likewise with columns. `Σ d i j d' − Σ d²` numbers: no number is redundant.
   case compact
-  /// All cores but the central one are isometries; the central one carries the weight. `Σ d i j d'` numbers.
+  /// All cores but the central one are isometries; the central one carries the weight. With square cores between two frames,
+  /// the frames are isometries and the square cores carry the weight. `Σ d i j d'` numbers.
   case canonical
   /// All cores are isometries, the singular values at the central bond are apart (STTP, arXiv 2103.04217).
   case spectral

@@ -30,10 +30,12 @@ extension MPO {
   }
 
   /// The same operator with all cores but the central one isometries: those left of it satisfy `AᵀA = 1`, those right of
-  /// it `BBᵀ = 1`; the central one carries the weight. Cores that are isometries to rounding stay as they are.
+  /// it `BBᵀ = 1`; the central one carries the weight. Cores that are isometries to rounding stay as they are. With square
+  /// cores between two frames, the frames are isometries and the square cores carry the weight, see `deepened`.
   ///
   /// - Throws: `LinearAlgebraError`.
   public func canonicalized() throws -> MPO {
+    if shape.isDeep { return try deepened(sites: shape.siteCount) }
     let tolerance = 16 * Double(Scalar.ulpOfOne)
     return try fixed { try FixedUnfolding(isometryOf: $0, tolerance: tolerance) }.mpo
   }
@@ -41,7 +43,7 @@ extension MPO {
   /// Canonical form, the central core decomposed into its singular values at the central bond and isometries, one of which
   /// goes into the neighbour.
   private func withSingularValuesApart() throws -> GaugedMPO<Scalar> {
-    let canonical = try canonicalized()
+    let canonical = try fixed { try FixedUnfolding(isometryOf: $0, tolerance: 16 * Double(Scalar.ulpOfOne)) }.mpo
     let centre = shape.centralIndex
     var cores = canonical.cores
     let central = cores[centre].converted(to: Double.self)

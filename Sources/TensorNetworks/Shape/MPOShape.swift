@@ -8,7 +8,7 @@ public struct MPOShape: Sendable, Hashable {
   public let columnFactors: [Int]
 
   /// - Throws: `MPOShapeError` for fewer than two sites, factors that are not positive, lists of different lengths, a
-  ///   site that carries no index (factors 1 and 1), or a product that overflows.
+  ///   site that carries no index (factors 1 and 1) but for those of `factored`, or a product that overflows.
   public init(rowFactors: [Int], columnFactors: [Int]) throws {
     guard rowFactors.count == columnFactors.count, rowFactors.count >= 2 else {
       throw MPOShapeError.siteCount(rows: rowFactors.count, columns: columnFactors.count)
@@ -16,11 +16,12 @@ public struct MPOShape: Sendable, Hashable {
     guard (rowFactors + columnFactors).allSatisfy({ $0 > 0 }),
       Self.product(rowFactors + columnFactors) != nil
     else { throw MPOShapeError.factorOutOfRange(rows: rowFactors, columns: columnFactors) }
+    self.rowFactors = rowFactors
+    self.columnFactors = columnFactors
+    guard !isFactored else { return }
     for (site, (i, j)) in zip(rowFactors, columnFactors).enumerated() where i * j == 1 {
       throw MPOShapeError.emptySite(index: site)
     }
-    self.rowFactors = rowFactors
-    self.columnFactors = columnFactors
   }
 
   /// The two-site shape `(I, 1) × (1, J)`, whose MPO of bond d is a factorisation of rank d.
@@ -28,6 +29,23 @@ public struct MPOShape: Sendable, Hashable {
   public static func lowRank(rows: Int, columns: Int) -> MPOShape {
     MPOShape(uncheckedRows: [rows, 1], columns: [1, columns])
   }
+
+  /// `(I, 1) × (1, 1) × … × (1, J)`: a factorisation with square cores between its two frames; of two sites `lowRank`.
+  /// - Precondition: `rows` and `columns` are at least 2, `sites` too.
+  public static func factored(rows: Int, columns: Int, sites: Int) -> MPOShape {
+    let ones = Array(repeating: 1, count: sites - 1)
+    return MPOShape(uncheckedRows: [rows] + ones, columns: ones + [columns])
+  }
+
+  /// Whether the first site has all of the rows and the last all of the columns: an MPO of bonds r is a factorisation of
+  /// rank r.
+  public var isFactored: Bool {
+    rowFactors[0] > 1 && columnFactors[siteCount - 1] > 1 && rowFactors.dropFirst().allSatisfy { $0 == 1 }
+      && columnFactors.dropLast().allSatisfy { $0 == 1 }
+  }
+
+  /// Whether it is a factorisation with square cores between its frames.
+  public var isDeep: Bool { isFactored && siteCount > 2 }
 
   init(uncheckedRows: [Int], columns: [Int]) {
     rowFactors = uncheckedRows
@@ -76,6 +94,9 @@ public struct MPOShape: Sendable, Hashable {
     }
     return result
   }
+
+  /// Bonds that are `rank` wherever the shape allows it.
+  public func bonds(ofRank rank: Int) -> [Int] { limitedBonds(Array(repeating: rank, count: siteCount - 1)) }
 
   /// The index of the central tensor: the one with `I · J` elements at full rank, where the bonds stop rising and begin
   /// to fall. For balanced factors of odd n it is the middle one.

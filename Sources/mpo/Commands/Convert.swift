@@ -100,7 +100,7 @@ extension Convert {
   static func warning(
     of plan: SqueezePlan, _ recipe: ConversionRecipe, _ checkpoint: any DenseCheckpoint
   ) -> String? {
-    let chains = plan.layers.count { $0.bonds != nil && $0.shape.siteCount > 2 }
+    let chains = plan.layers.count { $0.bonds != nil && !$0.shape.isFactored }
     guard recipe.budget != .lossless, !recipe.usesBases, 2 * chains > plan.layers.count,
       ModelConfiguration(of: checkpoint).isLanguageModel
     else {

@@ -10,7 +10,8 @@ enum RecipeOption {
     "budget.ratio": "--ratio",
     "budget.matrix_ratio": "--matrix-ratio", "selection.experts": "--experts",
     "budget.max_error": "--max-error", "budget.bond": "--bond", "budget.lossless": "--lossless",
-    "structure": "--structure", "criterion": "--criterion", "minimum_bond": "--min-bond", "gauge": "--gauge",
+    "structure": "--structure", "depth": "--sites", "criterion": "--criterion", "minimum_bond": "--min-bond",
+    "gauge": "--gauge",
     "metric": "--calibration", "metric.statistics_sha256": "--calibration, SHA-256",
     "metric.input_ridge": "--input-ridge", "metric.output_ridge": "--output-ridge", "dtype": "--dtype",
     "central": "--central", "basis": "--basis", "pack": "--pack",
@@ -31,7 +32,14 @@ protocol RecipeOptions {
 extension [any RecipeOptions] {
   var given: [String] { flatMap(\.given) }
 
-  func write(to recipe: inout ConversionRecipe) throws { for group in self { try group.write(to: &recipe) } }
+  func write(to recipe: inout ConversionRecipe) throws {
+    for group in self { try group.write(to: &recipe) }
+    // Of factors of low rank, `--sites` is the depth.
+    if recipe.structure == .svd, given.contains("selection.sites") {
+      recipe.depth = recipe.selection.sites
+      recipe.selection.sites = TensorSelection().sites
+    }
+  }
 
   /// The recipe that the options write.
   func recipe(_ calibration: CalibrationOptions, _ statistics: CalibrationStatistics?) throws -> ConversionRecipe {

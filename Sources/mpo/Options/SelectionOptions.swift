@@ -4,7 +4,10 @@ import Recipes
 
 /// Options of the subcommands that choose the matrices.
 struct SelectionOptions: ParsableArguments, RecipeOptions {
-  @Option(help: ArgumentHelp("Sites of each chain. Default: 5.", valueName: "n"))
+  @Option(
+    help: ArgumentHelp(
+      "Sites of each chain. Default: 5. With --structure svd: 2 and the square cores between the two frames, over which the "
+        + "singular values are spread, to be trained alone.", valueName: "n"))
   var sites: Int?
 
   @Option(

@@ -18,14 +18,35 @@ _PANEL = 32
 def canonical(cores: Sequence[np.ndarray], central: int) -> list[np.ndarray]:
     """The same chain with isometries beside the central core, by QR from both ends.
 
-    Left of the centre ``AᵀA = 1`` as matrices ``[d·i·j, d']``, right of it ``BBᵀ = 1`` as matrices ``[d, i·j·d']``.
+    Left of the centre ``AᵀA = 1`` as matrices ``[d·i·j, d']``, right of it ``BBᵀ = 1`` as matrices ``[d, i·j·d']``. Square
+    cores between two frames carry the weight together, see `deep`.
     """
+    if is_deep([core.shape for core in cores]):
+        return deep(cores)
+    return _toward_centre(cores, central, _isometry)[0]
 
-    def isometry(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
-        q, r = np.linalg.qr(matrix)
-        return q, r, None
 
-    return _toward_centre(cores, central, isometry)[0]
+def _isometry(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
+    q, r = np.linalg.qr(matrix)
+    return q, r, None
+
+
+def is_deep(shapes: Sequence[tuple[int, ...]]) -> bool:
+    """Whether a chain has nothing but square cores ``[r, 1, 1, r]`` between the frames of its rows and its columns."""
+    inner = shapes[1:-1]
+    return len(inner) > 0 and shapes[0][2] == shapes[-1][1] == 1 and all(i == j == 1 for _, i, j, _ in inner)
+
+
+def deep(cores: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The same chain, `is_deep`, with isometries at its ends and the singular values spread over the diagonals between."""
+    first, *inner, last = [np.asarray(core, np.float64) for core in cores]
+    left, middle = np.linalg.qr(first[0, :, 0])
+    right, rest = np.linalg.qr(last[:, 0, :, 0].T)
+    for core in inner:
+        middle = middle @ core[:, 0, 0]
+    u, sigma, v = np.linalg.svd(middle @ rest.T)
+    square = np.diag(sigma ** (1 / len(inner)))[:, None, None]
+    return [(left @ u)[None, :, None], *[square] * len(inner), (v @ right.T)[:, None, :, None]]
 
 
 def compact(cores: Sequence[np.ndarray], central: int) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
@@ -50,7 +71,7 @@ def compact(cores: Sequence[np.ndarray], central: int) -> tuple[list[np.ndarray]
 
 def spectral(cores: Sequence[np.ndarray], central: int) -> tuple[list[np.ndarray], np.ndarray]:
     """The same chain with isometries everywhere and the singular values at the central bond apart, in falling order."""
-    cores = canonical(cores, central)
+    cores = _toward_centre(cores, central, _isometry)[0]
     bond = max(0, central - 1)  # between the cores bond and bond + 1
     left, right = cores[bond], cores[bond + 1]
     d, e = left.shape[0], right.shape[3]

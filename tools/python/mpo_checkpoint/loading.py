@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from .safetensors_file import FLOATING
 from .torch_entries import tensor_of
 from .weights import WeightBuilder, stored_count
 
-Trainable = Literal["auxiliary", "all", "central", "none"]
+Trainable = Literal["auxiliary", "all", "central", "inner", "none"]
 
 
 @dataclass
@@ -50,7 +50,7 @@ class LoadedCheckpoint:
 class LoadReport:
     """Parameters by role, those that are trained among them, and names that found no counterpart.
 
-    Roles: ``central`` and ``auxiliary`` cores, ``bases`` (with permutations and scales; never trained), ``vectors`` (biases,
+    Roles: ``central`` and ``auxiliary`` cores, ``inner`` ones (square, between frames), ``bases`` (with permutations and scales; never trained), ``vectors`` (biases,
     norms), ``matrices`` (stored dense) and ``new`` (of the model, not in the checkpoint).
 
     Attributes
@@ -75,7 +75,7 @@ class LoadReport:
 
     def __str__(self) -> str:
         lines = [f"{'parameters':10} {'held':>12} {'trained':>12}"]
-        for role in ("central", "auxiliary", "bases", "vectors", "matrices", "new"):
+        for role in ("central", "auxiliary", "inner", "bases", "vectors", "matrices", "new"):
             if self.parameters[role]:
                 lines.append(f"{role:10} {self.parameters[role]:12,} {self.trainable[role]:12,}")
         held, trained = self.parameters.total(), self.trainable.total()
@@ -124,6 +124,8 @@ def load_into(
     trainable
         which cores are trained; bases never are. Parameters the checkpoint doesn't have always are. Of a low-rank
         matrix (two sites) one factor counts as central, the other as auxiliary: train ``"all"`` of such checkpoints.
+        ``"inner"``: of low-rank matrices with square cores between their two frames (``mpo convert --structure svd
+        --sites 3`` and more) those cores; everything else made of cores is frozen.
     vectors
         whether biases, norms and other vectors are trained; by default unless ``trainable`` is ``"none"``.
     matrices
@@ -136,8 +138,8 @@ def load_into(
     CheckpointError
         for what is no valid checkpoint, or one of another architecture.
     """
-    if trainable not in ("auxiliary", "all", "central", "none"):
-        raise ValueError(f"trainable is '{trainable}', not auxiliary, all, central or none")
+    if trainable not in get_args(Trainable):
+        raise ValueError(f"trainable is '{trainable}', not {', '.join(get_args(Trainable))}")
     if hasattr(model, "mpo_source") or any(isinstance(module, MPOMatrix) for module in model.modules()):
         raise ValueError("the model is made of cores already; build a new one, or use load_state_dict")
     checkpoint = MPOCheckpoint(path)
@@ -260,13 +262,18 @@ class _Loader:
         roles: dict[nn.Parameter, str] = {}
         for module in self.model.modules():
             if isinstance(module, MPOMatrix):
-                roles |= dict.fromkeys(module.auxiliary_cores, "auxiliary") | dict.fromkeys(
-                    module.central_cores, "central"
-                )
+                roles |= dict.fromkeys(module.auxiliary_cores, "auxiliary")
+                roles |= dict.fromkeys(module.central_cores, "central") | dict.fromkeys(module.inner_cores, "inner")
+        if trainable == "inner" and "inner" not in roles.values():
+            raise CheckpointError(
+                self.checkpoint.path,
+                "has no square cores between frames to train; convert with --structure svd --sites 3 or more",
+            )
         new = set(self.new)
         learning = {
             "central": trainable in ("central", "all"),
             "auxiliary": trainable in ("auxiliary", "all"),
+            "inner": trainable in ("inner", "auxiliary", "all"),
             "vectors": vectors,
             "matrices": matrices,
             "new": True,

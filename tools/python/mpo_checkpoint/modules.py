@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import contraction
+from . import contraction, gauge
 from .records import Term
 
 
@@ -140,6 +140,12 @@ class MPOMatrix(nn.Module):
         """Each once."""
         cores = [core for op in self.operators for k, core in enumerate(op.cores) if k != op.central]
         return list(dict.fromkeys(cores))
+
+    @property
+    def inner_cores(self) -> list[nn.Parameter]:
+        """Square cores ``[r, 1, 1, r]`` between the frames of low-rank operators, each once."""
+        deep = [op for op in self.operators if gauge.is_deep([core.shape for core in op.whole_cores()])]
+        return list(dict.fromkeys(core for op in deep for core in list(op.cores)[1:-1]))
 
     @property
     def central_cores(self) -> list[nn.Parameter]:

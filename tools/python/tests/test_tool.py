@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from mpo_checkpoint import MPOCheckpoint, from_pretrained, load_dense, save
+from mpo_checkpoint import CheckpointError, MPOCheckpoint, MPOMatrix, from_pretrained, load_dense, save
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.skipif(
@@ -114,6 +114,42 @@ def test_linked_matrices_are_trained_as_one_operator_and_saved_again(
             matrix = model.get_submodule(f"encoder.layer.{k}.attention.self.{name}.weight").matrix()
             found = restored[f"encoder.layer.{k}.attention.self.{name}.weight"]
             torch.testing.assert_close(found, matrix.detach(), atol=1e-5, rtol=1e-4)
+
+
+def test_of_deep_factors_the_inner_cores_are_trained_alone(folder, tmp_path, token_batch):
+    mpo("convert", folder, "-o", tmp_path / "x.mpo", "--ratio", 0.6, "--structure", "svd", "--sites", 4)
+    model = from_pretrained(tmp_path / "x.mpo", "inner", vectors=False)
+    report = model.mpo_source.report
+    weight = model.encoder.layer[0].intermediate.dense.weight
+    rank = weight.cores[1].shape[0]
+    assert [tuple(core.shape) for core in weight.inner_cores] == [(rank, 1, 1, rank)] * 2
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert all(name.endswith(("weight.cores.1", "weight.cores.2")) for name in trained)
+    assert report.trainable.total() == report.parameters["inner"] == sum(
+        core.numel() for module in model.modules() if isinstance(module, MPOMatrix) for core in module.inner_cores
+    )
+    frames = weight.cores[0].detach().clone()
+    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), 0.1)
+    model.train()(**token_batch).last_hidden_state.square().mean().backward()
+    optimizer.step()
+    save(model.eval(), tmp_path / "y.mpo")
+    mpo("verify", tmp_path / "y.mpo")
+    mpo("restore", tmp_path / "y.mpo", "-o", tmp_path / "y")
+    restored = load_file(tmp_path / "y" / "model.safetensors")["encoder.layer.0.intermediate.dense.weight"]
+    torch.testing.assert_close(restored, weight.matrix().detach(), atol=1e-5, rtol=1e-4)
+    again = from_pretrained(tmp_path / "y.mpo", "inner").encoder.layer[0].intermediate.dense.weight
+    torch.testing.assert_close(again.cores[0], frames, atol=0, rtol=0)
+    for gauge in ("canonical", "compact", "spectral"):
+        save(model, tmp_path / f"{gauge}.mpo", gauge=gauge)
+        mpo("verify", tmp_path / f"{gauge}.mpo")
+        found = MPOCheckpoint(tmp_path / f"{gauge}.mpo").tensor("encoder.layer.0.intermediate.dense.weight")
+        np.testing.assert_allclose(found, restored, atol=1e-5)
+
+
+def test_inner_cores_that_are_not_there_are_not_trained(folder, tmp_path):
+    mpo("convert", folder, "-o", tmp_path / "x.mpo", "--ratio", 0.6, "--structure", "svd")
+    with pytest.raises(CheckpointError, match="no square cores.*--sites 3"):
+        from_pretrained(tmp_path / "x.mpo", "inner")
 
 
 @pytest.mark.parametrize("gauge", ["compact", "canonical", "spectral"])
