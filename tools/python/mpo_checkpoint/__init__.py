@@ -25,6 +25,8 @@ _HOMES = {
     "MPOLinear": "modules",
     "MPOConv1D": "modules",
     "MPOEmbedding": "modules",
+    "SpectralMPOWeight": "spectral",
+    "parametrized": "spectral",
     "Statistics": "statistics",
     "StatisticsError": "statistics",
     "collect_statistics": "calibration",

@@ -329,7 +329,8 @@ def _counterpart(module: nn.Module, kind: Kind, weight: MPOMatrix) -> nn.Module:
 
 def dense_tensors(model: nn.Module) -> dict[Tensor, list[str]]:
     """Parameters and persistent buffers that are not cores, with their names: several where they are tied."""
-    cores = {core for module in model.modules() if isinstance(module, MPOMatrix) for core in module.parameters()}
+    weights = (module for module in model.modules() if isinstance(module, MPOMatrix))
+    cores = {core for weight in weights for core in weight.state_dict(keep_vars=True).values()}
     names: dict[Tensor, list[str]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if isinstance(tensor, Tensor) and tensor not in cores:

@@ -234,6 +234,7 @@ class MPOWeight(MPOMatrix):
         self.cores = nn.ParameterList(core if isinstance(core, nn.Parameter) else nn.Parameter(core) for core in cores)
         self.central = central
         self.row_basis, self.column_basis = row_basis, column_basis
+        self.shares_cores = False
 
     @property
     def operators(self) -> list[MPOWeight]:
@@ -496,6 +497,12 @@ class MPOLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.weight(x, self.bias)
+
+    def parametrized(self, bound: float | None = None) -> MPOLinear:
+        """Trains the layer on the manifold of the gauge spectral from now on, see `mpo_checkpoint.parametrized`."""
+        from .spectral import parametrized
+
+        return parametrized(self, bound)
 
 
 class MPOConv1D(nn.Module):

@@ -22,6 +22,7 @@ from .manifest import NAME, VERSION, fingerprint, totals, write_manifest
 from .modules import MPOMatrix, MPOWeight
 from .records import GAUGES, CoreRecord, OperatorRecord, TensorRecord
 from .safetensors_file import Entry, write_entries
+from .spectral import SpectralMPOWeight
 from .torch_entries import digest_of, entry_of, tensor_of
 from .weights import shared_cores
 
@@ -175,7 +176,7 @@ class _Contents:
     def _written_operator(self, old: OperatorRecord, shared: set[str]) -> OperatorRecord:
         """An operator now; its new cores, if any, go to ``_new_cores``."""
         weight = self._weights.get(old.name)
-        gauge = self.gauge or old.gauge
+        gauge = self.gauge or ("spectral" if isinstance(weight, SpectralMPOWeight) else old.gauge)
         digests = [] if weight is None else list(map(digest_of, weight.cores))
         is_core_changed = (
             [False] * len(old.cores) if weight is None else [a != b for a, b in zip(digests, weight.origin.digests)]

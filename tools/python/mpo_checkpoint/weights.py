@@ -98,7 +98,9 @@ class WeightBuilder:
         if operator.gauge == "spectral":  # its central core is not the one that is stored
             keys[operator.central] = ("central", operator.name)
         cores = [self._parameter(key, core, like) for key, core in zip(keys, chain)]
-        return MPOWeight(cores, operator.matrix_shape, operator.central, self.keeps_matrix, *bases)
+        weight = MPOWeight(cores, operator.matrix_shape, operator.central, self.keeps_matrix, *bases)
+        weight.shares_cores = is_shared
+        return weight
 
     def _parameter(self, key: tuple[str, str], array: np.ndarray, like: Tensor) -> nn.Parameter:
         place = (*key, *_place(like))
