@@ -2,7 +2,7 @@
 """Trains a converted MiniLM to compute what the original computes, on the lines of a text file; no labels are needed.
 
 usage: finetune.py ORIGINAL_FOLDER TEXT [--checkpoint IN.mpo] [--output OUT.mpo] [--steps N | --minutes M]
-                   [--train auxiliary | all | lora] [--measure OTHER_TEXT]
+                   [--train auxiliary | inner | all | lora] [--measure OTHER_TEXT]
 
 Only the auxiliary cores and the vectors (biases, norms) are trained, unless --train says otherwise. Without --checkpoint
 and --output, the environment variables MPO_CHECKPOINT and MPO_OUTPUT name them, so that the script serves as the --finetune
@@ -32,9 +32,9 @@ def main():
     length.add_argument("--steps", type=int, default=None, metavar="N", help="batches (default: 300)")
     length.add_argument("--minutes", type=float, metavar="M", help="instead: computing time of each thread")
     parser.add_argument(
-        "--train", choices=("auxiliary", "all", "lora"), default="auxiliary",
-        help="auxiliary cores (default), all of the cores and matrices, or, to compare, low-rank adapters of about as many "
-        "parameters beside them; vectors always",
+        "--train", choices=("auxiliary", "inner", "all", "lora"), default="auxiliary",
+        help="auxiliary cores (default), the square cores of deep factors, all of the cores and matrices, or, to compare, "
+        "low-rank adapters of about as many parameters beside them; vectors always",
     )  # fmt: skip
     parser.add_argument("--measure", metavar="TEXT", help="print the mean cosine on these sentences, before and after")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="sentences (default: 32)")

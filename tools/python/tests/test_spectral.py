@@ -17,6 +17,7 @@ from mpo_checkpoint import (
     parametrized,
     save,
 )
+from mpo_checkpoint.spectral import Householder
 from test_operators import BASE, SHARED, matrices, model
 from torch import nn
 
@@ -132,6 +133,33 @@ def test_state_and_copies_carry_the_manifold():
     clone = copy.deepcopy(net)
     for again in (other, clone):
         torch.testing.assert_close(again.weight.matrix(), net.weight.matrix(), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (5, 5), (6, 1)])
+def test_the_map_is_torchs(shape):
+    from torch.nn.utils.parametrizations import orthogonal
+
+    frame = torch.linalg.qr(torch.randn(shape, dtype=torch.float64))[0]
+    frame[:, 0] *= -1
+    theirs = nn.Linear(shape[1], shape[0], bias=False, dtype=torch.float64)
+    orthogonal(theirs, "weight", "householder", use_trivialization=False)
+    theirs.weight = frame
+    ours = Householder(shape[1]).to(frame)
+    vectors = ours.right_inverse(frame)
+    torch.testing.assert_close(ours(vectors), frame)
+    moved = vectors + torch.randn(shape, dtype=torch.float64).tril(-1)
+    with torch.no_grad():
+        theirs.parametrizations.weight.original.copy_(_signed(moved, ours.signs))
+    torch.testing.assert_close(ours(moved), theirs.weight)
+    identity = torch.eye(*shape, dtype=torch.float64)
+    torch.testing.assert_close(ours(ours.right_inverse(identity)), identity)
+
+
+def _signed(vectors, signs):
+    """The parameters of torch's map: the signs on the diagonal."""
+    result = vectors.tril(-1)
+    result.diagonal().copy_(signs)
+    return result
 
 
 @pytest.mark.parametrize("bound", [0, -1.0, float("nan")])
