@@ -4,7 +4,9 @@ import TensorNetworks
 
 extension ConversionRecipe: Codable {
   enum CodingKeys: String, RecipeMember {
-    case selection, links, ties, budget, structure, depth, criterion
+    case selection, links
+    case sharedCentres = "shared_centres"
+    case ties, budget, structure, depth, criterion
     case minimumBond = "minimum_bond"
     case gauge, metric, basis, dtype, central, pack
 
@@ -12,6 +14,8 @@ extension ConversionRecipe: Codable {
       switch self {
       case .selection: "a mapping of \(TensorSelection.CodingKeys.names.joined(separator: ", "))"
       case .links: "a list of mappings of \(LinkRule.CodingKeys.names.joined(separator: ", "))"
+      case .sharedCentres:
+        "a list of mappings of \(SharedCentreRule.CodingKeys.names.joined(separator: ", "))"
       case .ties: "a list of globs"
       case .budget: "a mapping of one of \(Budget.CodingKeys.names.joined(separator: ", "))"
       case .structure: Structure.choices
@@ -31,6 +35,7 @@ extension ConversionRecipe: Codable {
       switch self {
       case .selection: TensorSelection.CodingKeys.self
       case .links: LinkRule.CodingKeys.self
+      case .sharedCentres: SharedCentreRule.CodingKeys.self
       case .budget: Budget.CodingKeys.self
       case .metric: StatisticsIdentity.CodingKeys.self
       default: nil
@@ -45,6 +50,7 @@ extension ConversionRecipe: Codable {
     let container = try decoder.container(keyedBy: CodingKeys.self)
     selection = try container.decode(.selection, default: selection)
     links = try container.decode(.links, default: links)
+    sharedCentres = try container.decode(.sharedCentres, default: sharedCentres)
     ties = try container.decode(.ties, default: ties)
     budget = try container.decodeIfPresent(.budget)
     structure = try container.decode(.structure, default: structure)
@@ -70,6 +76,7 @@ extension ConversionRecipe: Codable {
     var container = encoder.container(keyedBy: CodingKeys.self)
     try container.encode(selection, forKey: .selection)
     try container.encode(links, forKey: .links)
+    try container.encode(sharedCentres, forKey: .sharedCentres)
     try container.encode(ties, forKey: .ties)
     try container.encodeIfPresent(budget, forKey: .budget)
     try container.encode(structure, forKey: .structure)

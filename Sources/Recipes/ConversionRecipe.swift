@@ -20,6 +20,8 @@ public struct ConversionRecipe: Sendable, Hashable {
   public var selection = TensorSelection()
   /// Which matrices may share a core.
   public var links: [LinkRule] = []
+  /// Which matrices have a central core in common.
+  public var sharedCentres: [SharedCentreRule] = []
   /// Globs: the matrices that one of them matches get the same bonds.
   public var ties: [String] = []
   /// How far bonds are lowered; nil in a recipe whose budget is not chosen yet, as that of a profile.

@@ -66,6 +66,11 @@ extension ConversionRecipe {
       if budget == .lossless { return .noEffect(member: "basis", value: nil, beside: "budget.lossless", itsValue: nil) }
       if metric == nil { return .noEffectWithout(member: "basis", missing: "metric") }
     }
+    if !sharedCentres.isEmpty {
+      if let name = budgetName ?? { if case .maximumError = budget { "budget.max_error" } else { nil } }() {
+        return .noEffect(member: "shared_centres", value: nil, beside: name, itsValue: nil)
+      }
+    }
     if !links.isEmpty {
       if let budgetName { return .noEffect(member: "links", value: nil, beside: budgetName, itsValue: nil) }
       if structure == .chain { return .noEffect(member: "links", value: nil, beside: "structure", itsValue: "chain") }

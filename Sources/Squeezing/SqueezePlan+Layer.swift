@@ -8,6 +8,8 @@ extension SqueezePlan {
     public let split: MatrixSplit
     /// The operator that it is a range of, beside others; nil for one of its own.
     public let link: String?
+    /// The central core that it shares with others; nil for one of its own.
+    public let centre: String?
     /// Of its operator, also where it is a range of that; nil: the matrix stays dense.
     public let bonds: [Int]?
     /// What the operator is stored as; says nothing of a dense matrix.
@@ -29,7 +31,7 @@ extension SqueezePlan {
     public var shape: MPOShape { split.shape }
 
     enum CodingKeys: String, CodingKey {
-      case name, split, link, bonds, gauge, parameters, entropies, norm
+      case name, split, link, centre, bonds, gauge, parameters, entropies, norm
       case relativeErrorBound = "relative_error_bound"
       case svdRelativeError = "svd_relative_error"
     }
@@ -42,7 +44,7 @@ extension SqueezePlan {
       name = profile.name
       self.norm = norm
       split = MatrixSplit(rows: profile.rows, columns: profile.columns, shape: form?.shape ?? profile.shape)
-      link = nil
+      (link, centre) = (nil, nil)
       bonds = form?.bonds
       self.gauge = form?.gauge ?? gauge
       parameters = form?.storedCount ?? profile.denseParameterCount
@@ -68,11 +70,25 @@ extension SqueezePlan {
       self.norm = norm
       split = .lowRank(rows: profile.rows, columns: profile.columns)
       self.link = link
+      centre = nil
       (bonds, gauge) = (form.bonds, form.gauge)
       self.parameters = parameters
       relativeErrorBound = relativeError
       svdRelativeError = profile.svdRelativeError(parameters: parameters, gauge: form.gauge)
       entropies = nil
+    }
+
+    /// A matrix whose central core is that of others too.
+    /// - Parameter parameters: its own, and its part of those of the central core.
+    init(_ profile: LayerProfile, norm: Double, centre: String, form: OperatorForm, parameters: Int) {
+      name = profile.name
+      self.norm = norm
+      split = profile.split
+      link = nil
+      self.centre = centre
+      (bonds, gauge) = (form.bonds, form.gauge)
+      self.parameters = parameters
+      (relativeErrorBound, svdRelativeError, entropies) = (nil, nil, nil)
     }
   }
 }

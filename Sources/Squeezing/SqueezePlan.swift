@@ -14,6 +14,8 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
   public let layers: [Layer]
   /// The operators whose ranges several matrices are; nil for none.
   public let links: [Link]?
+  /// The central cores that several matrices share; nil for none.
+  public let centres: [SharedCentre]?
 
   public var ratio: Double { Double(parametersAfter) / Double(max(1, parametersBefore)) }
 
@@ -24,7 +26,7 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
   }
 
   enum CodingKeys: String, CodingKey {
-    case budget, criterion, layers, links
+    case budget, criterion, layers, links, centres
     case parametersBefore = "parameters_before"
     case parametersAfter = "parameters_after"
     case basisParameters = "basis_parameters"
@@ -63,13 +65,16 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
     var network = network
     network.layers = layers.map(\.scaled)
     let tied = Set(ties.joined())
-    let groups =
-      (ties.filter { !$0.isEmpty } + layers.indices.filter { !tied.contains($0) }.map { [$0] })
-      .sorted { $0[0] < $1[0] }
     let links = try LinkedMatrices.find(in: network, tied: tied)
+    let centred = try CentredLayers.find(in: network, taken: tied.union(links.flatMap(\.members)))
+    let fixed = Set(centred.flatMap(\.members))
+    let groups =
+      (ties.filter { !$0.isEmpty } + layers.indices.filter { !tied.contains($0) && !fixed.contains($0) }.map { [$0] })
+      .sorted { $0[0] < $1[0] }
     let request = Request(
       network: network, groups: groups, links: links, minimumBond: minimumBond, structure: structure,
-      factorSites: factorSites, gauge: gauge, rounding: rounding)
+      factorSites: factorSites, gauge: gauge, rounding: rounding,
+      fixedParameters: centred.reduce(0) { $0 + $1.parameters.reduce(0, +) })
     var linked: [Int: OperatorForm] = [:]
     let chosen =
       switch budget {
@@ -94,7 +99,15 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
           relativeError: links[index].relativeError(of: place, form, rounding: rounding))
       }
     }
+    for shared in centred {
+      for (member, parameters) in zip(shared.members, shared.parameters) {
+        planned[member] = Layer(
+          network.layers[member], norm: layers[member].norm, centre: shared.centre.name, form: shared.form,
+          parameters: parameters)
+      }
+    }
     self.layers = planned
+    centres = centred.isEmpty ? nil : centred.map(\.centre)
     self.links = linked.isEmpty ? nil : linked.sorted { $0.key < $1.key }.map { Link(links[$0.key], form: $0.value) }
     self.budget = budget.description
     self.criterion = criterion
@@ -116,6 +129,8 @@ extension SqueezePlan {
     let factorSites: Int
     let gauge: Gauge
     let rounding: RoundingError
+    /// Of matrices whose form the budget does not change.
+    let fixedParameters: Int
 
     /// Single-bond steps: the published way.
     func formsBySteps(_ budget: Budget) throws -> [OperatorForm?] {
@@ -124,8 +139,8 @@ extension SqueezePlan {
         minimumBond: minimumBond)
       switch budget {
       case .ratio(let ratio), .matrixRatio(let ratio):
-        guard squeezing.squeeze(to: network.matrixParameters(for: budget, ratio)) else {
-          throw network.outOfReach(budget, ratio, smallest: squeezing.parameters)
+        guard squeezing.squeeze(to: network.matrixParameters(for: budget, ratio) - fixedParameters) else {
+          throw network.outOfReach(budget, ratio, smallest: squeezing.parameters + fixedParameters)
         }
       case .maximumError(let error): squeezing.squeezeEach(toRelativeError: error, layers: network.layers)
       case .bond, .lossless: break
@@ -162,8 +177,8 @@ extension SqueezePlan {
       switch budget {
       case .ratio(let ratio), .matrixRatio(let ratio):
         var selection = StructureSelection(curves)
-        guard selection.select(to: network.matrixParameters(for: budget, ratio)) else {
-          throw network.outOfReach(budget, ratio, smallest: selection.parameters)
+        guard selection.select(to: network.matrixParameters(for: budget, ratio) - fixedParameters) else {
+          throw network.outOfReach(budget, ratio, smallest: selection.parameters + fixedParameters)
         }
         points = curves.indices.map(selection.point)
       case .maximumError(let maximum):

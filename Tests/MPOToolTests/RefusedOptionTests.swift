@@ -12,7 +12,7 @@ import Testing
   private static let recipeOptions = [
     "--structure svd", "--criterion error", "--tie x", "--min-bond 2", "--sites 3", "--shape x=8,8x8,8", "--include x",
     "--exclude x", "--convolutions", "--experts", "--gauge canonical", "--ratio 0.5", "--matrix-ratio 0.5",
-    "--max-error 0.1", "--bond 3", "--lossless", "--link a{b,c}",
+    "--max-error 0.1", "--bond 3", "--lossless", "--link a{b,c}", "--share-central a*",
     "--dtype bf16", "--central int8", "--pack", "--calibration s --input-ridge 1", "--calibration s --output-ridge 1",
   ]
 
@@ -71,6 +71,9 @@ import Testing
     ("--ratio 0.5 --structure svd --sites 4 --link a{b,c}", "--link has no effect with --sites 4"),
     ("--ratio 0.5 --structure svd --sites 4 --shape x=8,8x8,8", "--shape has no effect with --structure svd"),
     ("--lossless --structure svd --sites 4", "--sites has no effect with --lossless"),
+    ("--lossless --share-central a*", "--share-central has no effect with --lossless"),
+    ("--max-error 0.1 --share-central a*", "--share-central has no effect with --max-error"),
+    ("--ratio 0.5 --share-central a*=0", "'0' is no number of central cores"),
     ("--lossless --link a{b,c}", "--link has no effect with --lossless"),
     ("--bond 4 --link a{b,c}", "--link has no effect with --bond"),
     ("--ratio 0.5 --structure chain --link a{b,c}", "--link has no effect with --structure chain"),

@@ -21,8 +21,9 @@ import Testing
     recipe.links = [
       LinkRule(glob: "*.{q,k}.weight"), LinkRule(glob: "*.up.weight", layers: 2, shares: .inputs),
     ]
+    recipe.sharedCentres = [SharedCentreRule(glob: "*.v.weight", centres: 2)]
     recipe.ties = ["*.key.weight", "*"]
-    recipe.budget = .maximumError(0.1 + 0.2)
+    recipe.budget = .matrixRatio(0.1 + 0.2)
     recipe.structure = .auto
     recipe.minimumBond = 4
     recipe.gauge = .spectral
@@ -70,9 +71,12 @@ import Testing
         - glob: '*.up.weight'
           layers: 2
           shares: inputs
+        shared_centres:
+        - glob: '*.v.weight'
+          centres: 2
         ties: ['*.key.weight', '*']
         budget:
-          max_error: 0.30000000000000004
+          matrix_ratio: 0.30000000000000004
         structure: auto
         depth: 2
         criterion: error-per-parameter

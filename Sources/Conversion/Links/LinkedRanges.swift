@@ -40,35 +40,52 @@ struct LinkedRanges {
   }
 }
 
-/// The blocks of tensors that are ranges of one operator.
+/// The blocks of tensors that are factored together: ranges of one operator, or operators with one central core.
 struct LinkedBlocks: Sendable {
   struct Place: Sendable, Hashable {
     let tensor: Int
     let block: Int
   }
 
-  let link: SqueezePlan.Link
-  /// In the order in which they are stacked.
+  enum Kind {
+    case link(SqueezePlan.Link)
+    case centre(SharedCentre)
+
+    /// The matrices, in the order of the blocks.
+    var members: [String] {
+      switch self {
+      case .link(let link): link.members
+      case .centre(let centre): centre.members
+      }
+    }
+  }
+
+  let kind: Kind
   let blocks: [Place]
 }
 
 extension SqueezePlan {
   /// The linked operators that contents have.
   func linkedBlocks(in contents: CheckpointContents) -> [LinkedBlocks] {
-    guard let links else { return [] }
+    if links == nil, centres == nil { return [] }
     var places: [TensorName: [(start: Int, place: LinkedBlocks.Place)]] = [:]
     for (tensor, record) in contents.tensors.enumerated() {
       for (block, terms) in (record.blocks?.blocks ?? []).enumerated() {
-        guard let term = terms.first, let range = term.rows ?? term.columns else { continue }
+        guard let term = terms.first else { continue }
         places[TensorName(term.operator), default: []].append(
-          (range.lowerBound, LinkedBlocks.Place(tensor: tensor, block: block)))
+          ((term.rows ?? term.columns)?.lowerBound ?? 0, LinkedBlocks.Place(tensor: tensor, block: block)))
       }
     }
-    return links.compactMap { link in
+    let linked = (links ?? []).compactMap { link in
       places[TensorName(link.name)].map { found in
-        LinkedBlocks(link: link, blocks: found.sorted { $0.start < $1.start }.map(\.place))
+        LinkedBlocks(kind: .link(link), blocks: found.sorted { $0.start < $1.start }.map(\.place))
       }
     }
+    return linked
+      + (centres ?? []).compactMap { centre in
+        let found = centre.members.compactMap { places[TensorName($0)]?.first?.place }
+        return found.count == centre.members.count ? LinkedBlocks(kind: .centre(centre), blocks: found) : nil
+      }
   }
 }
 

@@ -65,7 +65,7 @@ extension SourceNetwork {
       }
       return try linked.map { group in
         MatrixLink(
-          name: Self.name(of: group.map(\.1)), members: group.map(\.0),
+          name: Self.commonName(of: group.map(\.1)), members: group.map(\.0),
           stacking: try stacking(of: group.map { matrices[$0.0] }, rule.shares, refused))
       }
     }
@@ -99,7 +99,7 @@ extension SourceNetwork {
   }
 
   /// The place of the first wildcard, and the number it stands for.
-  private static func layer(of name: [LinkGlob.Segment]) -> (place: Int, number: Int)? {
+  static func layer(of name: [LinkGlob.Segment]) -> (place: Int, number: Int)? {
     name.firstIndex { $0.kind == .wildcard }.flatMap { place in Int(name[place].text).map { (place, $0) } }
   }
 
@@ -150,7 +150,7 @@ extension SourceNetwork {
   }
 
   /// What the members' names have in common, and in braces what they differ in.
-  private static func name(of members: [[LinkGlob.Segment]]) -> String {
+  static func commonName(of members: [[LinkGlob.Segment]]) -> String {
     // Alternatives that are parts of one glob have the same number of segments but for empty text between them.
     guard let first = members.first, members.allSatisfy({ $0.count == first.count }) else {
       return "{" + members.map { $0.map(\.text).joined() }.joined(separator: ",") + "}"

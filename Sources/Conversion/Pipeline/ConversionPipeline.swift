@@ -169,6 +169,7 @@ extension ConversionRecipe {
       }
       if !usesBases { network.basisParameters = nil }
       if links.isEmpty { network.links = nil }
+      if sharedCentres.isEmpty { network.centres = nil }
       return try SqueezePlan(
         network, budget: budget, criterion: criterion, ties: network.ties(ties, path: path),
         minimumBond: minimumBond, structure: structure, factorSites: depth, gauge: depth > 2 ? .canonical : gauge,

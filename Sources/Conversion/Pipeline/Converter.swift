@@ -91,14 +91,19 @@ public struct Converter: Sendable {
         if record.isDense { try checkpoint.withBytes(of: record.info) { try writer.write($0, of: record) } }
         counter.finished(record.name, elements: record.info.elementCount)
       case .link(let index):
-        let members = try zip(links[index].blocks, links[index].link.members).map { place, name in
+        let members = try zip(links[index].blocks, links[index].kind.members).map { place, name in
           try PlannedMatrix(
             place.block, of: records[place.tensor], named: name, in: contents, orientation: orientation)
         }
-        let found =
-          members.contains(where: \.needsDoublePrecision)
-          ? try decompose(members, links[index].link, as: Double.self, of: checkpoint, with: writer)
-          : try decompose(members, links[index].link, as: Float.self, of: checkpoint, with: writer)
+        let found: [OperatorErrors]
+        switch links[index].kind {
+        case .link(let link):
+          found =
+            members.contains(where: \.needsDoublePrecision)
+            ? try decompose(members, link, as: Double.self, of: checkpoint, with: writer)
+            : try decompose(members, link, as: Float.self, of: checkpoint, with: writer)
+        case .centre: found = try decomposeWithCommonCentre(members, of: checkpoint, with: writer)
+        }
         for (place, found) in zip(links[index].blocks, found) { errors[offsets[place.tensor] + place.block] = found }
         let chain = members[0].chain
         counter.finished(chain.name, elements: chain.rows * chain.columns)
@@ -286,6 +291,14 @@ public struct Converter: Sendable {
         "its plan, bonds \(bonds) of the factors \(layer.shape), contradicts itself; make the plan again")
     }
     let bases = layer.shape.siteCount > 2 ? bases?[layer.name] : nil
+    if let centre = layer.centre {
+      guard bonds == layer.shape.fullBonds, layer.gauge == .canonical, layer.shape.siteCount > 2 else {
+        throw mismatch("its plan contradicts itself; make the plan again")
+      }
+      let (chain, cores) = OperatorRecord.sharing(
+        centre, name: layer.name, layer.split, bonds: bonds, dtype: dtype, central: recipe.central)
+      return (BlockMatrix.Term(chain.name), chain, cores)
+    }
     let (chain, cores) = OperatorRecord.ordinary(
       name: layer.name, layer.split, bonds: layer.shape.limitedBonds(bonds), gauge: layer.gauge, dtype: dtype,
       central: recipe.central, rowBasis: bases?.rowRecord.orNil, columnBasis: bases?.columnRecord.orNil,

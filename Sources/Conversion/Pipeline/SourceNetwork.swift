@@ -78,7 +78,10 @@ public struct SourceNetwork: Sendable {
       (matrices[$1].tensor.elementCount, $0) < (matrices[$0].tensor.elementCount, $1)
     }
     let links = try links(of: recipe)
-    let holders = LinkHolders(links.map { $0.members.map { matrices[$0].tensor.key } })
+    let centres = try centres(of: recipe)
+    let holders = LinkHolders(
+      (links.map(\.members) + centres.map(\.members)).map { $0.map { matrices[$0].tensor.key } })
+    let centred = Set(centres.flatMap(\.members))
     // What is stacked in one tensor stays together, and so does what is linked.
     var places: [TensorName: Int] = [:]
     let chosen = largestFirst.filter { index in
@@ -94,7 +97,8 @@ public struct SourceNetwork: Sendable {
     BLASThreads.use(1)
     try forEachInParallel(chosen, jobs: jobs) { index in
       do {
-        layers[index] = try layerProfile(of: matrices[index], recipe, statistics, bases?[matrices[index].name])
+        layers[index] = try layerProfile(
+          of: matrices[index], recipe, statistics, bases?[matrices[index].name], isCentred: centred.contains(index))
       } catch let error as UnfitMatrix {
         unfit[index] = error.reason
       }
@@ -121,7 +125,12 @@ public struct SourceNetwork: Sendable {
       },
       basisParameters: bases?.parameterCount,
       layers: matrices.indices.compactMap { unusable.contains(matrices[$0].tensor.key) ? nil : layers[$0] },
-      links: recipe.links.isEmpty ? nil : together.indices.compactMap { linked[$0] })
+      links: recipe.links.isEmpty ? nil : together.indices.compactMap { linked[$0] },
+      centres: centres.isEmpty
+        ? nil
+        : centres.filter { centre in
+          centre.members.allSatisfy { layers[$0] != nil && !unusable.contains(matrices[$0].tensor.key) }
+        }.map(\.centre))
     return (network, warnings)
   }
 
@@ -133,16 +142,16 @@ public struct SourceNetwork: Sendable {
 
   private func layerProfile(
     of matrix: WeightMatrix, _ recipe: ConversionRecipe, _ statistics: CalibrationStatistics?,
-    _ bases: NetworkBases.OfMatrix?
+    _ bases: NetworkBases.OfMatrix?, isCentred: Bool
   ) throws -> LayerProfile {
     matrix.tensor.dtype == .f64
-      ? try layerProfile(of: matrix, recipe, statistics, bases, as: Double.self)
-      : try layerProfile(of: matrix, recipe, statistics, bases, as: Float.self)
+      ? try layerProfile(of: matrix, recipe, statistics, bases, isCentred: isCentred, as: Double.self)
+      : try layerProfile(of: matrix, recipe, statistics, bases, isCentred: isCentred, as: Float.self)
   }
 
   private func layerProfile<Scalar: CheckpointScalar>(
     of matrix: WeightMatrix, _ recipe: ConversionRecipe, _ statistics: CalibrationStatistics?,
-    _ bases: NetworkBases.OfMatrix?, as type: Scalar.Type
+    _ bases: NetworkBases.OfMatrix?, isCentred: Bool, as type: Scalar.Type
   ) throws -> LayerProfile {
     try checkpoint.withMatrix(
       of: matrix.tensor, expert: matrix.expert, rows: matrix.rows, columns: matrix.columns
@@ -152,9 +161,12 @@ public struct SourceNetwork: Sendable {
       let metric = try statistics.flatMap {
         try LayerMetric(of: matrix.info, rows: matrix.rows, columns: matrix.columns, $0)
       }
-      let parts = LayerProfile.parts(
-        for: recipe.structure, recipe.budget ?? .ratio(1), hasMetric: metric?.hasFactorization ?? false,
-        hasBases: bases != nil)
+      let parts =
+        isCentred
+        ? []
+        : LayerProfile.parts(
+          for: recipe.structure, recipe.budget ?? .ratio(1), hasMetric: metric?.hasFactorization ?? false,
+          hasBases: bases != nil)
       return LayerProfile(
         name: matrix.name, split: MatrixSplit(rows: matrix.rows, columns: matrix.columns, shape: matrix.shape),
         norm: norm,

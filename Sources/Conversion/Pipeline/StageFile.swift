@@ -132,6 +132,10 @@ public enum StageFile {
         basisParameters: first.profile.network.basisParameters, layers: layers,
         links: first.profile.network.links.map { _ in
           profiles.flatMap { $0.profile.network.links ?? [] }.sorted { TensorName($0.name) < TensorName($1.name) }
+        },
+        centres: first.profile.network.centres.map { _ in
+          profiles.flatMap { $0.profile.network.centres ?? [] }.sorted { TensorName($0.name) < TensorName($1.name) }
+            .reduce(into: []) { if $0.last != $1 { $0.append($1) } }
         }))
   }
 }

@@ -10,16 +10,19 @@ public struct NetworkProfile: Sendable, Hashable, Codable {
   public var layers: [LayerProfile]
   /// Of the matrices that may be ranges of one operator; nil for none.
   public var links: [LinkProfile]?
+  /// Of the matrices that have a central core in common; nil for none.
+  public var centres: [SharedCentre]?
 
   public init(
     parameters: Int, tiedParameters: Int, basisParameters: Int? = nil, layers: [LayerProfile],
-    links: [LinkProfile]? = nil
+    links: [LinkProfile]? = nil, centres: [SharedCentre]? = nil
   ) {
     self.parameters = parameters
     self.tiedParameters = tiedParameters
     self.basisParameters = basisParameters
     self.layers = layers
     self.links = links
+    self.centres = centres
   }
 
   /// Elements of the tensors that are stored as they are.
@@ -51,7 +54,7 @@ public struct NetworkProfile: Sendable, Hashable, Codable {
   }
 
   enum CodingKeys: String, CodingKey {
-    case parameters, layers, links
+    case parameters, layers, links, centres
     case tiedParameters = "tied_parameters"
     case basisParameters = "basis_parameters"
   }

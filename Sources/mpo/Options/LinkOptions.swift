@@ -17,7 +17,24 @@ struct LinkOptions: ParsableArguments, RecipeOptions {
         + "repeatable.", valueName: "glob=n"))
   var linkLayers: [String] = []
 
-  func validate() throws { _ = try rules() }
+  @Option(
+    help: ArgumentHelp(
+      "Make the matrices of one shape that this glob matches chains of full bonds with one central core for all, or K of them for as "
+        + "many runs of layers, and auxiliary cores of their own; the budget is met by the other matrices; repeatable.",
+      valueName: "glob[=k]"))
+  var shareCentral: [String] = []
+
+  func validate() throws { _ = try (rules(), centres()) }
+
+  private func centres() throws -> [SharedCentreRule] {
+    try shareCentral.map { text in
+      guard let (glob, value) = Self.split(text) else { return SharedCentreRule(glob: text) }
+      guard let centres = Int(value), centres >= 1 else {
+        throw ValidationError("--share-central '\(text)': '\(value)' is no number of central cores.")
+      }
+      return SharedCentreRule(glob: glob, centres: centres)
+    }
+  }
 
   private func rules() throws -> [LinkRule] {
     try link.map { text in
@@ -41,10 +58,14 @@ struct LinkOptions: ParsableArguments, RecipeOptions {
     text.lastIndex(of: "=").map { (String(text[..<$0]), String(text[text.index(after: $0)...])) }
   }
 
-  var given: [String] { link.isEmpty && linkLayers.isEmpty ? [] : ["links"] }
+  var given: [String] {
+    (link.isEmpty && linkLayers.isEmpty ? [] : ["links"]) + (shareCentral.isEmpty ? [] : ["shared_centres"])
+  }
 
   func write(to recipe: inout ConversionRecipe) throws {
     let rules = try rules()
     if !rules.isEmpty { recipe.links = rules }
+    let centres = try centres()
+    if !centres.isEmpty { recipe.sharedCentres = centres }
   }
 }

@@ -7,6 +7,7 @@ enum RecipeOption {
   private static let names = [
     "selection.include": "--include", "selection.exclude": "--exclude", "selection.convolutions": "--convolutions",
     "selection.sites": "--sites", "selection.shapes": "--shape", "ties": "--tie", "links": "--link",
+    "shared_centres": "--share-central",
     "budget.ratio": "--ratio",
     "budget.matrix_ratio": "--matrix-ratio", "selection.experts": "--experts",
     "budget.max_error": "--max-error", "budget.bond": "--bond", "budget.lossless": "--lossless",

@@ -116,6 +116,29 @@ def test_linked_matrices_are_trained_as_one_operator_and_saved_again(
             torch.testing.assert_close(found, matrix.detach(), atol=1e-5, rtol=1e-4)
 
 
+def test_layers_that_share_a_central_core_are_trained_with_it_and_saved_again(folder, tmp_path, token_batch):
+    mpo(
+        *("convert", folder, "-o", tmp_path / "x.mpo", "--ratio", 0.9),
+        *("--share-central", "encoder.layer.*.attention.self.query.weight"),
+    )
+    model = from_pretrained(tmp_path / "x.mpo", "all")
+    queries = [layer.attention.self.query.weight for layer in model.encoder.layer]
+    assert queries[0].central_core is queries[1].central_core
+    assert queries[0].cores[0] is not queries[1].cores[0]
+    raw = MPOCheckpoint(tmp_path / "x.mpo").manifest.raw
+    assert model.mpo_source.report.parameters_stored == raw["totals"]["parameters_stored"]
+    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), 0.1)
+    model.train()(**token_batch).last_hidden_state.square().mean().backward()
+    optimizer.step()
+    save(model.eval(), tmp_path / "y.mpo")
+    mpo("verify", tmp_path / "y.mpo")
+    mpo("restore", tmp_path / "y.mpo", "-o", tmp_path / "y")
+    restored = load_file(tmp_path / "y" / "model.safetensors")
+    for number, weight in enumerate(queries):
+        found = restored[f"encoder.layer.{number}.attention.self.query.weight"]
+        torch.testing.assert_close(found, weight.matrix().detach(), atol=1e-5, rtol=1e-4)
+
+
 def test_of_deep_factors_the_inner_cores_are_trained_alone(folder, tmp_path, token_batch):
     mpo("convert", folder, "-o", tmp_path / "x.mpo", "--ratio", 0.6, "--structure", "svd", "--sites", 4)
     model = from_pretrained(tmp_path / "x.mpo", "inner", vectors=False)

@@ -1,0 +1,35 @@
+/// Matrices of one shape whose chains have one central core for all of them, and auxiliary cores of their own.
+public struct SharedCentreRule: Sendable, Hashable {
+  /// The matrices. Where the first star stands for a number in some names, that is the layer's, and others are not meant.
+  public var glob: String
+  /// How many central cores there are: the layers are divided into as many runs.
+  public var centres = 1
+
+  public init(glob: String, centres: Int = 1) { (self.glob, self.centres) = (glob, centres) }
+}
+
+extension SharedCentreRule: Codable {
+  enum CodingKeys: String, RecipeMember {
+    case glob, centres
+
+    var allowed: String {
+      switch self {
+      case .glob: "a glob"
+      case .centres: "a whole number of at least 1"
+      }
+    }
+  }
+
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    self.init(
+      glob: try container.decode(String.self, forKey: .glob),
+      centres: try container.decode(.centres, default: 1) { $0 >= 1 })
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(glob, forKey: .glob)
+    try container.encode(centres, forKey: .centres)
+  }
+}
