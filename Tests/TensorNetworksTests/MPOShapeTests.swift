@@ -69,6 +69,18 @@ import Testing
     #expect(shape.parameterCount(bonds: [4, 3]) == 16 + 36 + 12)
   }
 
+  @Test func `sites without factors are square cores between two frames, and nowhere else`() throws {
+    let deep = try MPOShape(rowFactors: [6, 1, 1, 1], columnFactors: [1, 1, 1, 4])
+    #expect(deep == .factored(rows: 6, columns: 4, sites: 4) && deep.isDeep && deep.isFactored)
+    #expect(deep.fullBonds == [4, 4, 4] && deep.bonds(ofRank: 3) == [3, 3, 3] && deep.bonds(ofRank: 9) == [4, 4, 4])
+    #expect(MPOShape.lowRank(rows: 6, columns: 4).isFactored && !MPOShape.lowRank(rows: 6, columns: 4).isDeep)
+    for (rows, columns) in [
+      ([6, 1, 1], [2, 1, 4]), ([6, 1, 2], [1, 1, 4]), ([1, 1, 6], [4, 1, 1]), ([6, 1, 1], [1, 4, 1]),
+    ] {
+      #expect(throws: MPOShapeError.self) { try MPOShape(rowFactors: rows, columnFactors: columns) }
+    }
+  }
+
   @Test func `factors that make no shape are refused with the reason`() {
     #expect(throws: MPOShapeError.siteCount(rows: 2, columns: 3)) {
       try MPOShape(rowFactors: [2, 2], columnFactors: [2, 2, 2])

@@ -227,7 +227,7 @@ public struct Converter: Sendable {
         var blocks = BlockMatrix(
           rows: tensor.shape[0] * tensor.shape[1], columns: tensor.shape[2],
           blocks: chains.map { [$0.term] })
-        (blocks.svdRelativeError, blocks.norm) = joined(
+        (blocks.svdRelativeError, blocks.norm) = OperatorErrors.joined(
           experts.map { ($0.bonds == nil ? 0 : $0.svdRelativeError, $0.norm * $0.norm) })
         record.storage = .blocks(blocks)
         contents.append(record, operators: chains.map(\.operator), cores: chains.flatMap(\.cores))
@@ -338,69 +338,6 @@ public struct Converter: Sendable {
         squaredMetricNorm: metricNorm ?? 1)
     }
   }
-}
-
-/// What of a source becomes an operator, or a range of one: a tensor, or one of the matrices stacked in it.
-struct PlannedMatrix {
-  let tensor: TensorInfo
-  let expert: Int?
-  let rows: Int
-  let columns: Int
-  let chain: OperatorRecord
-  /// The matrix as if it were a tensor by itself.
-  let info: TensorInfo
-  let needsDoublePrecision: Bool
-
-  /// - Parameter name: of the matrix, when it is linked; else it has that of its operator.
-  init(
-    _ block: Int, of record: TensorRecord, named name: String? = nil, in contents: CheckpointContents,
-    orientation: TensorInfo.Orientation
-  ) throws {
-    tensor = record.info
-    let term = (record.blocks?.blocks ?? [])[block][0]
-    let isWhole = (name ?? record.blocks?.wholeOperator) == record.name
-    expert = record.shape.count == 3 && !isWhole ? block : nil
-    guard let chain = contents.operator(named: term.operator) else {
-      throw ConversionError.stageFile(path: record.name, reason: "has no operator")
-    }
-    self.chain = chain
-    (rows, columns) = (term.rows?.count ?? chain.rows, term.columns?.count ?? chain.columns)
-    info =
-      expert == nil
-      ? record.info
-      : TensorInfo(
-        name: name ?? chain.name, dtype: record.dtype, shape: [rows, columns], orientation: orientation)
-    needsDoublePrecision = contents.needsDoublePrecision(record)
-  }
-}
-
-/// The measured errors of one operator.
-struct OperatorErrors: Sendable {
-  let relative: Double
-  let squaredNorm: Double
-  /// nil without a metric.
-  let metricRelative: Double?
-  let squaredMetricNorm: Double
-
-  /// Writes the errors of a tensor that is made of operators.
-  static func join(_ errors: [OperatorErrors], into blocks: inout BlockMatrix?) {
-    guard errors.count > 1 else {
-      blocks?.relativeError = errors.first?.relative
-      blocks?.metricRelativeError = errors.first?.metricRelative
-      return
-    }
-    blocks?.relativeError = joined(errors.map { ($0.relative, $0.squaredNorm) }).error
-    blocks?.metricRelativeError = joined(errors.map { ($0.metricRelative, $0.squaredMetricNorm) }).error
-  }
-}
-
-/// The relative error, and the norm, of matrices together; the error is nil where that of one is not known.
-private func joined(_ errors: [(relative: Double?, squaredNorm: Double)]) -> (error: Double?, norm: Double) {
-  let total = errors.reduce(0) { $0 + $1.squaredNorm }
-  let squared = errors.reduce(0.0 as Double?) { sum, error in
-    sum.flatMap { sum in error.relative.map { sum + $0 * $0 * error.squaredNorm } }
-  }
-  return (squared.map { total > 0 ? ($0 / total).squareRoot() : 0 }, total.squareRoot())
 }
 
 extension Converter {

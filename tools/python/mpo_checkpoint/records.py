@@ -119,6 +119,9 @@ class OperatorRecord:
             )
         if padded != (prod(rows), prod(columns)) or len(matrix) != 2 or any(p < m for p, m in zip(padded, matrix)):
             raise Contradiction(f"{where} has a padded shape {list(padded)} that its factors or its matrix contradict")
+        is_factored = rows[0] > 1 and columns[-1] > 1 and prod(rows[1:]) == prod(columns[:-1]) == 1
+        if not is_factored and any(i * j == 1 for i, j in zip(rows, columns)):
+            raise Contradiction(f"{where} has a site of the factors 1 and 1 that is not between two frames")
         if max(padded) >= _MAXIMUM_SIDE:
             raise Contradiction(f"{where} has a padded shape {list(padded)} with a side of 2^31 or more")
         operator = cls(

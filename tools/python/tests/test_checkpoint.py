@@ -44,7 +44,8 @@ def test_a_lossless_checkpoint_restores_every_tensor_in_order(tmp_path):
         Cut((12, 1), (1, 10), bond=3),  # low rank
         Cut((2, 3, 2), (5, 1, 2), bond=4),
         Cut((4, 4), (3, 4)),  # padded
-        Cut((3, 2, 1, 1, 2), (1, 5, 2, 1, 1), bond=5),
+        Cut((3, 2, 1, 3, 2), (1, 5, 2, 1, 1), bond=5),
+        Cut((12, 1, 1, 1), (1, 1, 1, 10), bond=3),  # deep factors
     ],
 )
 @pytest.mark.parametrize("gauge", ["canonical", "compact"])

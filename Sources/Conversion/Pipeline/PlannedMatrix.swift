@@ -1,0 +1,36 @@
+import Checkpoints
+import MPOCheckpoints
+
+/// What of a source becomes an operator, or a range of one: a tensor, or one of the matrices stacked in it.
+struct PlannedMatrix {
+  let tensor: TensorInfo
+  let expert: Int?
+  let rows: Int
+  let columns: Int
+  let chain: OperatorRecord
+  /// The matrix as if it were a tensor by itself.
+  let info: TensorInfo
+  let needsDoublePrecision: Bool
+
+  /// - Parameter name: of the matrix, when it is linked; else it has that of its operator.
+  init(
+    _ block: Int, of record: TensorRecord, named name: String? = nil, in contents: CheckpointContents,
+    orientation: TensorInfo.Orientation
+  ) throws {
+    tensor = record.info
+    let term = (record.blocks?.blocks ?? [])[block][0]
+    let isWhole = (name ?? record.blocks?.wholeOperator) == record.name
+    expert = record.shape.count == 3 && !isWhole ? block : nil
+    guard let chain = contents.operator(named: term.operator) else {
+      throw ConversionError.stageFile(path: record.name, reason: "has no operator")
+    }
+    self.chain = chain
+    (rows, columns) = (term.rows?.count ?? chain.rows, term.columns?.count ?? chain.columns)
+    info =
+      expert == nil
+      ? record.info
+      : TensorInfo(
+        name: name ?? chain.name, dtype: record.dtype, shape: [rows, columns], orientation: orientation)
+    needsDoublePrecision = contents.needsDoublePrecision(record)
+  }
+}
