@@ -7,7 +7,8 @@ struct LinkGlob: Sendable {
   struct Segment: Hashable {
     enum Kind { case fixed, wildcard, braces }
     let kind: Kind
-    let text: String
+    let bytes: [UInt8]
+    var text: String { String(decoding: bytes, as: UTF8.self) }
   }
 
   private enum Token {
@@ -26,7 +27,7 @@ struct LinkGlob: Sendable {
   struct Invalid: Error { let reason: String }
 
   static let maximumLength = 4096
-  private static let maximumChoices = 4096
+  private static let maximumChoices = 256
 
   /// - Throws: `Invalid`.
   init(_ text: String) throws {
@@ -121,11 +122,10 @@ struct LinkGlob: Sendable {
     guard search(0, 0) else { return nil }
     var segments: [Segment] = []
     func add(_ kind: Segment.Kind, _ range: Range<Int>) {
-      let text = String(decoding: bytes[range], as: UTF8.self)
       if kind == .fixed, let last = segments.last, last.kind == .fixed {
-        segments[segments.count - 1] = Segment(kind: .fixed, text: last.text + text)
+        segments[segments.count - 1] = Segment(kind: .fixed, bytes: last.bytes + bytes[range])
       } else {
-        segments.append(Segment(kind: kind, text: text))
+        segments.append(Segment(kind: kind, bytes: Array(bytes[range])))
       }
     }
     var open: Int?

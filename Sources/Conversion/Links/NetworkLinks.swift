@@ -84,10 +84,10 @@ extension SourceNetwork {
 
   /// By what is not in the braces, in the order of the checkpoint.
   private func grouped(_ found: [Found]) -> [[Found]] {
-    var places: [[String]: Int] = [:]
+    var places: [[[UInt8]]: Int] = [:]
     var groups: [[Found]] = []
     for item in found {
-      let key = item.1.filter { $0.kind != .braces }.map(\.text)
+      let key = item.1.filter { $0.kind != .braces }.map(\.bytes)
       if let place = places[key] {
         groups[place].append(item)
       } else {
@@ -105,12 +105,12 @@ extension SourceNetwork {
 
   /// By everything but the number of the layer; in runs of neighbours.
   private func runs(of found: [Found], length: Int) -> [[Found]] {
-    var layers: [[String]: [(number: Int, item: Found)]] = [:]
-    var keys: [[String]] = []
+    var layers: [[[UInt8]]: [(number: Int, item: Found)]] = [:]
+    var keys: [[[UInt8]]] = []
     for item in found {
       guard let (place, number) = Self.layer(of: item.1) else { continue }
-      var rest = item.1.map(\.text)
-      rest[place] = ""
+      var rest = item.1.map(\.bytes)
+      rest[place] = []
       if layers[rest] == nil { keys.append(rest) }
       layers[rest, default: []].append((number, item))
     }

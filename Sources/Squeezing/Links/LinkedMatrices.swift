@@ -13,10 +13,10 @@ struct LinkedMatrices {
   /// - Throws: `SqueezeError.inconsistentProfile` for a link that does not fit the layers, or that names one of `tied` or
   ///   of another link.
   static func find(in network: NetworkProfile, tied: Set<Int>) throws -> [LinkedMatrices] {
-    let places = Dictionary(network.layers.enumerated().map { ($1.name, $0) }, uniquingKeysWith: { first, _ in first })
+    let places = network.places
     var taken = tied
     return try (network.links ?? []).map { link in
-      let members = link.members.compactMap { places[$0] }
+      let members = link.members.compactMap { places[Array($0.utf8)] }
       guard link.isConsistent(members.map { network.layers[$0] }), members.allSatisfy({ taken.insert($0).inserted })
       else { throw SqueezeError.inconsistentProfile(layer: link.name) }
       return LinkedMatrices(profile: link, members: members)
@@ -52,5 +52,12 @@ struct LinkedMatrices {
   func relativeError(of member: Int, _ form: OperatorForm, rounding: RoundingError) -> Double {
     let rounding = rounding.relativeError(gauge: form.gauge, sites: 2)
     return (profile.squaredErrors[member][form.bonds[0]] + rounding * rounding).squareRoot()
+  }
+}
+
+extension NetworkProfile {
+  /// The indices of the layers by the bytes of their names.
+  var places: [[UInt8]: Int] {
+    Dictionary(layers.enumerated().map { (Array($1.name.utf8), $0) }, uniquingKeysWith: { first, _ in first })
   }
 }

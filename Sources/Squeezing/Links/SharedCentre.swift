@@ -21,10 +21,10 @@ struct CentredLayers {
 
   /// - Throws: `SqueezeError.inconsistentProfile` for a centre that does not fit the layers, or that names one of `taken`.
   static func find(in network: NetworkProfile, taken: Set<Int>) throws -> [CentredLayers] {
-    let places = Dictionary(network.layers.enumerated().map { ($1.name, $0) }, uniquingKeysWith: { first, _ in first })
+    let places = network.places
     var taken = taken
     return try (network.centres ?? []).map { centre in
-      let members = centre.members.compactMap { places[$0] }
+      let members = centre.members.compactMap { places[Array($0.utf8)] }
       guard let first = members.first, members.count > 1, members.count == centre.members.count,
         members.allSatisfy({ network.layers[$0].hasSameSides(as: network.layers[first]) && taken.insert($0).inserted })
       else { throw SqueezeError.inconsistentProfile(layer: centre.name) }

@@ -36,6 +36,14 @@ struct Summary {
     if let count = totals.parametersOfTraining {
       text += "  training    \(grouped(count)) numbers of training state, as they were\n"
     }
+    if manifest.conversion?.links.isEmpty == false {
+      let linked = tensors.flatMap { $0.blocks?.blocks.joined().filter { $0.rows != nil || $0.columns != nil } ?? [] }
+      text +=
+        "  linked      "
+        + (linked.isEmpty
+          ? "no matrices: each by itself has less error for its numbers\n"
+          : "\(linked.count) matrices in \(Set(linked.map(\.operator)).count) operators\n")
+    }
     let inMetric = matrices.compactMap(\.metricRelativeError)
     if !inMetric.isEmpty {
       let mean = (inMetric.reduce(0) { $0 + $1 * $1 } / Double(inMetric.count)).squareRoot()
