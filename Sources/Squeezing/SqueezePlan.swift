@@ -123,7 +123,7 @@ extension SqueezePlan {
   private struct Request {
     let network: NetworkProfile
     let groups: [[Int]]
-    let links: [LinkedMatrices]
+    var links: [LinkedMatrices]
     let minimumBond: Int
     let structure: Structure
     let factorSites: Int
@@ -209,7 +209,11 @@ extension SqueezePlan {
         if let form = point.form { linked[index] = form }
         for (group, place) in zip(parts[index], point.places) { forms[group] = own[group].points[place].form }
       }
-      return forms
+      guard linked.isEmpty, !links.isEmpty else { return forms }
+      // Apart, matrices have more points to choose from.
+      var apart = self
+      apart.links = []
+      return try apart.formsByHulls(budget, linked: &linked)
     }
 
     /// The groups of each link's members, which have no others.
