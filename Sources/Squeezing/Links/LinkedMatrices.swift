@@ -2,9 +2,9 @@ import TensorNetworks
 
 /// The layers of a network that a link names, with the curves of what each becomes alone.
 struct LinkedMatrices {
-  /// How much less error linked matrices must have: where the errors are nearly equal they do not say which way is better for
-  /// the model, and without a metric they say it less.
-  private static func margin(hasMetric: Bool) -> Double { hasMetric ? 1.03 : 1.1 }
+  /// How much less error linked matrices must have: where the errors are nearly equal they do not say which way is better
+  /// for the model.
+  private static let margin = 1.03
 
   let profile: LinkProfile
   /// Indices into the network's layers.
@@ -35,14 +35,13 @@ struct LinkedMatrices {
       let norm = FormErrors(of: layers[member], rounding: rounding).norm
       return weights[member] * norm * norm
     }
-    let margin = Self.margin(hasMetric: members.allSatisfy { layers[$0].metricSingularValues != nil })
     let full = shape.fullBonds[0]
     return gauges.flatMap { gauge in
       let rounding = rounding.relativeError(gauge: gauge, sites: 2)
       return (min(max(1, minimumBond), full)...full).map { rank in
         let error =
           zip(counts, profile.squaredErrors).reduce(0) { $0 + $1.0 * ($1.1[rank] + rounding * rounding) }
-          * margin
+          * Self.margin
         let form = OperatorForm(shape: shape, bonds: [rank], gauge: gauge)
         return StructureCurve.Point(parameters: form.storedCount, squaredError: error, form: form)
       }
