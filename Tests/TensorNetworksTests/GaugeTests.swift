@@ -322,7 +322,9 @@ import Testing
     let trained = MPO(shape: deep.shape, cores: cores)
     for gauge in [Gauge.canonical, .compact, .spectral] {
       let gauged = try trained.gauged(gauge)
-      let (c, d) = (trained.matrix(rows: 9, columns: 8), gauged.absorbed.matrix(rows: 9, columns: 8))
+      let (c, d) = (
+        trained.matrix(rows: sides.0, columns: sides.1), gauged.absorbed.matrix(rows: sides.0, columns: sides.1)
+      )
       #expect(zip(c.elements, d.elements).allSatisfy { abs($0 - $1) < 1e-10 })
     }
     #expect(try trained.gauged(.canonical).mpo.cores[1] == trained.gauged(.canonical).mpo.cores[sites - 2])
