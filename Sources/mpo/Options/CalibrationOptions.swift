@@ -17,7 +17,7 @@ struct CalibrationOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "The same for the output statistics. Default: what the file says, or 1e-3 for two sites, 0.3 for more.",
+      "The same for the output statistics. Default: the file's, or 1e-3 for two sites, 0.3 for more, 0.15 in bases.",
       valueName: "r"))
   var outputRidge: Double?
 
