@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from . import __version__
+from .model_folder import configuration
 from .statistics import Statistics, tokens_per_dimension
 
 
@@ -175,6 +176,10 @@ def _tokens_per_dimension(path: Path, *, is_whole: bool = True) -> str:
 
 
 def _refuse_to_replace(options: argparse.Namespace) -> None:
+    if not options.output.absolute().parent.is_dir():
+        raise ValueError(f"{options.output}: can't be written, its folder does not exist; make the folder first")
+    if options.output.is_dir():
+        raise ValueError(f"{options.output}: is a folder; give the name of a file")
     if options.output.exists() and not options.force:
         raise ValueError(f"{options.output}: is there already; --force replaces it")
 
@@ -194,13 +199,14 @@ def _positive(text: str) -> int:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    if not (options.model / "config.json").is_file():
-        raise ValueError(f"{options.model}: is no model folder, it has no config.json")
+    configuration(options.model)
     _refuse_to_replace(options)
 
-    from .huggingface import task_of
+    from .huggingface import TASKS, task_of
 
     options.task = options.task or task_of(options.model)
+    if options.task not in TASKS:
+        raise ValueError(f"unknown task '{options.task}'; there are {', '.join(TASKS)}")
     if options.task == "causal-lm":
         statistics = _calibrate_language_model(options)
     else:

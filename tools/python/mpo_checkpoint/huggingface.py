@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .calibration import collect_statistics
+from .model_folder import configuration, loading, read_text, require_device, tokenizer_of, weight_files
 from .names import checkpoint_name, stored_names
 from .objectives import Objective
 from .statistics import Statistics
@@ -43,12 +44,9 @@ def auto_class(task: str) -> Any:
 
 def task_of(folder: Path | str) -> str:
     """The task of a model folder: ``causal-lm`` where its configuration names a language model, else ``features``."""
-    path = Path(folder) / "config.json"
-    try:
-        architectures = json.loads(path.read_text("utf-8")).get("architectures") or [""]
-    except (ValueError, AttributeError):
-        raise ValueError(f"{path}: is no JSON object; get the model's config.json again") from None
-    return "causal-lm" if str(architectures[0]).endswith(("ForCausalLM", "LMHeadModel")) else "features"
+    architectures = configuration(folder).get("architectures")
+    first = architectures[0] if isinstance(architectures, list) and architectures else ""
+    return "causal-lm" if str(first).endswith(("ForCausalLM", "LMHeadModel")) else "features"
 
 
 def config_sha256(folder: Path | str) -> str | None:
@@ -107,9 +105,7 @@ class TextBatches:
     """Samples as a model takes them, those of like length together, so that little is padding."""
 
     def __init__(self, folder: Path | str, samples: Iterable[str], *, batch_size: int = 32, max_length: int = 128):
-        from transformers import AutoTokenizer
-
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.tokenizer = tokenizer_of(folder)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.samples = sorted(samples, key=len)
@@ -131,10 +127,7 @@ class TextBatches:
 
 def read_samples(path: Path | str) -> list[str]:
     """The lines of a text file that are not blank."""
-    samples = [line.strip() for line in Path(path).read_text("utf-8").splitlines() if line.strip()]
-    if not samples:
-        raise ValueError(f"{path}: has no line of text; give it one sample a line")
-    return samples
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def output_function(folder: Path, task: str, output: str = "auto") -> tuple[Callable[[nn.Module, Any], Tensor], str]:
@@ -200,7 +193,9 @@ def calibrate_folder(
     folder = Path(folder)
     forward, what = output_function(folder, task, output)
     batches = TextBatches(folder, samples, batch_size=batch_size, max_length=max_length)
-    model = auto_class(task).from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    weight_files(folder)
+    with loading(folder):
+        model = auto_class(task).from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     stored, prefix = stored_names(folder), getattr(model, "base_model_prefix", "")
 
     def named(model_name: str) -> str | None:
@@ -262,6 +257,8 @@ def calibrate_language_model(
     count, length = pieces.shape
     description = f"{folder.resolve().name}: {count} samples of {length} tokens, {objective}"
     auto = auto_class("causal-lm")
+    require_device(device)
+    _require_fit(folder, pieces)
     selection = Selection(tuple(include or ("*",)), tuple(exclude), min_side, max_gram)
     try:
         trunk = Trunk(folder, auto, device)
@@ -287,7 +284,8 @@ def calibrate_language_model(
             raise ValueError(f"{folder}: has no weights; put the model's *.safetensors files beside config.json") from None
         notice(f"{folder}: the model can't run block by block: {reason}; all of it is loaded")
 
-    model = auto.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    with loading(folder):
+        model = auto.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     if experts := [name for name, parameter in model.named_parameters() if parameter.ndim == 3]:
         notice(
             f"{folder}: no statistics are collected of experts that the model holds stacked, such as '{experts[0]}'; "
@@ -329,6 +327,22 @@ def calibrate_language_model(
     statistics.save(output, dtype, is_packed=True)
     statistics.written, statistics.tensors = statistics.matrices, {}
     return statistics
+
+
+def _require_fit(folder: Path, pieces: Tensor) -> None:
+    """Raises ValueError for pieces of text that the model's embeddings have no rows for."""
+    config = configuration(folder)
+    tokens, positions = config.get("vocab_size"), config.get("max_position_embeddings", config.get("n_positions"))
+    if isinstance(tokens, int) and (highest := int(pieces.max())) >= tokens:
+        raise ValueError(
+            f"{folder}: its tokenizer gives token {highest}, and the model has only {tokens}; copy the tokenizer of this "
+            "model into the folder"
+        )
+    if isinstance(positions, int) and pieces.shape[1] > positions:
+        raise ValueError(
+            f"{folder}: the model has {positions} positions, too few for pieces of {pieces.shape[1]} tokens; give a "
+            f"--max-length of at most {positions}"
+        )
 
 
 def _outer_matrices(trunk: Trunk) -> list[str]:

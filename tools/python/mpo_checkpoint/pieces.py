@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .model_folder import read_text, tokenizer_of
+
 
 def text_pieces(folder: Path | str, text: Path | str, length: int, count: int | None = None) -> Tensor:
     """Pieces of a text, spread evenly over it.
@@ -23,20 +25,8 @@ def text_pieces(folder: Path | str, text: Path | str, length: int, count: int | 
     Raises:
         ValueError: for a text with fewer pieces or that is not UTF-8, and for a folder whose tokenizer can't be read.
     """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, ImportError, TypeError, AttributeError) as error:
-        reason = str(error).strip().splitlines()
-        raise ValueError(
-            f"{folder}: has no tokenizer that transformers can read; copy the tokenizer's files (tokenizer.json, "
-            f"tokenizer_config.json) into it ({reason[0] if reason else type(error).__name__})"
-        ) from None
-    try:
-        content = Path(text).read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{text}: is no UTF-8 text, from its byte {error.start} on; convert it to UTF-8 (iconv)") from None
+    content = read_text(text)
+    tokenizer = tokenizer_of(folder)
     ids = tokenizer(content, add_special_tokens=False, verbose=False)["input_ids"]
     begin = tokenizer("")["input_ids"][:1]
     if begin != [tokenizer.bos_token_id]:

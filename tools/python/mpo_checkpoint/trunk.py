@@ -7,7 +7,6 @@ safetensors files of the model folder when they are needed, in float32.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .model_folder import loading, open_weights, weight_files
 from .names import checkpoint_name
 
 
@@ -33,17 +33,19 @@ class Trunk:
 
     Raises:
         NoTrunk: where there is no list of blocks, or the checkpoint does not have the model's parameters one by one.
+        ValueError: for weights or a configuration that can't be read.
     """
 
     def __init__(self, folder: Path, auto_class: Any, device: torch.device | str = "cpu"):
         from transformers import AutoConfig
 
-        try:
-            self.device = torch.device(device)
-        except RuntimeError:
-            raise ValueError(f"'{device}' is no device of PyTorch; there are cpu, cuda, cuda:1 and others") from None
-        self._files = _files(folder)
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        self.device = torch.device(device)
+        files = weight_files(folder)
+        if files is None:
+            raise NoTrunk("it has no model.safetensors")
+        self._files = files
+        with loading(folder):
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
         with _parameters_on_meta():
             self.model = auto_class.from_config(config, dtype=torch.float32).eval()
         self.path, self.blocks = trunk_of(self.model)
@@ -110,34 +112,12 @@ class Trunk:
     def _read(self, names: list[str]) -> Iterator[nn.Parameter]:
         tensors: dict[str, Tensor] = {}
         for path in dict.fromkeys(self._files[name] for name in names):
-            with opened(path) as file:
+            with open_weights(path) as file:
                 for name in names:
                     if self._files[name] == path:
                         # A copy, not a view of the mapped file: its pages don't stay in memory.
                         tensors[name] = file.get_tensor(name).to(self.device, torch.float32, copy=True)
         return (nn.Parameter(tensors[name], requires_grad=False) for name in names)
-
-
-def opened(path: Path) -> Any:
-    """An open safetensors file; ValueError for what is none."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        return safe_open(path, "pt")
-    except SafetensorError as error:
-        raise ValueError(f"{path}: is no whole safetensors file ({error}); get the file again") from None
-
-
-def _files(folder: Path) -> dict[str, Path]:
-    """The file of each tensor of a model folder."""
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        return {name: folder / file for name, file in json.loads(index.read_text("utf-8"))["weight_map"].items()}
-    path = folder / "model.safetensors"
-    if not path.exists():
-        raise NoTrunk("it has no model.safetensors")
-    with opened(path) as file:
-        return dict.fromkeys(file.keys(), path)
 
 
 def trunk_of(model: nn.Module) -> tuple[str, list[nn.Module]]:

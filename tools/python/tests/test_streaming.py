@@ -270,42 +270,6 @@ def test_an_unfinished_run_is_gone_on_with_only_by_the_same_command(folder, piec
     assert len(notices) == 1 and not unfinished.exists()
 
 
-def test_bad_input_is_refused_in_a_sentence_and_leaves_nothing(folder, tmp_path, capsys):
-    from safetensors.torch import load_file, save_file
-
-    path = folder(llama())
-    tokenizer_into(path)
-    text, weights, config = tmp_path / "text.txt", path / "model.safetensors", path / "config.json"
-    text.write_text(" ".join(f"w{n % 90}" for n in range(100)))
-
-    def refused(changed, content, *words, more=()):
-        kept = changed.read_bytes()
-        if content is None:
-            changed.unlink()
-        else:
-            changed.write_bytes(content)
-        command = ["calibrate", str(path), str(text), "-o", str(tmp_path / "stats"), "--samples", "4", "--max-length", "16"]
-        assert main([*command, *more]) == 1
-        message = capsys.readouterr().err
-        assert all(word in message for word in words) and "Traceback" not in message, message
-        changed.write_bytes(kept)
-        assert {entry.name for entry in tmp_path.iterdir()} == {"model", "text.txt"}
-
-    refused(text, b"", "text.txt: has 0 tokens", "give a longer text")
-    refused(text, b"w1 \xe4\xf6", "text.txt: is no UTF-8 text, from its byte 3 on", "iconv")
-    refused(text, text.read_bytes(), "'abacus' is no device", more=["--device", "abacus"])
-    refused(weights, weights.read_bytes()[:1000], "model.safetensors: is no whole safetensors file", "get the file again")
-    refused(weights, None, "model: has no weights", "*.safetensors")
-    refused(config, b"{", "config.json: is no JSON object", "again")
-    refused(config, b"[]", "config.json: is no JSON object")
-    tensors = load_file(weights)
-    tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
-    save_file(tensors, tmp_path / "nan", {"format": "pt"})
-    content = (tmp_path / "nan").read_bytes()
-    (tmp_path / "nan").unlink()
-    refused(weights, content, "model.layers.2", "NaN or infinite", "such weights")
-
-
 def test_boundaries_in_a_file_are_those_in_memory(tmp_path):
     values = torch.randn(3, 2, 4)
     for memory in (0, 1 << 20):
