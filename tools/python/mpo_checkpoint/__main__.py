@@ -212,8 +212,10 @@ def _calibrate(options: argparse.Namespace) -> None:
     else:
         statistics = _calibrate_encoder(options)
     if statistics.skipped:
+        count, first = len(statistics.skipped), ", ".join(statistics.skipped[:6])
         print(
-            f"mpo_checkpoint: left out, the output does not depend on them: {', '.join(statistics.skipped)}",
+            f"mpo_checkpoint: {count} matrices are left out, no sample reaches them or the output does not depend on them: "
+            f"{first}{', …' if count > 6 else ''}",
             file=sys.stderr,
         )
     print(

@@ -13,30 +13,30 @@ For a linear layer with inputs ``x`` and output gradients ``g`` at the positions
     S = mean over positions of x xᵀ        the plain second moment of the inputs
     G = sum over a sample's positions of g gᵀ, mean over samples
 
-whose product approximates the curvature of the objective (K-FAC, arXiv 1503.05671).
+whose product approximates the curvature of the objective (K-FAC, arXiv 1503.05671). For an expert of a mixture, S is the mean
+over the positions that come to it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .block_calls import block_calls, head_gradients
+from .block_moments import BlockMoments, Layer
 from .boundaries import Boundaries
-from .calibration import _Moment
 from .layers import Kind, kind_of
 from .objectives import Objective
 from .resuming import UnfinishedRun
-from .statistics import Statistics, StatisticsWriter, packed
+from .statistics import Statistics, StatisticsWriter
 from .trunk import NoTrunk, Trunk
 
 # Positions that run through a block together.
@@ -217,7 +217,7 @@ class _Stream:
                 self._step(len(ids))
         self.run.finish(backward=self.depth)
 
-    def backward(self, layers: list[list[_Layer]], max_gram: int, statistics: Statistics, dtype: str) -> None:
+    def backward(self, layers: list[list[Layer]], max_gram: int, statistics: Statistics, dtype: str) -> None:
         """Writes the moments, from the last block to the first."""
         finished = self.run.finished
         for name in ("written", "skipped", "input_rows"):
@@ -241,8 +241,8 @@ class _Stream:
                 raise ValueError("the objective depends on no matrix of the model's blocks; is the text of this model?")
             writer.finish(statistics.metadata | ({"same": _json(same)} if same else {}))
 
-    def _block_moments(self, index: int, layers: list[_Layer], max_gram: int) -> _BlockMoments:
-        moments = _BlockMoments(layers, max_gram)
+    def _block_moments(self, index: int, layers: list[Layer], max_gram: int) -> BlockMoments:
+        moments = BlockMoments(layers, max_gram)
         with self.trunk.loaded(index):
             for batch in range(len(self.batches)):
                 place = index * len(self.batches) + batch
@@ -265,21 +265,7 @@ class _Stream:
         self.progress(self.done, self.total)
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """A linear layer of a block: its matrix's name in the checkpoint."""
-
-    name: str
-    module: nn.Module
-    kind: Kind
-
-    @property
-    def sides(self) -> tuple[str, str]:
-        """Of the inputs and of the outputs."""
-        return ("column", "row") if self.kind is Kind.LINEAR else ("row", "column")
-
-
-def _layers(trunk: Trunk, index: int, selection: Selection) -> list[_Layer]:
+def _layers(trunk: Trunk, index: int, selection: Selection) -> list[Layer]:
     layers = []
     for path, module in trunk.blocks[index].named_modules():
         kind = kind_of(module)
@@ -287,108 +273,15 @@ def _layers(trunk: Trunk, index: int, selection: Selection) -> list[_Layer]:
             continue
         name = trunk.names[f"{trunk.block_path(index)}.{path}.weight"]
         if selection.has(name, module.weight.shape):
-            layers.append(_Layer(name, module, kind))
+            layers.append(Layer(name, module, kind, module.weight.shape))
+    for path, parameter in trunk.blocks[index].named_parameters():
+        module, _, key = path.rpartition(".")
+        for part in trunk.experts.get(f"{trunk.block_path(index)}.{path}", []):
+            shape = torch.Size((part.stop - part.start, parameter.shape[2]))
+            if selection.has(part.name, shape):
+                owner = trunk.blocks[index].get_submodule(module)
+                layers.append(Layer(part.name, owner, Kind.LINEAR, shape, key, part))
     return layers
-
-
-class _UpperMoment(_Moment):
-    """A sum of second moments whose upper triangle counts: blocks below the diagonal are left out."""
-
-    def add(self, rows: Tensor, coupling: Tensor | None = None) -> None:
-        rows = rows.flatten(0, 1)
-        if self.sum.ndim == 1:
-            self.sum += rows.square().sum(0).cpu()
-            return
-        size = self.sum.shape[0]
-        step = max(256, -(-size // 6))
-        for start in range(0, size, step):
-            self.sum[start : start + step, start:] += (rows[:, start : start + step].T @ rows[:, start:]).cpu()
-
-
-class _BlockMoments:
-    """The second moments of a block's layers; those of layers that read the same tensor are one."""
-
-    def __init__(self, layers: list[_Layer], max_gram: int):
-        self.layers, self.max_gram = layers, max_gram
-        self.inputs: list[_UpperMoment] = []
-        self.reads: dict[int, int] = {}  # layer: which of the inputs it reads
-        self.gradients = [_UpperMoment(size := self._size(layer, 1), size > max_gram) for layer in layers]
-
-    def _size(self, layer: _Layer, side: int) -> int:
-        return layer.module.weight.shape[1 if layer.sides[side] == "column" else 0]
-
-    @contextmanager
-    def collected(self) -> Iterator[None]:
-        """Inputs of the layers that run here are counted, and so are gradients that come to their outputs later."""
-        seen: list[tuple[Tensor, int]] = []  # tensors that were read in this run, and which of the inputs they are
-
-        def hook(place: int, layer: _Layer) -> Callable[..., None]:
-            def forward_hook(module: nn.Module, arguments: tuple, named: dict, result: Tensor) -> None:
-                value = arguments[0] if arguments else next(iter(named.values()))
-                read = next((index for tensor, index in seen if tensor is value), None)
-                if read is None:
-                    read = self.reads.get(place, len(self.inputs))
-                    if read == len(self.inputs):
-                        size = self._size(layer, 0)
-                        self.inputs.append(_UpperMoment(size, size > self.max_gram))
-                    seen.append((value, read))
-                    self.inputs[read].add(_rows(value))
-                if self.reads.setdefault(place, read) != read:
-                    raise NoTrunk("its layers read other tensors from sample to sample")
-                result.register_hook(lambda gradient: self.gradients[place].add(_rows(gradient)))
-
-            return forward_hook
-
-        handles = [
-            layer.module.register_forward_hook(hook(place, layer), with_kwargs=True)
-            for place, layer in enumerate(self.layers)
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def write(
-        self, writer: StatisticsWriter, samples: int, positions: int, statistics: Statistics, same: dict[str, str]
-    ) -> None:
-        """Writes the moments of the layers that were reached."""
-        written: dict[int, str] = {}
-        for place, layer in enumerate(self.layers):
-            gradients = self.gradients[place]
-            moments = [gradients.sum] + ([self.inputs[self.reads[place]].sum] if place in self.reads else [])
-            if not all(moment.isfinite().all() for moment in moments):
-                raise ValueError(
-                    f"{layer.name}: its inputs or gradients are NaN or infinite; look for such weights in the model"
-                )
-            if place not in self.reads or not gradients.trace:
-                statistics.skipped.append(layer.name)
-                continue
-            statistics.written.append(layer.name)
-            input_side, output_side = layer.sides
-            if input_side == "row":
-                statistics.input_rows.append(layer.name)
-            kind, value = _entry(gradients.sum / samples)
-            writer.add(f"{layer.name}.{output_side}_{kind}", value)
-            read = self.reads[place]
-            kind, value = _entry(self.inputs[read].sum / positions)
-            name = f"{layer.name}.{input_side}_{kind}"
-            if read in written:
-                same[name] = written[read]
-            else:
-                writer.add(name, value)
-                written[read] = name
-
-
-def _entry(moment: Tensor) -> tuple[str, Any]:
-    if moment.ndim == 1:
-        return "scale", moment.sqrt().numpy()
-    return "gram", packed(moment.numpy())
-
-
-def _rows(values: Tensor) -> Tensor:
-    """``[1, positions, n]`` of ``[..., n]``."""
-    return values.detach().reshape(1, -1, values.shape[-1])
 
 
 def _divisor(count: int, limit: int) -> int:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .experts import ExpertPart, checkpoint_names, expert_parts
 from .model_folder import loading, open_weights, weight_files
-from .names import checkpoint_name
 
 
 class NoTrunk(ValueError):
@@ -47,7 +47,7 @@ class Trunk:
         with loading(folder):
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
         with _parameters_on_meta():
-            self.model = auto_class.from_config(config, dtype=torch.float32).eval()
+            self.model = auto_class.from_config(config, dtype=torch.float32, experts_implementation="eager").eval()
         self.path, self.blocks = trunk_of(self.model)
         prefix = getattr(self.model, "base_model_prefix", "")
         inside = {id(parameter) for block in self.blocks for parameter in block.parameters()}
@@ -58,14 +58,24 @@ class Trunk:
                 if parameter is not None:
                     name = f"{module_name}.{key}" if module_name else key
                     slots.setdefault(id(parameter), []).append((module, key, name))
-        self._sources: dict[int, str] = {}
+        self._sources: dict[int, list[str]] = {}
+        self.experts: dict[str, list[ExpertPart]] = {}
         self.names: dict[str, str] = {}
         for identity, places in slots.items():
-            found = [checkpoint_name(name, self._files, prefix) for _, _, name in places]
+            module, key, name = places[0]
+            found = [checkpoint_names(name, self._files, prefix) for _, _, name in places]
             source = next((name for name in found if name is not None), None)
+            parts = None
+            if not getattr(module, "is_transposed", False) and getattr(module, "is_concatenated", True):
+                parts = expert_parts(name, module._parameters[key].shape, self._files, prefix)
+            if parts is not None:
+                self.experts[name] = parts
+            if source is None and parts is not None:
+                self._sources[identity] = [part.source for part in parts]
+                continue
             if source is None:
-                raise NoTrunk(f"its checkpoint has no tensor '{places[0][2]}'")
-            self._sources[identity] = source
+                raise NoTrunk(f"its checkpoint has no tensor '{name}'")
+            self._sources[identity] = [source]
             self.names.update((name, source) for _, _, name in places)
             if identity in inside and len(places) > 1:
                 raise NoTrunk(f"its blocks share the weight '{source}'")
@@ -95,21 +105,26 @@ class Trunk:
         places = [(identity, self._slots[identity]) for identity in wanted]
         empty = {identity: module._parameters[key] for identity, ((module, key, _), *_) in places}
         try:
-            for identity, parameter in zip(wanted, self._read([self._sources[i] for i in wanted])):
+            for identity, parameter in zip(wanted, self._read(wanted)):
+                if len(self._sources[identity]) > 1 and parameter.numel() == empty[identity].numel():
+                    parameter = parameter.reshape(empty[identity].shape)
                 if parameter.shape != empty[identity].shape:
                     raise NoTrunk(
-                        f"its tensor '{self._sources[identity]}' is {list(parameter.shape)}, the model's "
+                        f"its tensor '{self._sources[identity][0]}' is {list(parameter.shape)}, the model's "
                         f"{list(empty[identity].shape)}"
                     )
+                weight = nn.Parameter(parameter, requires_grad=False)
                 for module, key, _ in self._slots[identity]:
-                    module._parameters[key] = parameter
+                    module._parameters[key] = weight
             yield
         finally:
             for identity, slots in places:
                 for module, key, _ in slots:
                     module._parameters[key] = empty[identity]
 
-    def _read(self, names: list[str]) -> Iterator[nn.Parameter]:
+    def _read(self, identities: list[int]) -> Iterator[Tensor]:
+        """Values of parameters; those of several tensors are these below each other."""
+        names = [name for identity in identities for name in self._sources[identity]]
         tensors: dict[str, Tensor] = {}
         for path in dict.fromkeys(self._files[name] for name in names):
             with open_weights(path) as file:
@@ -117,7 +132,9 @@ class Trunk:
                     if self._files[name] == path:
                         # A copy, not a view of the mapped file: its pages don't stay in memory.
                         tensors[name] = file.get_tensor(name).to(self.device, torch.float32, copy=True)
-        return (nn.Parameter(tensors[name], requires_grad=False) for name in names)
+        for identity in identities:
+            first, *others = [tensors.pop(name) for name in self._sources[identity]]
+            yield torch.cat([first, *others]) if others else first
 
 
 def trunk_of(model: nn.Module) -> tuple[str, list[nn.Module]]:

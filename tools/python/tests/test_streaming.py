@@ -48,12 +48,13 @@ def gemma2():
     return Gemma2ForCausalLM(config)
 
 
-def mixtral():
+def mixtral(**options):
     from transformers import MixtralConfig, MixtralForCausalLM
 
+    options = {"num_experts_per_tok": 2} | options
     config = MixtralConfig(
         vocab_size=100, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        intermediate_size=96, num_local_experts=4, num_experts_per_tok=2,
+        intermediate_size=96, num_local_experts=4, **options,
     )  # fmt: skip
     return MixtralForCausalLM(config)
 
@@ -119,15 +120,90 @@ def test_a_model_in_blocks_has_the_statistics_of_the_whole(folder, pieces, tmp_p
         np.testing.assert_allclose(blocks.tensors[name], value, rtol=1e-3, atol=1e-4 * np.abs(value).max(), err_msg=name)
 
 
+def routed_moments(model, weights, pieces):
+    """By matrix of an expert: the moments of its definition, from the checkpoint's own matrices."""
+    calls = []
+    for layer in model.model.layers:
+        layer.mlp.experts.register_forward_hook(lambda module, arguments, result: calls.append((arguments, result)))
+    logits = model(input_ids=pieces).logits
+    loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), pieces[:, 1:].flatten(), reduction="sum")
+    gradients = torch.autograd.grad(loss, [result for _, result in calls])
+    moments = {}
+    for index, ((arguments, _), gradient) in enumerate(zip(calls, gradients)):
+        hidden, chosen, chances = (argument.detach() for argument in arguments)
+        for expert in range(4):
+            token, place = torch.where(chosen == expert)
+            gate, up, down = (
+                next(name for name in weights if f"layers.{index}." in name and f".experts.{expert}.{leaf}" in name)
+                for leaf in (("w1", "w3", "w2") if "block_sparse_moe" in str(weights) else ("gate_", "up_", "down_"))
+            )
+            x = hidden[token]
+            left, right = (torch.nn.functional.linear(x, weights[name]).requires_grad_() for name in (gate, up))
+            between = torch.nn.functional.silu(left) * right
+            written = torch.nn.functional.linear(between, weights[down])
+            g = (gradient[token] * chances[token, place, None]).detach()
+            inner = torch.autograd.grad(written, (left, right), g)
+            for name, read, back in ((gate, x, inner[0]), (up, x, inner[1]), (down, between.detach(), g)):
+                moments[name] = back.T @ back / len(pieces), read.T @ read / len(read)
+    return moments
+
+
 @pytest.mark.parametrize("model", [mixtral, qwen_moe])
-def test_a_mixture_of_experts_has_statistics_of_what_is_no_expert(folder, pieces, tmp_path, model):
-    notices = []
-    calibrate_language_model(folder(model()), pieces, tmp_path / "stats", min_side=16, notice=notices.append)
-    matrices = set(Statistics.load(tmp_path / "stats").matrices)
-    assert {name.rpartition(".")[0].rpartition(".")[2] for name in matrices} >= {"q_proj", "k_proj", "v_proj", "o_proj"}
-    assert len(matrices) == len(matrices & set(stored_names(tmp_path / "model")))
-    assert "all of it is loaded" in notices[0]
-    assert "experts" in notices[1] and "Frobenius norm" in notices[1]
+def test_each_expert_has_the_moments_of_what_comes_to_it(folder, pieces, tmp_path, monkeypatch, model):
+    from safetensors.torch import load_file
+
+    model = model().eval()
+    path, notices = folder(model), []
+    calibrate_language_model(path, pieces, tmp_path / "stats", min_side=16, notice=notices.append, batch_size=2)
+    assert not notices
+    statistics = Statistics.load(tmp_path / "stats")
+    names, wanted = set(statistics.matrices), routed_moments(model, load_file(path / "model.safetensors"), pieces)
+    assert len(wanted) == 2 * 4 * 3 and set(wanted) < names and names <= stored_names(path)
+    for name, sides in wanted.items():
+        for side, value in zip(("row", "column"), sides):
+            np.testing.assert_allclose(
+                statistics.tensors[f"{name}.{side}_gram"], value, rtol=1e-3, atol=1e-4 * value.abs().max(), err_msg=name
+            )
+
+    def no_trunk(*_):
+        raise NoTrunk("of the test")
+
+    monkeypatch.setattr("mpo_checkpoint.huggingface.Trunk", no_trunk)
+    calibrate_language_model(path, pieces, tmp_path / "whole", min_side=16, notice=notices.append)
+    assert "all of it is loaded" in notices[0] and "experts" in notices[1] and "Frobenius norm" in notices[1]
+    whole = Statistics.load(tmp_path / "whole")
+    assert set(whole.matrices) == names - set(wanted)
+    for name, value in whole.tensors.items():
+        np.testing.assert_allclose(statistics.tensors[name], value, rtol=1e-3, atol=1e-4 * value.max(), err_msg=name)
+
+
+def test_experts_stacked_in_the_checkpoint_are_named_by_number(folder, pieces, tmp_path):
+    from safetensors.torch import save_file
+
+    model = mixtral()
+    path = folder(model)
+    calibrate_language_model(path, pieces, tmp_path / "single", min_side=16)
+    save_file(model.state_dict(), path / "model.safetensors", {"format": "pt"})
+    calibrate_language_model(path, pieces, tmp_path / "stacked", min_side=16)
+    single, stacked = (Statistics.load(tmp_path / name).tensors for name in ("single", "stacked"))
+    one, other = "model.layers.1.block_sparse_moe.experts.2", "model.layers.1.mlp.experts"
+    np.testing.assert_array_equal(stacked[f"{other}.down_proj.2.row_gram"], single[f"{one}.w2.weight.row_gram"])
+    np.testing.assert_array_equal(stacked[f"{other}.gate_up_proj.2.column_gram"], single[f"{one}.w1.weight.column_gram"])
+    both = stacked[f"{other}.gate_up_proj.2.row_gram"]
+    np.testing.assert_allclose(both[:96, :96], single[f"{one}.w1.weight.row_gram"], rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(both[96:, 96:], single[f"{one}.w3.weight.row_gram"], rtol=1e-3, atol=1e-6)
+
+
+def test_experts_that_nothing_comes_to_are_left_out(folder, pieces, tmp_path):
+    model = mixtral(num_experts_per_tok=1)
+    with torch.no_grad():
+        for layer in model.model.layers:  # the first two experts have opposite chances, one of them above that of the others
+            layer.mlp.gate.weight[1] = -layer.mlp.gate.weight[0]
+            layer.mlp.gate.weight[2:] = 0
+    statistics = calibrate_language_model(folder(model), pieces, tmp_path / "stats", min_side=16)
+    places = [f"model.layers.{index}.block_sparse_moe.experts.{expert}" for index in (0, 1) for expert in (2, 3)]
+    assert sorted(statistics.skipped) == sorted(f"{place}.{leaf}.weight" for place in places for leaf in ("w1", "w2", "w3"))
+    assert len(Statistics.load(tmp_path / "stats").matrices) == 2 * (4 + 2 * 3)
 
 
 def test_the_moments_are_those_of_the_definition(folder, pieces, tmp_path):
@@ -268,6 +344,21 @@ def test_an_unfinished_run_is_gone_on_with_only_by_the_same_command(folder, piec
         calibrate(progress=interrupted)
     calibrate(dtype="float64", is_restarted=True, notice=notices.append)
     assert len(notices) == 1 and not unfinished.exists()
+
+
+def test_a_mixture_of_experts_goes_on_after_an_interruption(folder, pieces, tmp_path):
+    path = folder(mixtral())
+
+    def interrupted(done, total):
+        if done > 3 * total // 4:
+            raise KeyboardInterrupt
+
+    calibrate_language_model(path, pieces, tmp_path / "whole", min_side=16, batch_size=2)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate_language_model(path, pieces, tmp_path / "stats", min_side=16, batch_size=2, progress=interrupted)
+    notices = []
+    calibrate_language_model(path, pieces, tmp_path / "stats", min_side=16, batch_size=2, notice=notices.append)
+    assert "goes on" in notices[0] and (tmp_path / "stats").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_boundaries_in_a_file_are_those_in_memory(tmp_path):

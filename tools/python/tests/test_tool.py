@@ -336,3 +336,28 @@ def test_chains_in_bases_are_loaded_trained_and_saved(folder, tmp_path, token_ba
             np.testing.assert_array_equal(tuned.core(name), checkpoint.core(name), err_msg=name)
         changed |= any(not np.array_equal(tuned.core(name), checkpoint.core(name)) for name in operator.cores)
     assert changed
+
+
+@pytest.mark.parametrize("is_stacked", [False, True])
+def test_experts_are_converted_in_the_metric_of_their_own_statistics(tmp_path, is_stacked):
+    from mpo_checkpoint.huggingface import calibrate_language_model
+    from safetensors.torch import save_file
+    from test_streaming import mixtral
+
+    model = mixtral()
+    model.save_pretrained(tmp_path / "model")
+    if is_stacked:
+        save_file(model.state_dict(), tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    calibrate_language_model(
+        tmp_path / "model", torch.randint(5, 100, (16, 32)), tmp_path / "stats.safetensors", min_side=16
+    )
+    mpo(
+        "convert", tmp_path / "model", "-o", tmp_path / "x.mpo", "--matrix-ratio", 0.7, "--include", "*experts*",
+        "--calibration", tmp_path / "stats.safetensors",
+    )  # fmt: skip
+    records = [
+        record
+        for record in MPOCheckpoint(tmp_path / "x.mpo").manifest.raw["tensors"]
+        if "experts" in record["name"] and record.get("relative_error")
+    ]
+    assert records and all(record["metric_relative_error"] > 0 for record in records)
