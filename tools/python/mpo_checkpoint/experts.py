@@ -1,4 +1,4 @@
-"""Experts that a model holds stacked in one parameter ``[experts, rows, columns]``, as the matrices of its checkpoint."""
+"""Experts that a model holds stacked in a parameter ``[experts, rows, columns]``, as matrices of its checkpoint."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def checkpoint_names(name: str, stored: Collection[str], prefix: str) -> str | N
 
 
 def expert_parts(name: str, shape: torch.Size, stored: Collection[str], prefix: str) -> list[ExpertPart] | None:
-    """The matrices of a stacked parameter, expert by expert; None where it is no stack, or the checkpoint does not have all."""
+    """The matrices of a stacked parameter, expert by expert; None for no stack, and where the checkpoint lacks one."""
     head, _, leaf = name.rpartition(".")
     if leaf not in LEAVES or len(shape) != 3:
         return None

@@ -19,8 +19,8 @@ def read_text(path: Path | str) -> str:
         text = Path(path).read_text("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: is no text in UTF-8 (byte {error.start} is 0x{error.object[error.start]:02x}); convert it, for example "
-            "with iconv, or give another file"
+            f"{path}: is no text in UTF-8 (byte {error.start} is 0x{error.object[error.start]:02x}); convert it, for "
+            "example with iconv, or give another file"
         ) from None
     except OSError as error:
         raise ValueError(f"{path}: can't be read ({_first_line(error.strerror)}); give a text file") from None
@@ -93,7 +93,9 @@ def open_weights(path: Path) -> Iterator[Any]:
         with safe_open(path, "pt") as file:
             yield file
     except SafetensorError as error:
-        raise ValueError(f"{path}: is damaged or was not copied to its end ({_first_line(error)}); copy it again") from None
+        raise ValueError(
+            f"{path}: is damaged or was not copied to its end ({_first_line(error)}); copy it again"
+        ) from None
 
 
 @contextmanager
@@ -109,8 +111,8 @@ def loading(folder: Path | str) -> Iterator[None]:
         yield
     except (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(
-            f"{folder}: transformers can't load the model; look whether the weights are whole, and config.json is theirs "
-            f"({_first_line(error)})"
+            f"{folder}: transformers can't load the model; look whether the weights are whole, and config.json is "
+            f"theirs ({_first_line(error)})"
         ) from None
 
 

@@ -56,7 +56,7 @@ BAD_FOLDERS = {
     "a shard cut off": (lambda folder: os.truncate(folder / SHARD, 5000), f"{SHARD}: is damaged or was not copied"),
     "an index that is no JSON": (write("model.safetensors.index.json", "{"), "index.json: is no JSON, copy it again"),
     "an index without files": (write("model.safetensors.index.json", "{}"), "has no 'weight_map'"),
-    "weights of another shape": (configure(intermediate_size=80), "config.json is theirs"),
+    "weights of another shape": (configure(intermediate_size=80), "config.json is theirs (You"),
     "weights that are NaN": (with_nan, "NaN or infinite; look for such weights"),
 }
 BAD_TEXTS = {
