@@ -84,6 +84,9 @@ import Testing
     }
     #expect(
       checkpoint.manifest.totals.parametersStored <= contents.tensors.reduce(0) { $0 + $1.info.elementCount } / 2 + 192)
+    // What is shared counts in parts, which add up to what is stored once.
+    let stored = contents.cores.filter { $0.role != .permutation }.reduce(0) { $0 + $1.valueCount }
+    #expect(abs(contents.apportionedValueCounts.values.reduce(0, +) - Double(stored)) < 1e-6)
   }
 
   @Test func `matrices that write the same outputs are column ranges, and layers in a run are linked`() throws {

@@ -119,6 +119,27 @@ public struct CheckpointContents: Sendable, Equatable {
     return namedCores(of: tensor).filter { seen.insert(TensorName($0.name)).inserted }.reduce(0) { $0 + $1.valueCount }
   }
 
+  /// The numbers that count for each tensor in cores: those of a core that several tensors need are divided among them by
+  /// their elements, so that all add up to what is stored.
+  public var apportionedValueCounts: [TensorName: Double] {
+    var needed: [(tensor: TensorRecord, cores: [CoreRecord])] = []
+    var elements: [TensorName: Double] = [:]
+    for tensor in tensors where tensor.blocks != nil {
+      var seen: Set<TensorName> = []
+      let cores = namedCores(of: tensor).filter { seen.insert(TensorName($0.name)).inserted }
+      for core in cores { elements[TensorName(core.name), default: 0] += Double(tensor.info.elementCount) }
+      needed.append((tensor, cores))
+    }
+    return Dictionary(
+      needed.map { tensor, cores in
+        let share = cores.reduce(0.0) { sum, core in
+          let all = elements[TensorName(core.name)] ?? 0
+          return all > 0 ? sum + Double(core.valueCount) * Double(tensor.info.elementCount) / all : sum
+        }
+        return (TensorName(tensor.name), share)
+      }, uniquingKeysWith: { first, _ in first })
+  }
+
   /// Whether a chain has cores of its own alone; bases may be shared.
   public func hasOwnChain(_ record: OperatorRecord, shared: Set<TensorName>) -> Bool {
     !(record.cores + [record.singularValues].compactMap(\.self)).contains { shared.contains(TensorName($0)) }

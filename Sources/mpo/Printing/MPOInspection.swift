@@ -7,8 +7,12 @@ import TensorNetworks
 /// What `mpo inspect` prints of an MPO checkpoint.
 struct MPOInspection {
   private let checkpoint: MPOCheckpoint
+  private let counts: [TensorName: Double]
 
-  init(_ checkpoint: MPOCheckpoint) { self.checkpoint = checkpoint }
+  init(_ checkpoint: MPOCheckpoint) {
+    self.checkpoint = checkpoint
+    counts = checkpoint.contents.apportionedValueCounts
+  }
 
   func print(tensor name: String?, spectrum: Bool, json: Bool) throws {
     guard let name else {
@@ -127,9 +131,9 @@ struct MPOInspection {
     return [terms.count > 1 ? "sum of \(terms.count) operators" : Self.text(of: terms[0]), "", cores]
   }
 
-  /// The numbers of a tensor over its elements; cores that it shares are counted for it as a whole.
+  /// The numbers of a tensor over its elements; of cores that it shares its part is counted.
   private func ratio(of record: TensorRecord) -> String {
-    fixed(Double(checkpoint.contents.valueCount(of: record)) / Double(max(1, record.info.elementCount)), 4)
+    fixed((counts[record.info.key] ?? 0) / Double(max(1, record.info.elementCount)), 4)
   }
 
   private func entropies(of record: TensorRecord, decimals: Int) -> String {
@@ -154,10 +158,14 @@ struct MPOInspection {
     case .dense(let encoding): lines.append(("kind", "dense, \(encoding.description)"))
     case .tied(let other): lines.append(("kind", "tied to \(escaped(other))"))
     case .blocks(let matrix):
-      let count = contents.valueCount(of: record)
+      let (count, own) = (contents.valueCount(of: record), Int((counts[record.info.key] ?? 0).rounded()))
+      let share = own == count ? "" : ", its part of the cores that it shares: \(grouped(own))"
       lines += [
         ("kind", "mpo"), ("matrix", sizes([matrix.rows, matrix.columns])),
-        ("parameters", "\(grouped(count)) of \(grouped(matrix.rows * matrix.columns)) (ratio \(ratio(of: record)))"),
+        (
+          "parameters",
+          "\(grouped(count)) of \(grouped(matrix.rows * matrix.columns))\(share) (ratio \(ratio(of: record)))"
+        ),
         ("in metric", matrix.metricRelativeError.map { "\(small($0)) relative" } ?? "–"),
         ("error", "\(small(matrix.relativeError)) relative"),
         ("SVD error", matrix.svdRelativeError.map { "\(small($0)) relative, at the same size" } ?? "–"),
