@@ -10,10 +10,13 @@
 public struct CheckpointMetadata: Sendable, Hashable, ExpressibleByDictionaryLiteral {
   private var texts: [TensorName: String] = [:]
 
+  /// Texts by name, where no two names are canonically equivalent.
   public init(_ texts: [String: String]) { for (name, text) in texts { self[name] = text } }
 
+  /// Of a name that stands twice the last text.
   public init(dictionaryLiteral texts: (String, String)...) { for (name, text) in texts { self[name] = text } }
 
+  /// Whether there is no text.
   public var isEmpty: Bool { texts.isEmpty }
 
   /// The text of that name; nil where there is none.

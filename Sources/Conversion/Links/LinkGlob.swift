@@ -142,3 +142,14 @@ struct LinkGlob: Sendable {
     return segments
   }
 }
+
+extension LinkGlob {
+  /// - Parameter refused: the error that says why the glob can't be read.
+  init(_ glob: String, _ refused: (String) -> ConversionError) throws {
+    do {
+      self = try LinkGlob(glob)
+    } catch let error as LinkGlob.Invalid {
+      throw refused(error.reason)
+    }
+  }
+}

@@ -15,12 +15,7 @@ extension SourceNetwork {
       func refused(_ reason: String) -> ConversionError {
         .badMember(member: "shared_centres", value: rule.glob, reason: reason)
       }
-      let glob: LinkGlob
-      do {
-        glob = try LinkGlob(rule.glob)
-      } catch let error as LinkGlob.Invalid {
-        throw refused(error.reason)
-      }
+      let glob = try LinkGlob(rule.glob, refused)
       let matched = matrices.indices.compactMap { index in glob.match(matrices[index].name).map { (index, $0) } }
       let numbered = matched.filter { Self.layer(of: $0.1) != nil }
       let found =

@@ -25,12 +25,7 @@ extension SourceNetwork {
       func refused(_ reason: String) -> ConversionError {
         .badMember(member: "links", value: rule.glob, reason: reason)
       }
-      let glob: LinkGlob
-      do {
-        glob = try LinkGlob(rule.glob)
-      } catch let error as LinkGlob.Invalid {
-        throw refused(error.reason)
-      }
+      let glob = try LinkGlob(rule.glob, refused)
       guard glob.hasBraces || rule.layers != nil else {
         throw refused("has no braces; write them around what linked matrices differ in, as in 'layers.*.{q,k}.weight'")
       }

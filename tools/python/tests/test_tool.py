@@ -78,6 +78,17 @@ def alike(tiny_bert, tmp_path):
     return tmp_path / "alike"
 
 
+def trained_and_restored(model, tmp_path, token_batch):
+    """The tensors that the tool restores of a model that took one step and was saved."""
+    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), 0.1)
+    model.train()(**token_batch).last_hidden_state.square().mean().backward()
+    optimizer.step()
+    save(model.eval(), tmp_path / "y.mpo")
+    mpo("verify", tmp_path / "y.mpo")
+    mpo("restore", tmp_path / "y.mpo", "-o", tmp_path / "y")
+    return load_file(tmp_path / "y" / "model.safetensors")
+
+
 @pytest.mark.parametrize(
     "options, names, shape",
     [
@@ -102,13 +113,7 @@ def test_linked_matrices_are_trained_as_one_operator_and_saved_again(
         )
     weights = [model.get_submodule(f"encoder.layer.{k}.attention.self.{n}.weight") for k in (0, 1) for n in names]
     assert weights[0].parts[0] is weights[1].parts[0] and weights[0].parts[0].matrix_shape == shape
-    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), 0.1)
-    model.train()(**token_batch).last_hidden_state.square().mean().backward()
-    optimizer.step()
-    save(model.eval(), tmp_path / "y.mpo")
-    mpo("verify", tmp_path / "y.mpo")
-    mpo("restore", tmp_path / "y.mpo", "-o", tmp_path / "y")
-    restored = load_file(tmp_path / "y" / "model.safetensors")
+    restored = trained_and_restored(model, tmp_path, token_batch)
     for k in (0, 1):
         for name in names:
             matrix = model.get_submodule(f"encoder.layer.{k}.attention.self.{name}.weight").matrix()
@@ -127,13 +132,7 @@ def test_layers_that_share_a_central_core_are_trained_with_it_and_saved_again(fo
     assert queries[0].cores[0] is not queries[1].cores[0]
     raw = MPOCheckpoint(tmp_path / "x.mpo").manifest.raw
     assert model.mpo_source.report.parameters_stored == raw["totals"]["parameters_stored"]
-    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), 0.1)
-    model.train()(**token_batch).last_hidden_state.square().mean().backward()
-    optimizer.step()
-    save(model.eval(), tmp_path / "y.mpo")
-    mpo("verify", tmp_path / "y.mpo")
-    mpo("restore", tmp_path / "y.mpo", "-o", tmp_path / "y")
-    restored = load_file(tmp_path / "y" / "model.safetensors")
+    restored = trained_and_restored(model, tmp_path, token_batch)
     for number, weight in enumerate(queries):
         found = restored[f"encoder.layer.{number}.attention.self.query.weight"]
         torch.testing.assert_close(found, weight.matrix().detach(), atol=1e-5, rtol=1e-4)

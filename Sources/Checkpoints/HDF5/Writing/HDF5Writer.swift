@@ -6,6 +6,7 @@ import Synchronization
 /// An HDF5 file being written: the tensors are there from the start, their elements come in any order and from any
 /// thread.
 public final class HDF5Writer: DenseCheckpointWriter {
+  /// Of the file.
   public let path: String
 
   private struct Place {
