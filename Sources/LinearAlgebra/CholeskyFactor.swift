@@ -33,33 +33,31 @@ public struct CholeskyFactor: Sendable, Equatable {
     }
   }
 
-  /// `Lᵀ B` for `B = [n, columns]`. O(n² · columns).
-  public func transposedTimes(_ right: consuming Matrix<Double>) -> Matrix<Double> {
-    apply(side: CblasLeft, transpose: CblasTrans, to: right, solving: false)
+  /// `Lᵀ B` for `B = [n, columns]`, in its precision. O(n² · columns).
+  public func transposedTimes<Scalar>(_ right: consuming Matrix<Scalar>) -> Matrix<Scalar> {
+    apply(.transposedFromLeft, to: right, solving: false)
   }
 
-  /// `B L` for `B = [rows, n]`. O(n² · rows).
-  public func timesFromRight(_ left: consuming Matrix<Double>) -> Matrix<Double> {
-    apply(side: CblasRight, transpose: CblasNoTrans, to: left, solving: false)
+  /// `B L` for `B = [rows, n]`, in its precision. O(n² · rows).
+  public func timesFromRight<Scalar>(_ left: consuming Matrix<Scalar>) -> Matrix<Scalar> {
+    apply(.fromRight, to: left, solving: false)
   }
 
-  /// `L⁻ᵀ B` for `B = [n, columns]`. O(n² · columns).
-  public func solvedTransposed(_ right: consuming Matrix<Double>) -> Matrix<Double> {
-    apply(side: CblasLeft, transpose: CblasTrans, to: right, solving: true)
+  /// `L⁻ᵀ B` for `B = [n, columns]`, in its precision. O(n² · columns).
+  public func solvedTransposed<Scalar>(_ right: consuming Matrix<Scalar>) -> Matrix<Scalar> {
+    apply(.transposedFromLeft, to: right, solving: true)
   }
 
-  private func apply(
-    side: CBLAS_SIDE, transpose: CBLAS_TRANSPOSE, to matrix: consuming Matrix<Double>, solving: Bool
-  ) -> Matrix<Double> {
+  private func apply<Scalar>(
+    _ product: TriangularProduct, to matrix: consuming Matrix<Scalar>, solving: Bool
+  ) -> Matrix<Scalar> {
     let (rows, columns) = (matrix.rows, matrix.columns)
-    precondition((side == CblasLeft ? rows : columns) == lower.rows)
+    precondition((product == .fromRight ? columns : rows) == lower.rows)
+    let triangle = lower.converted(to: Scalar.self)
     var elements = matrix.takeElements()
-    let size = blasInt(max(1, lower.rows))
     elements.withUnsafeMutableBufferPointer { buffer in
-      let call = solving ? cblas_dtrsm : cblas_dtrmm
-      call(
-        CblasRowMajor, side, CblasLower, transpose, CblasNonUnit, blasInt(rows), blasInt(columns), 1,
-        lower.elements, size, buffer.baseAddress, blasInt(max(1, columns)))
+      guard let base = buffer.baseAddress else { return }
+      Scalar.applyTriangle(triangle.elements, product, solving: solving, to: base, rows: rows, columns: columns)
     }
     return Matrix(rows: rows, columns: columns, elements: elements)
   }

@@ -36,6 +36,18 @@ public protocol LinearAlgebraScalar: BinaryFloatingPoint, Sendable {
   /// Writes the transpose of `[rows, columns]`.
   static func transpose(
     _ source: UnsafePointer<Self>, rows: Int, columns: Int, into target: UnsafeMutablePointer<Self>)
+  /// Replaces `b`, `[rows, columns]`, by its product with a triangular matrix or, `solving`, with its inverse.
+  static func applyTriangle(
+    _ triangle: UnsafePointer<Self>, _ product: TriangularProduct, solving: Bool, to b: UnsafeMutablePointer<Self>,
+    rows: Int, columns: Int)
+}
+
+/// Which product with a lower triangular `L`, `[n, n]`, row-major, is meant.
+public enum TriangularProduct: Sendable {
+  /// `Lᵀ B`.
+  case transposedFromLeft
+  /// `B L`.
+  case fromRight
 }
 
 extension Float: LinearAlgebraScalar {
@@ -100,6 +112,17 @@ extension Float: LinearAlgebraScalar {
   ) {
     cblas_somatcopy(
       CblasRowMajor, CblasTrans, blasInt(rows), blasInt(columns), 1, source, blasInt(columns), target, blasInt(rows))
+  }
+
+  public static func applyTriangle(
+    _ triangle: UnsafePointer<Float>, _ product: TriangularProduct, solving: Bool, to b: UnsafeMutablePointer<Float>,
+    rows: Int, columns: Int
+  ) {
+    let (side, transpose) = product.blas
+    let call = solving ? cblas_strsm : cblas_strmm
+    call(
+      CblasRowMajor, side, CblasLower, transpose, CblasNonUnit, blasInt(rows), blasInt(columns), 1, triangle,
+      blasInt(max(1, side == CblasLeft ? rows : columns)), b, blasInt(max(1, columns)))
   }
 }
 
@@ -166,6 +189,17 @@ extension Double: LinearAlgebraScalar {
     cblas_domatcopy(
       CblasRowMajor, CblasTrans, blasInt(rows), blasInt(columns), 1, source, blasInt(columns), target, blasInt(rows))
   }
+
+  public static func applyTriangle(
+    _ triangle: UnsafePointer<Double>, _ product: TriangularProduct, solving: Bool, to b: UnsafeMutablePointer<Double>,
+    rows: Int, columns: Int
+  ) {
+    let (side, transpose) = product.blas
+    let call = solving ? cblas_dtrsm : cblas_dtrmm
+    call(
+      CblasRowMajor, side, CblasLower, transpose, CblasNonUnit, blasInt(rows), blasInt(columns), 1, triangle,
+      blasInt(max(1, side == CblasLeft ? rows : columns)), b, blasInt(max(1, columns)))
+  }
 }
 
 extension LinearAlgebraScalar {
@@ -188,6 +222,15 @@ private func largest<Scalar: LinearAlgebraScalar>(
   return stride(from: 0, to: values.count, by: step).reduce(0) { result, first in
     let part = UnsafeBufferPointer(rebasing: values[first..<min(first + step, values.count)])
     return max(result, part[index(blasInt(part.count), part.baseAddress!)].magnitude)
+  }
+}
+
+extension TriangularProduct {
+  fileprivate var blas: (CBLAS_SIDE, CBLAS_TRANSPOSE) {
+    switch self {
+    case .transposedFromLeft: (CblasLeft, CblasTrans)
+    case .fromRight: (CblasRight, CblasNoTrans)
+    }
   }
 }
 

@@ -16,19 +16,7 @@ public struct SymmetricEigendecomposition: Sendable {
     let ascending = try Self.solve(&elements, size: size, job: "V")
     values = ascending.reversed()
     // Column-major eigenvectors in columns are row-major eigenvectors in rows, in ascending order.
-    vectors = Matrix(rows: size, columns: size) { target in
-      for row in 0..<size {
-        let source = (size - 1 - row) * size
-        var largest = 0.0
-        for column in 0..<size where abs(elements[source + column]) > abs(largest) {
-          largest = elements[source + column]
-        }
-        let sign: Double = largest < 0 ? -1 : 1
-        for column in 0..<size {
-          target.initializeElement(at: row * size + column, to: sign * elements[source + column])
-        }
-      }
-    }
+    vectors = Matrix(ascendingEigenvectors: elements, size: size)
   }
 
   /// Eigenvalues only, in descending order; about a quarter of the time, in single precision a sixth.

@@ -27,6 +27,26 @@ import Testing
     for (a, b) in zip(valuesOnly, result.values) { #expect(abs(a - b) < 1e-11 * result.values[0]) }
   }
 
+  @Test(arguments: [1, 2, 17, 64])
+  func `a tridiagonal reduction gives all eigenvalues and the leading eigenvectors`(size: Int) throws {
+    var generator = SeededGenerator(seed: UInt64(size))
+    let x = Matrix<Double>.random(rows: size, columns: size, using: &generator)
+    let symmetric = x * x.transposed()
+    let expected = try SymmetricEigendecomposition(of: symmetric)
+    let reduction = try TridiagonalReduction(of: symmetric)
+    for (a, b) in zip(try reduction.eigenvalues(), expected.values) { #expect(abs(a - b) < 1e-11 * expected.values[0]) }
+    for count in [0, 1, (size + 1) / 2, size] {
+      let vectors = try reduction.leadingEigenvectors(count)
+      #expect(vectors.rows == count && vectors.columns == size)
+      #expect(difference(vectors * symmetric * vectors.transposed(), diagonal(expected.values.prefix(count))) < 1e-10)
+      #expect(difference(vectors * vectors.transposed(), .identity(count)) < 1e-12 * Double(size))
+    }
+  }
+
+  private func diagonal(_ values: ArraySlice<Double>) -> Matrix<Double> {
+    Matrix.identity(values.count).scaled(rowsBy: Array(values))
+  }
+
   @Test func `a large matrix has the eigenvalues it was made of`() throws {
     // A reflection of a diagonal: H D H with H = 1 − 2 u uᵀ.
     let size = 1600

@@ -44,7 +44,7 @@ import Testing
     let wide = matrix(12, 20)
     for (w, metric) in [(wide, metric), (wide.transposed(), metric.transposed)] {
       let prepared = try PreparedMetric(metric)
-      let values = try w.withView { try prepared.whitened($0)?.singularValues() ?? [] }
+      let values = try w.withView { try prepared.spectrum(of: $0)?.singularValues() ?? [] }
       #expect(values.count == 12)
       for rank in [1, 5, 12] {
         let mpo = try lowRank(w, rank, prepared)
@@ -134,10 +134,44 @@ import Testing
       let relative = w.withView { prepared.relativeError(of: mpo, to: $0) }
       #expect(abs(relative * relative - error / total) <= 1e-12)
       // What was kept of the whitened matrix gives the same factorisation.
-      let gram = try #require(w.withView { prepared.whitened($0) }).gram
-      #expect(abs(gram.squaredNorm - total) <= 1e-12 * total)
-      #expect(try #require(w.withView { prepared.whitened($0, gram: gram) }).lowRank(5) == mpo)
+      let spectrum = try #require(w.withView { try prepared.spectrum(of: $0) })
+      #expect(abs(spectrum.squaredNorm - total) <= 1e-12 * total)
+      #expect(try w.withView { try prepared.lowRank(of: $0, rank: 5, spectrum: spectrum) } == mpo)
     }
+  }
+
+  @Test func `a single-precision matrix is whitened in single precision and factored as well`() throws {
+    var generator = SeededGenerator(seed: 21)
+    let w = Matrix<Float>.random(rows: 40, columns: 60, using: &generator)
+    let metric = Metric(rows: .full(Self.spread(40, seed: 22)), columns: .full(Self.spread(60, seed: 23)))
+    let prepared = try PreparedMetric(metric, rowRidge: 1, columnRidge: 1)
+    let exact = w.converted(to: Double.self)
+    let spectrum = try #require(w.withView { try prepared.spectrum(of: $0) })
+    let expected = try #require(exact.withView { try prepared.spectrum(of: $0) })
+    #expect(spectrum.precision == .single && expected.precision == .double)
+    let (values, exactValues) = (try spectrum.singularValues(), try expected.singularValues())
+    #expect(zip(values, exactValues).allSatisfy { abs($0 - $1) <= 1e-6 * exactValues[0] })
+    for rank in [8, 24, 39] {
+      let mpo = try #require(w.withView { try prepared.lowRank(of: $0, rank: rank, spectrum: spectrum) })
+      let best = try #require(exact.withView { try prepared.lowRank(of: $0, rank: rank) })
+      let error = w.withView { prepared.relativeError(of: mpo, to: $0) }
+      let least = exact.withView { prepared.relativeError(of: best, to: $0) }
+      #expect(abs(error - least) <= 1e-4 * least + 1e-6, "rank \(rank)")
+      #expect(try w.withView { try prepared.lowRank(of: $0, rank: rank) } == mpo)
+    }
+  }
+
+  @Test(arguments: [Float(1e-30), 1e30])
+  func `what single precision cannot hold is whitened in double precision`(scale: Float) throws {
+    var generator = SeededGenerator(seed: 24)
+    let w = Matrix<Float>.random(rows: 12, columns: 20, using: &generator)
+    let scaled = w.scaled(rowsBy: Array(repeating: scale, count: 12))
+    let prepared = try PreparedMetric(Metric(columns: .full(Self.spread(20, seed: 25))), columnRidge: 0.1)
+    #expect(try #require(scaled.withView { try prepared.spectrum(of: $0) }).precision == .double)
+    let mpo = try #require(scaled.withView { try prepared.lowRank(of: $0, rank: 4) })
+    let plain = try #require(w.withView { try prepared.lowRank(of: $0, rank: 4) })
+    let error = scaled.withView { prepared.relativeError(of: mpo, to: $0) }
+    #expect(abs(error - w.withView { prepared.relativeError(of: plain, to: $0) }) <= 1e-4)
   }
 
   @Test func `a side that is zero is whitened as the identity and measures nothing`() throws {
@@ -157,13 +191,13 @@ import Testing
     let w = matrix(12, 20)
     let weights = Matrix<Float>(rows: 12, columns: 20, elements: (0..<240).map { Float($0 % 7) })
     let prepared = try PreparedMetric(.elements(weights))
-    #expect(w.withView { prepared.whitened($0) == nil })
+    #expect(try w.withView { try prepared.spectrum(of: $0) == nil })
     let expected = zip(w.elements, weights.elements).reduce(0) { $0 + $1.0 * $1.0 * Double($1.1) }
     #expect(abs(prepared.squaredNorm(of: w) - expected) <= 1e-12 * expected)
   }
 
   private func lowRank(_ w: Matrix<Double>, _ rank: Int, _ metric: PreparedMetric) throws -> MPO<Double> {
-    try #require(w.withView { metric.whitened($0) }).lowRank(rank)
+    try #require(w.withView { try metric.lowRank(of: $0, rank: rank) })
   }
 }
 

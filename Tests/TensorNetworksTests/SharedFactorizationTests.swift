@@ -90,7 +90,7 @@ import Testing
     }
     let stack = Matrix(rows: 18, columns: 12, elements: members.flatMap(\.matrix.elements))
     let metric = try PreparedMetric(Metric(rows: .full(moment), columns: columns(0)))
-    let values = try stack.withView { try metric.whitened($0)?.singularValues() ?? [] }
+    let values = try stack.withView { try metric.spectrum(of: $0)?.singularValues() ?? [] }
     #expect(abs(found / values.dropFirst(4).reduce(0) { $0 + $1 * $1 } - 1) < 1e-9)
   }
 

@@ -9,7 +9,7 @@ struct LayerMetric {
   private let tensor: TensorInfo
   private let prepared: PreparedMetric
   /// What the pass before has kept of the whitened matrix.
-  private let gram: WhitenedGram?
+  private let spectrum: WhitenedSpectrum?
 
   /// nil when the statistics do not speak of the matrix.
   /// - Throws: `ConversionError.mismatch` for statistics that are none of this matrix.
@@ -18,7 +18,7 @@ struct LayerMetric {
     self.statistics = statistics
     self.tensor = tensor
     self.prepared = prepared
-    gram = try statistics.prepared?.gram(of: tensor.name, size: min(rows, columns))
+    spectrum = try statistics.prepared?.spectrum(of: tensor.name, size: min(rows, columns))
   }
 
   /// Whether the best factorisation of two sites is known in the metric: not with weights of elements.
@@ -26,15 +26,14 @@ struct LayerMetric {
 
   /// The singular values of the whitened matrix; nil for weights of elements. What the decomposition needs of it is kept.
   func singularValues<Scalar>(of view: MatrixView<Scalar>) throws -> [Double]? {
-    guard let whitened = prepared.whitened(view) else { return nil }
-    statistics.prepared?.keep(whitened.gram, of: tensor.name)
-    return try whitened.singularValues()
+    guard let spectrum = try prepared.spectrum(of: view) else { return nil }
+    statistics.prepared?.keep(spectrum, of: tensor.name)
+    return try spectrum.singularValues()
   }
 
   /// The nearest factorisation of two sites; nil for weights of elements.
   func lowRank<Scalar>(of view: MatrixView<Scalar>, rank: Int) throws -> MPO<Scalar>? {
-    let whitened = gram.map { prepared.whitened(view, gram: $0) } ?? prepared.whitened(view)
-    return try whitened?.lowRank(rank)
+    try prepared.lowRank(of: view, rank: rank, spectrum: spectrum)
   }
 
   /// The metric with the ridges for chains of several sites, in which the cores of an `[rows, columns]` are refined. It is
@@ -48,14 +47,12 @@ struct LayerMetric {
 
   /// The squared norm of the matrix, without ridges.
   func squaredNorm<Scalar>(of view: MatrixView<Scalar>) -> Double {
-    gram?.squaredNorm
-      ?? prepared.squaredNorm(
-        of: Matrix(rows: view.rows, columns: view.columns, elements: Array(view.elements)).converted(to: Double.self))
+    spectrum?.squaredNorm ?? prepared.squaredNorm(of: view)
   }
 
   /// The relative error of a matrix that stands for another, without ridges.
   func relativeError<Scalar>(of restored: Matrix<Scalar>, to view: MatrixView<Scalar>) -> Double {
-    prepared.relativeError(of: restored, to: view, squaredNorm: gram?.squaredNorm)
+    prepared.relativeError(of: restored, to: view, squaredNorm: spectrum?.squaredNorm)
   }
 
   /// The relative error of an operator, without ridges.
@@ -63,6 +60,6 @@ struct LayerMetric {
   func relativeError<Scalar>(
     of mpo: MPO<Scalar>, to view: MatrixView<Scalar>, squaredNorm: Double? = nil
   ) -> Double {
-    prepared.relativeError(of: mpo, to: view, squaredNorm: squaredNorm ?? gram?.squaredNorm)
+    prepared.relativeError(of: mpo, to: view, squaredNorm: squaredNorm ?? spectrum?.squaredNorm)
   }
 }

@@ -6,7 +6,7 @@ import Synchronization
 import TensorNetworks
 
 /// What is prepared of the metrics of a network's matrices for one use and needed again, kept in a spool file between the uses,
-/// so that each second moment is decoded, checked and factored once: roots of the sides, and the Gram matrices of the whitened
+/// so that each second moment is decoded, checked and factored once: roots of the sides, and the spectra of the whitened
 /// matrices.
 ///
 /// Roots are kept as the rows of their lower triangles, in double precision. Where the disk has no room, nothing more is
@@ -14,9 +14,9 @@ import TensorNetworks
 final class PreparedMetrics: Sendable {
   /// Of each second moment, by the name of its tensor; tensors with the same bytes have one in common.
   private let sides: [TensorName: Side]
-  private let grams = Mutex<[TensorName: KeptGram]>([:])
+  private let spectra = Mutex<[TensorName: KeptSpectrum]>([:])
   private let spool: Mutex<Spool>
-  private let keepsGrams: Bool
+  private let keepsSpectra: Bool
 
   private final class Side: Sendable {
     /// How often it is asked for.
@@ -33,10 +33,12 @@ final class PreparedMetrics: Sendable {
     let ridge: Double
   }
 
-  private struct KeptGram {
+  private struct KeptSpectrum {
     let place: Place
     let size: Int
+    let scales: [Double]
     let squaredNorm: Double
+    let precision: GramPrecision
   }
 
   /// A lower triangle in a spool file.
@@ -74,8 +76,8 @@ final class PreparedMetrics: Sendable {
         capacity += Self.byteCount(size: size)
       }
     }
-    keepsGrams = passes > 1
-    if keepsGrams {
+    keepsSpectra = passes > 1
+    if keepsSpectra {
       // The shorter side of a matrix is at most as long as any side that the file speaks of.
       for (_, entries) in Dictionary(grouping: entries, by: { TensorName($0.matrix) }) {
         capacity += Self.byteCount(size: entries.compactMap { $0.shape.min() }.min() ?? 0)
@@ -108,28 +110,31 @@ final class PreparedMetrics: Sendable {
     }
   }
 
-  /// The Gram matrix of a whitened matrix, `[size, size]`, if it was kept.
-  func gram(of matrix: String, size: Int) throws -> WhitenedGram? {
-    guard let kept = grams.withLock({ $0[TensorName(matrix)] }), kept.size == size else { return nil }
-    return try kept.place.withValues { packed in
-      WhitenedGram(
-        matrix: Matrix(rows: size, columns: size) { target in
-          var place = 0
-          for row in 0..<size {
-            for column in 0...row {
-              target[row * size + column] = packed[place]
-              target[column * size + row] = packed[place]
-              place += 1
-            }
-          }
-        }, squaredNorm: kept.squaredNorm)
+  /// The spectrum of a whitened matrix whose shorter side is `size`, if it was kept.
+  func spectrum(of matrix: String, size: Int) throws -> WhitenedSpectrum? {
+    guard let kept = spectra.withLock({ $0[TensorName(matrix)] }), kept.size == size else { return nil }
+    let reflections = try kept.place.withValues { packed in
+      Matrix<Double>(rows: size, columns: size) { target in
+        target.initialize(repeating: 0)
+        var place = 0
+        for row in 0..<size {
+          for column in 0...row { target[row * size + column] = packed[place + column] }
+          place += row + 1
+        }
+      }
     }
+    return WhitenedSpectrum(
+      reduction: TridiagonalReduction(reflections: reflections, scales: kept.scales), squaredNorm: kept.squaredNorm,
+      precision: kept.precision)
   }
 
-  func keep(_ gram: WhitenedGram, of matrix: String) {
-    guard keepsGrams, let place = keep(lowerTriangleOf: gram.matrix) else { return }
-    let kept = KeptGram(place: place, size: gram.matrix.rows, squaredNorm: gram.squaredNorm)
-    grams.withLock { $0[TensorName(matrix)] = kept }
+  func keep(_ spectrum: WhitenedSpectrum, of matrix: String) {
+    let reduction = spectrum.reduction
+    guard keepsSpectra, let place = keep(lowerTriangleOf: reduction.reflections) else { return }
+    let kept = KeptSpectrum(
+      place: place, size: reduction.reflections.rows, scales: reduction.scales, squaredNorm: spectrum.squaredNorm,
+      precision: spectrum.precision)
+    spectra.withLock { $0[TensorName(matrix)] = kept }
   }
 
   private static func byteCount(size: Int) -> Int { size * (size + 1) / 2 * MemoryLayout<Double>.size }

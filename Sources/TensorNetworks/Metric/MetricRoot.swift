@@ -37,20 +37,20 @@ public struct MetricRoot: Sendable {
     }
   }
 
-  /// `Lᵀ M`.
-  func transposedTimes(_ matrix: consuming Matrix<Double>) -> Matrix<Double> {
+  /// `Lᵀ M`, in the precision of `M`.
+  func transposedTimes<Scalar>(_ matrix: consuming Matrix<Scalar>) -> Matrix<Scalar> {
     switch factor {
     case .identity: matrix
-    case .diagonal(let values): matrix.scaled(rowsBy: values)
+    case .diagonal(let values): matrix.scaled(rowsBy: values.map { Scalar($0) })
     case .triangular(let factor): factor.transposedTimes(matrix)
     }
   }
 
-  /// `M L`.
-  func timesFromRight(_ matrix: consuming Matrix<Double>) -> Matrix<Double> {
+  /// `M L`, in the precision of `M`.
+  func timesFromRight<Scalar>(_ matrix: consuming Matrix<Scalar>) -> Matrix<Scalar> {
     switch factor {
     case .identity: matrix
-    case .diagonal(let values): matrix.scaled(columnsBy: values)
+    case .diagonal(let values): matrix.scaled(columnsBy: values.map { Scalar($0) })
     case .triangular(let factor): factor.timesFromRight(matrix)
     }
   }

@@ -23,26 +23,63 @@ public enum PreparedMetric: Sendable {
     }
   }
 
-  /// A matrix in the coordinates in which the regularised metric is the Frobenius norm; nil for weights of elements, for
-  /// which there are none. O(I·J·(I + J)).
-  public func whitened<Scalar>(_ matrix: MatrixView<Scalar>) -> WhitenedMatrix? {
+  /// What decides the singular values and the factorisations of a matrix in the regularised metric; nil for weights of
+  /// elements, which whiten nothing. Single-precision matrices are whitened in single precision.
+  /// O(I·J·(I + J) + min(I, J)³).
+  /// - Throws: `LinearAlgebraError`.
+  public func spectrum<Scalar>(of view: MatrixView<Scalar>) throws -> WhitenedSpectrum? {
     guard case .sides(let rows, let columns) = self else { return nil }
-    return WhitenedMatrix(matrix, rows: rows, columns: columns)
+    return try GramPrecision.sufficient(for: Scalar.self) { precision in
+      switch precision {
+      case .single: try WhitenedMatrix<Float>(view.copy(), rows: rows, columns: columns).spectrum(.single)
+      case .double: try WhitenedMatrix<Double>(view.copy(), rows: rows, columns: columns).spectrum(.double)
+      }
+    }
   }
 
-  /// The same when the Gram matrix of the result is known already: without the product with the longer side.
-  public func whitened<Scalar>(_ matrix: MatrixView<Scalar>, gram: WhitenedGram) -> WhitenedMatrix? {
+  /// The factorisation of rank `rank` (lowered to what the sides allow) that is nearest to the matrix in the regularised
+  /// metric, as an MPO of two sites. The core of the shorter side is an isometry, the other one central. nil for weights of
+  /// elements. O(I·J·min(I, J) + min(I, J)³), and O(I·J·(I + J)) where the spectrum is not known.
+  /// - Parameter spectrum: of this matrix, when it is known.
+  /// - Throws: `LinearAlgebraError`.
+  public func lowRank<Scalar>(
+    of view: MatrixView<Scalar>, rank: Int, spectrum: WhitenedSpectrum? = nil
+  ) throws -> MPO<Scalar>? {
     guard case .sides(let rows, let columns) = self else { return nil }
-    return WhitenedMatrix(matrix, rows: rows, columns: columns, gram: gram)
+    guard let spectrum = try spectrum ?? self.spectrum(of: view) else { return nil }
+    return switch spectrum.precision {
+    case .single:
+      try WhitenedMatrix<Float>(view.copy(), rows: rows, columns: columns)
+        .lowRank(rank, spectrum: spectrum, as: Scalar.self)
+    case .double:
+      try WhitenedMatrix<Double>(view.copy(), rows: rows, columns: columns)
+        .lowRank(rank, spectrum: spectrum, as: Scalar.self)
+    }
   }
 
   /// The squared norm of `D`, `[I, J]`, in the metric without its ridges. O(I·J·(I + J)).
-  ///
-  /// Of sides it is `‖L_Gᵀ D L_S‖² − r_S‖L_Gᵀ D‖² − r_G‖D L_S‖² + r_G r_S‖D‖²`, which is exact to rounding of the first term.
   public func squaredNorm(of difference: Matrix<Double>) -> Double {
+    squaredNorm(of: difference, .double) ?? 0
+  }
+
+  /// The squared norm of a matrix in the metric without its ridges. O(I·J·(I + J)).
+  public func squaredNorm<Scalar>(of view: MatrixView<Scalar>) -> Double { measured(view.copy(), of: Scalar.self) }
+
+  /// The squared norm, of single-precision matrices in single precision where that suffices.
+  private func measured<Scalar: LinearAlgebraScalar>(_ difference: Matrix<Double>, of type: Scalar.Type) -> Double {
+    let inSingle = Scalar.self == Float.self ? squaredNorm(of: difference, .single) : nil
+    return inSingle ?? squaredNorm(of: difference)
+  }
+
+  /// nil where the precision does not suffice.
+  private func squaredNorm(of difference: Matrix<Double>, _ precision: GramPrecision) -> Double? {
     switch self {
     case .sides(let rows, let columns):
-      WhitenedMatrix.Products(WideMatrix(difference, rows: rows, columns: columns)).squaredNorm
+      switch precision {
+      case .single:
+        WhitenedMatrix(difference.converted(to: Float.self), rows: rows, columns: columns).squaredNorm(.single)
+      case .double: WhitenedMatrix(difference, rows: rows, columns: columns).squaredNorm(.double)
+      }
     case .elements(let weights): Metric.elements(weights).squaredNorm(of: difference)
     }
   }
@@ -68,20 +105,27 @@ public enum PreparedMetric: Sendable {
       isInRange
         ? matrix : Matrix(rows: matrix.rows, columns: matrix.columns, elements: matrix.elements.map { $0 / norm })
     }
-    let matrix = scaled(view.widened())
-    let total = isInRange ? squaredNorm ?? self.squaredNorm(of: matrix) : self.squaredNorm(of: matrix)
+    let matrix = scaled(view.copy())
+    let total = isInRange ? squaredNorm ?? measured(matrix, of: Scalar.self) : measured(matrix, of: Scalar.self)
     guard total > 0 else { return 0 }
     var difference = matrix
     difference.subtract(scaled(restored.converted(to: Double.self)))
-    return (max(0, self.squaredNorm(of: difference)) / total).squareRoot()
+    return (max(0, measured(difference, of: Scalar.self)) / total).squareRoot()
   }
 }
 
 extension MatrixView {
-  /// A copy in double precision.
-  func widened() -> Matrix<Double> {
-    Matrix<Double>(rows: rows, columns: columns) { target in
-      Scalar.widen(elements.baseAddress!, count: elements.count, into: target.baseAddress!)
+  /// A copy in some precision.
+  fileprivate func copy<Element: LinearAlgebraScalar>() -> Matrix<Element> {
+    Matrix<Element>(rows: rows, columns: columns) { target in
+      guard let source = elements.baseAddress, let target = target.baseAddress else { return }
+      if let target = target as? UnsafeMutablePointer<Scalar> {
+        target.update(from: source, count: elements.count)
+      } else if let target = target as? UnsafeMutablePointer<Double> {
+        Scalar.widen(source, count: elements.count, into: target)
+      } else {
+        for index in elements.indices { target[index] = Element(elements[index]) }
+      }
     }
   }
 }

@@ -1,122 +1,74 @@
 import LinearAlgebra
 
-/// What is worth keeping of a whitened matrix: it decides the singular values and all factorisations.
-public struct WhitenedGram: Sendable {
-  /// `M Mᵀ`, `[n, n]` with `n = min(I, J)`, for the whitened matrix `M`, wide.
-  public let matrix: Matrix<Double>
-  /// `‖W‖²` in the metric without its ridges.
-  public let squaredNorm: Double
-
-  public init(matrix: Matrix<Double>, squaredNorm: Double) {
-    self.matrix = matrix
-    self.squaredNorm = squaredNorm
-  }
-}
-
-/// A matrix in the coordinates in which its metric is the Frobenius norm, `M = L_Gᵀ W L_S`; wide, whatever the matrix is.
-public struct WhitenedMatrix: Sendable {
-  public let gram: WhitenedGram
+/// A matrix `[n, m]`, `n ≤ m`, transposed if it must be, and the roots of its sides. In the coordinates of the whitened matrix
+/// `M = L_shortᵀ W L_long` the regularised metric is the Frobenius norm.
+struct WhitenedMatrix<Element: LinearAlgebraScalar> {
   private let isTransposed: Bool
-  /// Root of the side that is now the rows.
-  private let root: MetricRoot
-  /// `Lᵀ W` for that root, `[n, m]`, `n ≤ m`.
-  private let halfWhitened: Matrix<Double>
-  private let rows: Int
-  private let columns: Int
-
-  init<Scalar>(_ matrix: MatrixView<Scalar>, rows: MetricRoot, columns: MetricRoot) {
-    let wide = WideMatrix(matrix.widened(), rows: rows, columns: columns)
-    let products = Products(wide)
-    self.init(
-      wide, halfWhitened: products.half,
-      gram: WhitenedGram(matrix: products.whitened.gram(), squaredNorm: products.squaredNorm))
-  }
-
-  init<Scalar>(_ matrix: MatrixView<Scalar>, rows: MetricRoot, columns: MetricRoot, gram: WhitenedGram) {
-    let wide = WideMatrix(matrix.widened(), rows: rows, columns: columns)
-    self.init(wide, halfWhitened: wide.short.transposedTimes(wide.matrix), gram: gram)
-  }
-
-  private init(_ wide: WideMatrix, halfWhitened: Matrix<Double>, gram: WhitenedGram) {
-    self.gram = gram
-    self.halfWhitened = halfWhitened
-    isTransposed = wide.isTransposed
-    root = wide.short
-    (rows, columns) = isTransposed ? (wide.matrix.columns, wide.matrix.rows) : (wide.matrix.rows, wide.matrix.columns)
-  }
-
-  /// Singular values of `M`, largest first, `min(I, J)` of them: a factorisation of rank r has the squared error
-  /// `Σ_{k>r} λ_k²` in the regularised metric. O(n³).
-  /// - Throws: `LinearAlgebraError`.
-  public func singularValues() throws -> [Double] {
-    try SymmetricEigendecomposition.values(of: gram.matrix).map { max(0, $0).squareRoot() }
-  }
-
-  /// The factorisation of rank `rank` (lowered to what the sides allow) that is nearest to the matrix in the regularised
-  /// metric, as an MPO of two sites: truncated SVD of the whitened matrix, unwhitened. Exact optimum (Eckart–Young in the
-  /// metric). The core of the shorter side is an isometry, the other one central. O(n³ + n²·m).
-  /// - Throws: `LinearAlgebraError`.
-  public func lowRank<Scalar>(_ rank: Int, as type: Scalar.Type = Scalar.self) throws -> MPO<Scalar> {
-    let shape = MPOShape.lowRank(rows: rows, columns: columns)
-    let bond = shape.limitedBonds([rank])[0]
-    let leading = try SymmetricEigendecomposition(of: gram.matrix).vectors.firstRows(bond)
-    let qr = try QRDecomposition(of: root.inverseTransposedTimes(leading.transposed()))
-    let rest = qr.r * (leading * halfWhitened)
-    let factors = isTransposed ? [rest.transposed(), qr.q.transposed()] : [qr.q, rest]
-    return MPO(
-      shape: shape,
-      cores: zip(shape.coreShapes(bonds: [bond]), factors).map {
-        Core(shape: $0, elements: $1.converted(to: Scalar.self).elements)
-      })
-  }
-}
-
-/// A matrix `[n, m]`, `n ≤ m`, transposed if it must be, and the roots of its sides.
-struct WideMatrix {
-  let isTransposed: Bool
-  let matrix: Matrix<Double>
+  private let matrix: Matrix<Element>
   /// Of the n rows.
-  let short: MetricRoot
+  private let short: MetricRoot
   /// Of the m columns.
-  let long: MetricRoot
+  private let long: MetricRoot
 
-  init(_ matrix: Matrix<Double>, rows: MetricRoot, columns: MetricRoot) {
+  init(_ matrix: Matrix<Element>, rows: MetricRoot, columns: MetricRoot) {
     // The central core is the one with the longer side; the other one is the isometry.
     isTransposed = MPOShape.lowRank(rows: matrix.rows, columns: matrix.columns).centralIndex == 0
     self.matrix = isTransposed ? matrix.transposed() : matrix
     (short, long) = isTransposed ? (columns, rows) : (rows, columns)
   }
-}
 
-extension WhitenedMatrix {
-  /// The products of a matrix with its roots; the one with the longer side, which costs most, is made once.
-  struct Products {
-    /// `L_shortᵀ W`.
-    let half: Matrix<Double>
-    /// `L_shortᵀ W L_long`.
-    let whitened: Matrix<Double>
-    /// In the metric without its ridges.
-    let squaredNorm: Double
+  /// `M`, and the squared norm of `W` in the metric without its ridges:
+  /// `‖L_shortᵀ W L_long‖² − r_long‖L_shortᵀ W‖² − r_short‖W L_long‖² + r_short r_long‖W‖²`, which is exact to rounding of the
+  /// first term.
+  private func whitened() -> (matrix: Matrix<Element>, squaredNorm: Double) {
+    func square(_ value: Double) -> Double { value * value }
+    let other = long.timesFromRight(matrix)
+    var ridges = short.ridge * square(other.norm) - short.ridge * long.ridge * square(matrix.norm)
+    if long.ridge != 0 { ridges += long.ridge * square(short.transposedTimes(matrix).norm) }
+    let whitened = short.transposedTimes(other)
+    return (whitened, max(0, square(whitened.norm) - ridges))
+  }
 
-    init(_ wide: WideMatrix) {
-      let other = wide.long.timesFromRight(wide.matrix)
-      half = wide.short.transposedTimes(wide.matrix)
-      let otherNorm = other.norm
-      whitened = wide.short.transposedTimes(other)
-      func square(_ value: Double) -> Double { value * value }
-      squaredNorm = max(
-        0,
-        square(whitened.norm) - wide.long.ridge * square(half.norm) - wide.short.ridge * square(otherNorm)
-          + wide.short.ridge * wide.long.ridge * square(wide.matrix.norm))
-    }
+  /// The squared norm of `W` in the metric without its ridges; nil where the precision does not suffice, because the ridges
+  /// are nearly all of it. O(n·m·(n + m)).
+  func squaredNorm(_ precision: GramPrecision) -> Double? {
+    let (matrix, squaredNorm) = whitened()
+    return precision.decides(squaredNorm, partOf: matrix.norm) ? squaredNorm : nil
+  }
+
+  /// The spectrum of `M Mᵀ`, in double precision; rounding of `M` in single precision changes a singular value by about 1e-7 of
+  /// the largest. nil where the precision does not suffice. O(n·m·(n + m) + n³).
+  func spectrum(_ precision: GramPrecision) throws -> WhitenedSpectrum? {
+    let (whitened, squaredNorm) = whitened()
+    guard precision.decides(squaredNorm, partOf: whitened.norm) else { return nil }
+    var gram = GramMatrix(size: whitened.rows)
+    whitened.elements.withUnsafeBufferPointer { gram.addColumns($0.baseAddress!, columns: whitened.columns) }
+    return WhitenedSpectrum(
+      reduction: try TridiagonalReduction(of: gram.matrix()), squaredNorm: squaredNorm, precision: precision)
+  }
+
+  /// The factorisation of rank `rank` that is nearest to the matrix in the regularised metric: truncated SVD of the whitened
+  /// matrix, unwhitened. Exact optimum (Eckart–Young in the metric). O(n³ + n²·m).
+  func lowRank<Scalar>(_ rank: Int, spectrum: WhitenedSpectrum, as type: Scalar.Type) throws -> MPO<Scalar> {
+    let (rows, columns) = isTransposed ? (matrix.columns, matrix.rows) : (matrix.rows, matrix.columns)
+    let shape = MPOShape.lowRank(rows: rows, columns: columns)
+    let bond = shape.limitedBonds([rank])[0]
+    let leading = try spectrum.reduction.leadingEigenvectors(bond)
+    let qr = try QRDecomposition(of: short.inverseTransposedTimes(leading.transposed()))
+    let projected = leading.converted(to: Element.self) * short.transposedTimes(matrix)
+    let rest = qr.r.converted(to: Element.self) * projected
+    let isometry = qr.q.converted(to: Scalar.self)
+    let central = rest.converted(to: Scalar.self)
+    let factors = isTransposed ? [central.transposed(), isometry.transposed()] : [isometry, central]
+    return MPO(
+      shape: shape,
+      cores: zip(shape.coreShapes(bonds: [bond]), factors).map { Core(shape: $0, elements: $1.elements) })
   }
 }
 
-extension Matrix<Double> {
-  /// `M Mᵀ`.
-  fileprivate func gram() -> Matrix<Double> {
-    var gram = GramMatrix(size: rows)
-    elements.withUnsafeBufferPointer { gram.addColumns($0.baseAddress!, columns: columns) }
-    return gram.matrix()
+extension GramPrecision {
+  /// Whether rounding leaves enough of a squared norm from which others were subtracted.
+  fileprivate func decides(_ squaredNorm: Double, partOf norm: Double) -> Bool {
+    self == .double || ((1e-20...1e20).contains(norm) && squaredNorm >= 1e-3 * norm * norm)
   }
 }
