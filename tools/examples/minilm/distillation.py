@@ -24,10 +24,14 @@ def shuffled_batches(folder, sentences, batch_size, seed=0):
         yield from map(encode, batches)
 
 
-def distillation_loss(student, teacher, batch, hidden):
+@torch.no_grad()
+def distillation_target(teacher, batch):
+    """What the original computes."""
+    return teacher(**batch, output_hidden_states=True)
+
+
+def distillation_loss(student, expected, batch, hidden):
     """One minus the cosine of the embeddings, plus ``hidden`` times the mean relative squared error of the hidden states."""
-    with torch.no_grad():
-        expected = teacher(**batch, output_hidden_states=True)
     found = student(**batch, output_hidden_states=True)
     mask = batch["attention_mask"]
     embeddings = [sentence_embedding(output.last_hidden_state, mask) for output in (found, expected)]
@@ -74,13 +78,16 @@ class Schedule:
         return (1 + math.cos(math.pi * min(1, (progress - WARM_UP) / (1 - WARM_UP)))) / 2
 
 
-def distill(student, teacher, batches, schedule, rate, hidden, report=lambda step, loss: None):
-    """Trains until the schedule ends."""
+def distill(student, teacher, batches, schedule, rate, hidden, report=lambda step, loss: None, stand_ins=None):
+    """Trains until the schedule ends; with ``stand_ins``, a `MixedRank`, in mixed rank."""
     optimizer = optimizer_of(student, rate)
     while schedule.progress < 1:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * schedule.factor
-        loss = distillation_loss(student, teacher, next(batches), hidden)
+        batch = next(batches)
+        if stand_ins is not None:
+            stand_ins.draw(schedule.progress)
+        loss = distillation_loss(student, distillation_target(teacher, batch), batch, hidden)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in student.parameters() if p.grad is not None], 1.0)

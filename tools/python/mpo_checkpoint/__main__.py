@@ -133,6 +133,12 @@ def _parser() -> argparse.ArgumentParser:
         help="of sides larger than this, keep the diagonal only (default: 8192)",
     )
     calibrate.add_argument(
+        "--element-weights",
+        action="store_true",
+        help="instead of second moments, write the mean squared gradient of every element, with which a conversion weights "
+        "errors element by element (TFWSVD); the file is as large as the model, all of which is loaded",
+    )
+    calibrate.add_argument(
         "--dtype", choices=("f32", "f64"), default="f32", help="of what is written (default: f32); sums are f64 always"
     )
 
@@ -256,6 +262,7 @@ def _calibrate_language_model(options: argparse.Namespace) -> Statistics:
         exclude=options.exclude,
         min_side=options.min_side,
         max_gram=options.max_gram,
+        has_element_weights=options.element_weights,
         dtype=DTYPES[options.dtype],
         batch_size=options.batch_size,
         device=options.device,
@@ -285,6 +292,7 @@ def _calibrate_encoder(options: argparse.Namespace) -> Statistics:
         exclude=options.exclude,
         min_side=options.min_side,
         max_gram=options.max_gram,
+        has_element_weights=options.element_weights,
         show_progress=sys.stderr.isatty(),
     )
     if not statistics.tensors:

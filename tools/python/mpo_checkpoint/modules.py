@@ -83,12 +83,18 @@ class MPOMatrix(nn.Module):
         ``(I, J)``.
     keeps_matrix
         whether the matrix may be kept.
+
+    Attributes
+    ----------
+    stand_in
+        a matrix ``[I, J]`` that layers use instead, see `MixedRank`; None for none.
     """
 
     def __init__(self, shape: tuple[int, int], keeps_matrix: bool):
         super().__init__()
         self.matrix_shape = (int(shape[0]), int(shape[1]))
         self.keeps_matrix = keeps_matrix
+        self.stand_in: Tensor | None = None
         self._kept: tuple[Any, Tensor] | None = None
 
     # What a kind of weight says of itself; costs are in multiplications.
@@ -181,6 +187,8 @@ class MPOMatrix(nn.Module):
     def forward(self, x: Tensor, bias: Tensor | None = None, transposed: bool = False) -> Tensor:
         """``x Wᵀ + bias`` of ``x [..., J]``; transposed, ``x W + bias`` of ``x [..., I]``."""
         inputs, outputs = self.matrix_shape if transposed else self.matrix_shape[::-1]
+        if self.stand_in is not None:
+            return functional.linear(x, self.stand_in.T if transposed else self.stand_in, bias)
         flat = x.reshape(-1, inputs)
         if not self._is_matrix_cheaper(len(flat), transposed):
             result = self.product(flat, transposed)
@@ -192,6 +200,8 @@ class MPOMatrix(nn.Module):
 
     def rows(self, ids: Tensor) -> Tensor:
         """``[..., J]``: the rows at ``ids [...]``; the matrix is built only if that is less work, and never kept."""
+        if self.stand_in is not None:
+            return functional.embedding(ids, self.stand_in)
         unique, inverse = torch.unique(ids, return_inverse=True)
         if len(unique) and not 0 <= int(unique[0]) <= int(unique[-1]) < self.matrix_shape[0]:
             raise IndexError(f"row {int(unique[0])} or {int(unique[-1])} is not one of {self.matrix_shape[0]}")
@@ -219,6 +229,13 @@ class MPOWeight(MPOMatrix):
         whether the matrix may be kept, see `MPOMatrix`.
     row_basis, column_basis
         what stands between the chain and the sides of the matrix.
+
+    Attributes
+    ----------
+    shares_cores
+        whether another operator has a core of it.
+    is_deepened
+        whether a square core stands between two that are stored as they are, until `save` multiplies it in.
     """
 
     def __init__(
@@ -235,6 +252,7 @@ class MPOWeight(MPOMatrix):
         self.central = central
         self.row_basis, self.column_basis = row_basis, column_basis
         self.shares_cores = False
+        self.is_deepened = False
 
     @property
     def operators(self) -> list[MPOWeight]:

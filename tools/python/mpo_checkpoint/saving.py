@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from . import __version__
 from . import gauge as gauges
+from .adapter_records import adapter_operator, added, dense_operator, free_name
+from .adapters import Adapter, adapters_of
 from .checkpoint import MPOCheckpoint
 from .encoding import Encoding
 from .errors import CheckpointError
@@ -39,7 +41,8 @@ def save(model: nn.Module, path: Path | str, *, gauge: Gauge | None = None, forc
     Everything is written in the encodings and dtypes of the checkpoint it was loaded from, which must still be there: what
     the model does not have is taken from it, its companions are carried over. Errors against the source stay in the
     manifest for tensors whose cores did not change and go for the others. Tensors the checkpoint did not have (a new head)
-    are added under the model's names, and the configuration is the model's then.
+    are added under the model's names, and the configuration is the model's then. An adapter becomes one more term of its
+    tensor's blocks; a tensor that was dense is then an operator of full rank, the same numbers, and the adapter.
 
     Nothing is packed. What did not change stays bit for bit; a core with scales that is written anew is rounded to bytes
     again.
@@ -142,8 +145,11 @@ class _Contents:
 
         shared = shared_cores(checkpoint)
         operators = {o.name: self._written_operator(o, shared) for o in checkpoint.operators.values()}
+        adapters = self._adapters(model, loaded)
         for old in checkpoint:
             tensor, entries = self._written_tensor(old, dense)
+            if old.name in adapters:
+                tensor, entries = self._with_adapter(tensor, entries, adapters[old.name], operators)
             self._add(tensor, entries)
         for name, tensor in new.items():
             entry = entry_of(tensor)
@@ -182,16 +188,19 @@ class _Contents:
             [False] * len(old.cores) if weight is None else [a != b for a, b in zip(digests, weight.origin.digests)]
         )
         is_shared = not shared.isdisjoint(old.chain_names)
-        if weight is not None and [tuple(core.shape) for core in weight.whole_cores()] != old.core_shapes:
-            raise CheckpointError(old.name, "has cores of other shapes now than when it was loaded")
+        is_deepened = weight is not None and weight.is_deepened
         if not any(is_core_changed) and (is_shared or gauge == old.gauge):
             return old
         chain = self.checkpoint.chain(old) if weight is None else [_array(core) for core in weight.whole_cores()]
+        while is_deepened and len(chain) > 2:
+            chain[1:3] = [np.tensordot(chain[1][:, 0, 0], chain[2], 1)]
+        if [core.shape for core in chain] != old.core_shapes:
+            raise CheckpointError(old.name, "has cores of other shapes now than when it was loaded")
         if is_shared and old.gauge == "spectral":
             raise CheckpointError(
                 old.name, "shares cores and has singular values; such operators can't be saved once trained"
             )
-        if is_shared or (gauge == "canonical" and self.gauge is None):
+        if is_shared or (gauge == "canonical" and self.gauge is None and not is_deepened):
             for name, core, is_changed in zip(old.cores, chain, is_core_changed):
                 if is_changed:
                     self._new_core(name, core)
@@ -237,6 +246,35 @@ class _Contents:
 
         is_compact = all(pivots(name) == operator.pivot_side(site) for site, name in enumerate(operator.cores))
         return replace(operator, gauge="canonical") if operator.gauge == "compact" and not is_compact else operator
+
+    # Adapters
+
+    def _adapters(self, model: nn.Module, loaded: LoadedCheckpoint) -> dict[str, Adapter]:
+        """By the name of the tensor that holds the elements of the layer's matrix."""
+        adapters, tensors = {}, self.checkpoint.tensors
+        for path, adapter in adapters_of(model).items():
+            name = loaded.names.get(f"{path}.weight")
+            if name is None:
+                raise CheckpointError(path, "has an adapter beside a matrix that the checkpoint does not have")
+            if tensors[name].kind == "tied" or any(other.tied_to == name for other in tensors.values()):
+                raise CheckpointError(path, f"has an adapter, but its matrix {name} is tied to another tensor")
+            adapters[name] = adapter
+        return adapters
+
+    def _with_adapter(
+        self, tensor: TensorRecord, entries: dict[str, Entry], adapter: Adapter, operators: dict[str, OperatorRecord]
+    ) -> tuple[TensorRecord, dict[str, Entry]]:
+        """A tensor as it is written, with an adapter; adds the operators that are new."""
+        base = None
+        if tensor.kind == "dense":
+            value = tensor.encoding.decode(entries, tensor.name, tensor.shape, tensor.name)
+            base, dtype = tensor.name, tensor.encoding.dtype if tensor.encoding.kind == "plain" else tensor.dtype
+            operators[base], cores = dense_operator(base, np.asarray(value, np.float64), dtype)
+            self._new_cores |= cores
+        name = free_name(tensor.name, operators.keys())
+        operators[name], cores = adapter_operator(adapter, name)
+        self._new_cores |= cores
+        return added(tensor, operators, base, name), {} if base else entries
 
     # Tensors
 
