@@ -107,7 +107,7 @@ def test_adapters_alone_are_trained_and_the_checkpoint_has_their_sum(net, x, tmp
     for name, value in load_dense(tmp_path / "x.mpo").items():
         change = adapters.get(name.removesuffix(".weight"))
         expected = torch.tensor(dense[name]) + (0 if change is None else change.matrix().detach())
-        torch.testing.assert_close(torch.from_numpy(value), expected, atol=1e-4, rtol=1e-4, msg=name)
+        torch.testing.assert_close(torch.tensor(value), expected, atol=1e-4, rtol=1e-4, msg=name)
         assert change is None or "relative_error" not in checkpoint.tensors[name].raw
     again = model()
     load_into(again, tmp_path / "x.mpo", "inner" if kind == "deep" else "none", vectors=False)
