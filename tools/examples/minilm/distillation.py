@@ -5,7 +5,7 @@ import random
 import time
 
 import torch
-from mpo_checkpoint import sentence_embedding
+from mpo_checkpoint import adapters_of, sentence_embedding
 from mpo_checkpoint.huggingface import TextBatches
 
 WARM_UP = 0.05
@@ -44,9 +44,15 @@ def distillation_loss(student, expected, batch, hidden):
 
 
 def optimizer_of(model, rate):
-    """AdamW over what requires gradients; the learning rate of a tensor is relative to the size of its elements."""
+    """AdamW over what requires gradients; the learning rate of a tensor is relative to the size of its elements.
+
+    The cores of Deep LoRA, small at first, take it as if their elements were of the size 0.3.
+    """
+    deep = {core for adapter in adapters_of(model).values() if len(adapter.cores) > 2 for core in adapter.cores}
 
     def size(tensor):
+        if tensor in deep:
+            return 0.3
         size = float(tensor.detach().square().mean().sqrt())
         return max(size, 0.01) if size else 0.05
 

@@ -26,6 +26,7 @@ _HOMES = {
     "MPOConv1D": "modules",
     "MPOEmbedding": "modules",
     "Adapter": "adapters",
+    "adapters_of": "adapters",
     "add_lora": "adapters",
     "add_deep_lora": "adapters",
     "save_peft_adapter": "peft_adapter",
