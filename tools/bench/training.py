@@ -34,7 +34,7 @@ class Split:
         name: for the table.
         checkpoint: the folder of the converted model.
         kind: ``inner``, ``auxiliary``, ``all``, ``lora`` or ``deep-lora``.
-        rate: the learning rate; of cores relative to the size of their elements, of adapters as it is.
+        rate: the learning rate; of cores and vectors relative to the size of their elements, of adapters as it is.
     """
 
     name: str
@@ -157,10 +157,14 @@ def measure_encoder(bench):
     def loss(model, batch, expected):
         return distillation_loss(model, expected, batch, 1.0)
 
+    before = {}
+
     def run(splits, steps):
         for split in splits:
             split.load(math.inf if split.kind == "all" else numbers, lambda model: loss(model, first, target(first)))
-            split.before = mean_cosine(split.model, held_out, reference)
+            if split.checkpoint not in before:  # the first split of a checkpoint changes nothing before it is trained
+                before[split.checkpoint] = mean_cosine(split.model, held_out, reference)
+            split.before = before[split.checkpoint]
         train(splits, shuffled_batches(options.folder, bench.training, 32), steps, target, loss)
         for split in splits:
             split.after = mean_cosine(split.model, held_out, reference)
@@ -188,8 +192,8 @@ def measure_encoder(bench):
         f"**Few numbers to train**, MiniLM at ρ = 0.5, `--structure auto` (chains: `chain`): {options.steps} steps of 32 sentences with "
         "the loss of `tools/examples/minilm/finetune.py`, all in one run on the same batches, then the inner cores alone for longer. "
         f"Trained are the numbers named and the {vectors:,} of vectors; of cores and adapters so many that with the vectors they "
-        f"are at most {SHARE:.0%} of the model's, except for all factors. Recovered is the part of the lost cosine. Before it, "
-        "the mean cosine is that of the conversion."
+        f"are at most {SHARE:.0%} of the model's, except for all factors. Before and after are mean cosines, recovered is the part "
+        "of the lost cosine."
     )
     head = ["| trained | steps | numbers | before | after | recovered |", "|---|---|---|---|---|---|"]
     return [text, "", *head, *lines, ""], missed
@@ -230,7 +234,7 @@ def measure_language(bench):
     def perplexity(model):
         return math.exp(sum(float(nll(model, ids, False)) for ids in held_out) / len(held_out))
 
-    lines, falls = [], {}
+    lines, falls, before = [], {}, {}
     splits = [
         Split("inner cores", checkpoints["auto"], "inner", 0.01),
         Split("auxiliary cores of chains of 5 sites", checkpoints["chain"], "auxiliary", 0.01),
@@ -239,7 +243,9 @@ def measure_language(bench):
     ]
     for split in splits:  # one after the other, in the memory of one
         split.load(numbers, lambda model: nll(model, training[order[0]]), task="causal-lm", keeps_matrix=False)
-        split.before = perplexity(split.model)
+        if split.checkpoint not in before:
+            before[split.checkpoint] = perplexity(split.model)
+        split.before = before[split.checkpoint]
         train([split], iter(training[order]), steps, lambda ids: None, lambda model, ids, _: nll(model, ids))
         split.after = perplexity(split.model)
         falls[split.name] = 1 - split.after / split.before
