@@ -93,7 +93,9 @@ def distill(student, teacher, batches, schedule, rate, hidden, report=lambda ste
         batch = next(batches)
         if stand_ins is not None:
             stand_ins.draw(schedule.progress)
-        loss = distillation_loss(student, distillation_target(teacher, batch), batch, hidden)
+        # Hidden states lead the way at first; what counts in the end are the embeddings.
+        weight = hidden * (1 - min(1, schedule.progress))
+        loss = distillation_loss(student, distillation_target(teacher, batch), batch, weight)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in student.parameters() if p.grad is not None], 1.0)

@@ -12,6 +12,7 @@ command of 'mpo squeeze'.
 
 import argparse
 import contextlib
+import fnmatch
 import math
 import os
 import sys
@@ -52,7 +53,10 @@ def main():
     parser.add_argument("--rate", type=float, default=0.03, help="learning rate, relative to a tensor's elements")
     parser.add_argument(
         "--hidden", type=float, default=1.0, metavar="W",
-        help="weight of the hidden states beside the embeddings (default: 1; 0 at the end brings the embeddings closer)",
+        help="weight of the hidden states beside the embeddings at the start, which falls to 0 at the end (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--freeze", metavar="GLOB", help="leave parameters with such names as they are: '*.self.key.*'"
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of the sentences (default: 0)")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="of PyTorch (default: 2)")
@@ -68,6 +72,8 @@ def main():
     teacher = load(options.original)
     batches = shuffled_batches(options.original, read_samples(options.text), options.batch_size, options.seed)
     student = load(options.checkpoint, "none" if is_adapter else options.train, vectors=True)
+    if options.freeze:
+        freeze(student, options.freeze)
     if is_adapter:
         first = next(shuffled_batches(options.original, read_samples(options.text), options.batch_size, options.seed))
         expected = distillation_target(teacher, first)
@@ -102,6 +108,18 @@ def main():
         save(student, options.output)
     if options.adapter:
         save_peft_adapter(student, options.adapter, base=options.original)
+
+
+def freeze(model, glob):
+    """Leaves the parameters whose names match a glob as they are."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for name, parameter in model.named_parameters():
+        if fnmatch.fnmatchcase(name, glob):
+            parameter.requires_grad_(False)
+    frozen = sum(parameter.numel() for parameter in trained if not parameter.requires_grad)
+    if not frozen:
+        sys.exit(f"finetune.py: --freeze '{glob}' matches nothing that is trained")
+    print(f"--freeze leaves {frozen:,} of {sum(p.numel() for p in trained):,} as they are")
 
 
 def adapt(model, kind, numbers, loss):
