@@ -74,6 +74,10 @@ import Testing
       recipe.gauge = gauge
       let checkpoint = try convert(source, recipe)
       let contents = checkpoint.contents
+      let pipeline = try ConversionPipeline(
+        source, recipe: recipe, options: ConversionOptions(jobs: 2, generator: "tests"))
+      #expect(
+        try pipeline.plan(pipeline.profile()).parametersAfter == checkpoint.manifest.totals.parametersStored)
       let stored = checkpoint.manifest.totals.parametersStored - 12 * 64
       #expect(Double(stored) <= 0.5 * Double(contents.tensors.reduce(0) { $0 + $1.info.elementCount } - 12 * 64))
       let record = try #require(contents.tensor(named: "layers.3.up.weight"))
