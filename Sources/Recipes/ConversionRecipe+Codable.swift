@@ -8,7 +8,7 @@ extension ConversionRecipe: Codable {
     case sharedCentres = "shared_centres"
     case ties, budget, structure, depth, criterion
     case minimumBond = "minimum_bond"
-    case gauge, metric, basis, dtype, central, pack
+    case gauge, metric, mask, basis, dtype, central, pack
 
     var allowed: String {
       switch self {
@@ -24,6 +24,7 @@ extension ConversionRecipe: Codable {
       case .minimumBond: "a whole number of at least 1"
       case .gauge: Gauge.choices
       case .metric: "a mapping of \(StatisticsIdentity.CodingKeys.names.joined(separator: ", "))"
+      case .mask: "a mapping of \(MaskRule.CodingKeys.names.joined(separator: ", "))"
       case .basis: BasisChoice.choices
       case .dtype: "f64, f32, f16 or bf16"
       case .central: CentralEncoding.choices
@@ -38,6 +39,7 @@ extension ConversionRecipe: Codable {
       case .sharedCentres: SharedCentreRule.CodingKeys.self
       case .budget: Budget.CodingKeys.self
       case .metric: StatisticsIdentity.CodingKeys.self
+      case .mask: MaskRule.CodingKeys.self
       default: nil
       }
     }
@@ -59,6 +61,7 @@ extension ConversionRecipe: Codable {
     minimumBond = try container.decode(.minimumBond, default: minimumBond) { $0 >= 1 }
     gauge = try container.decode(.gauge, default: gauge)
     metric = try container.decodeIfPresent(.metric)
+    mask = try container.decodeIfPresent(.mask)
     basis = try container.decode(.basis, default: basis)
     dtype = try container.decodeIfPresent(.dtype, as: String.self) { DType(coreName: $0) != nil }
       .flatMap(DType.init(coreName:))
@@ -85,6 +88,7 @@ extension ConversionRecipe: Codable {
     try container.encode(minimumBond, forKey: .minimumBond)
     try container.encode(gauge, forKey: .gauge)
     try container.encodeIfPresent(metric, forKey: .metric)
+    try container.encodeIfPresent(mask, forKey: .mask)
     try container.encode(basis, forKey: .basis)
     try container.encodeIfPresent(dtype?.rawValue.lowercased(), forKey: .dtype)
     try container.encodeIfPresent(central, forKey: .central)

@@ -39,6 +39,8 @@ public struct ConversionRecipe: Sendable, Hashable {
   public var gauge = Gauge.compact
   /// The statistics whose metric errors are measured in; nil for the Frobenius norm.
   public var metric: StatisticsIdentity?
+  /// What of the matrices counts; nil for all of them.
+  public var mask: MaskRule?
   /// Which bases the chains of matrices are computed in.
   public var basis = BasisChoice.auto
   /// The dtype of the cores; nil for that of the source (of a lossless conversion: at least F32).

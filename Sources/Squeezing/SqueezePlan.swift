@@ -66,7 +66,7 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
     network.layers = layers.map(\.scaled)
     let tied = Set(ties.joined())
     let links = try LinkedMatrices.find(in: network, tied: tied)
-    let centred = try CentredLayers.find(in: network, taken: tied.union(links.flatMap(\.members)))
+    let centred = try CentredLayers.find(in: network, taken: tied.union(links.flatMap(\.members)), gauge: gauge)
     let fixed = Set(centred.flatMap(\.members))
     let groups =
       (ties.filter { !$0.isEmpty } + layers.indices.filter { !tied.contains($0) && !fixed.contains($0) }.map { [$0] })

@@ -130,15 +130,18 @@ def test_linked_matrices_are_trained_as_one_operator_and_saved_again(
             torch.testing.assert_close(found, matrix.detach(), atol=1e-5, rtol=1e-4)
 
 
-def test_layers_that_share_a_central_core_are_trained_with_it_and_saved_again(folder, tmp_path, token_batch):
+@pytest.mark.parametrize("residual", [[], ["--residual-rank", 3]])
+def test_layers_that_share_a_central_core_are_trained_with_it_and_saved_again(folder, tmp_path, token_batch, residual):
     mpo(
         *("convert", folder, "-o", tmp_path / "x.mpo", "--ratio", 0.9),
-        *("--share-central", "encoder.layer.*.attention.self.query.weight"),
+        *("--share-central", "encoder.layer.*.attention.self.query.weight", *residual),
     )
     model = from_pretrained(tmp_path / "x.mpo", "all")
     queries = [layer.attention.self.query.weight for layer in model.encoder.layer]
-    assert queries[0].central_core is queries[1].central_core
-    assert queries[0].cores[0] is not queries[1].cores[0]
+    chains = [query.operators[0] for query in queries]
+    assert chains[0].central_core is chains[1].central_core
+    assert chains[0].cores[0] is not chains[1].cores[0]
+    assert [len(query.operators) for query in queries] == [2 if residual else 1] * 2
     raw = MPOCheckpoint(tmp_path / "x.mpo").manifest.raw
     assert model.mpo_source.report.parameters_stored == raw["totals"]["parameters_stored"]
     restored = trained_and_restored(model, tmp_path, token_batch)
