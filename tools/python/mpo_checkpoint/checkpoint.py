@@ -22,15 +22,22 @@ class MPOCheckpoint:
     Opening it checks everything FORMAT.md asks a reader to, but the checksums of the shards and what is found when an
     array is read; `verify` checks those.
 
+    Parameters
+    ----------
+    path
+        the folder.
+    companions
+        whether the files beside the tensors must be there too.
+
     Attributes
     ----------
     tensors, operators, cores
         the records of the manifest, by name.
     """
 
-    def __init__(self, path: Path | str):
+    def __init__(self, path: Path | str, companions: bool = True):
         self.path = Path(path)
-        self.manifest = Manifest.read(self.path)
+        self.manifest = Manifest.read(self.path, companions)
         self.tensors, self.operators, self.cores = self.manifest.tensors, self.manifest.operators, self.manifest.cores
         self._entries: dict[str, Entry] = {}
         for shard in self.manifest.shards:
