@@ -13,7 +13,7 @@ from .errors import CheckpointError
 from .manifest import Manifest
 from .packing import unpacked
 from .records import Basis, CoreRecord, OperatorRecord, TensorRecord
-from .safetensors_file import Entry, read_entries
+from .safetensors_file import Entry, read_entries, release
 
 
 class MPOCheckpoint:
@@ -40,8 +40,11 @@ class MPOCheckpoint:
         self.manifest = Manifest.read(self.path, companions)
         self.tensors, self.operators, self.cores = self.manifest.tensors, self.manifest.operators, self.manifest.cores
         self._entries: dict[str, Entry] = {}
+        self._mapped: list[Entry] = []
         for shard in self.manifest.shards:
-            for name, entry in read_entries(self.path / shard).items():
+            entries = read_entries(self.path / shard)
+            self._mapped += [next(iter(entries.values()))] if entries else []
+            for name, entry in entries.items():
                 if name in self._entries:
                     raise CheckpointError(self.path / shard, f"{name} is in another shard too")
                 self._entries[name] = entry
@@ -78,6 +81,11 @@ class MPOCheckpoint:
         for tensor in self:
             if tensor.kind == "dense":
                 self.dense(tensor)
+
+    def release(self) -> None:
+        """Takes the shards out of memory, as far as they were read; what is read again is read from the disk."""
+        for entry in self._mapped:
+            release(entry)
 
     def holder(self, tensor: TensorRecord) -> TensorRecord:
         """The tensor that holds the elements: itself, or the one it is tied to."""

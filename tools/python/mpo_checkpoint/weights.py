@@ -64,6 +64,7 @@ class WeightBuilder:
             weight = self._compact(operator, like, bases) or self._whole(operator, like, bases)
             weight.origin = Origin(operator.name, tuple(map(digest_of, weight.cores)))
             self._weights[key] = weight
+            self.checkpoint.release()
         return self._weights[key]
 
     def _compact(
