@@ -35,13 +35,14 @@ class _MadeOfCores:
     """
 
     structure: dict[str, Any]
+    add_weight: Callable[..., Any]
 
     def add_cores(self, trainable: Trainable) -> None:
         self.cores = []
         self.sides = []
         for index, operator in enumerate(self.structure["operators"]):
             for k, shape in enumerate(operator["shapes"]):
-                is_trained = trainable == "all" or trainable == "auxiliary" and k != operator["central"]
+                is_trained = trainable == "all" or (trainable == "auxiliary" and k != operator["central"])
                 self.cores.append(
                     self.add_weight(
                         shape=tuple(shape), name=f"operator_{index}_core_{k}", initializer="glorot_uniform", trainable=is_trained

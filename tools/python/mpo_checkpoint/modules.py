@@ -7,7 +7,7 @@ several places.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -17,7 +17,6 @@ from torch.nn import functional
 
 from . import contraction, gauge
 from .records import Term
-
 
 Range = tuple[int, int]
 
@@ -74,6 +73,11 @@ class SideBasis(nn.Module):
         return x if self.permutation is None else x[..., self.permutation.value]
 
 
+_KEPT_BATCHES = 64
+"""How many shapes of batches are remembered with the way they went."""
+_HALF_TRAFFIC = 16
+_HALF_WORK = 4_000_000
+"""In half precision a second product must save so many multiplications, reading a number counted as so many of them."""
 _NOTHING = nullcontext()
 
 
@@ -111,7 +115,7 @@ class MPOMatrix(nn.Module):
         super().__init__()
         self.matrix_shape = (int(shape[0]), int(shape[1]))
         self.keeps_matrix = keeps_matrix
-        self._kept: tuple[Any, dict[str, Any]] | None = None
+        self._kept: tuple[Any, dict[Any, Any]] | None = None
         self._routes: dict[Any, Any] = {}
 
     # What a kind of weight says of itself; costs are in multiplications.
@@ -191,7 +195,7 @@ class MPOMatrix(nn.Module):
         """What ``build`` makes; kept where it may be."""
         if not self._may_keep:
             return build()
-        key = [(p.data_ptr(), p.dtype, 0 if p.is_inference() else p._version) for p in self._own_parameters()]
+        key = self._key()
         if self._kept is None or self._kept[0] != key:
             self._kept = key, {}
         values = self._kept[1]
@@ -200,23 +204,31 @@ class MPOMatrix(nn.Module):
                 values[name] = build()
         return values[name]
 
+    def _key(self) -> list[tuple[int, int]]:
+        """Another one once a core was changed, or moved."""
+        try:
+            return [(core.data_ptr(), core._version) for part in self._parts() for core in part.values()]
+        except RuntimeError:  # what was made in inference mode has no version
+            return [(core.data_ptr(), 0) for part in self._parts() for core in part.values()]
+
+    def _parts(self) -> list[dict[str, nn.Parameter]]:
+        parts = self._routes.get("parts")
+        if parts is None:
+            parts = self._routes["parts"] = [module._parameters for module in self.modules() if module._parameters]
+        return parts
+
     def _loaded(self) -> AbstractContextManager[Any]:
         """Where accelerate keeps cores elsewhere than in memory: they are there within."""
         if "offloaded" not in self._routes:
             self._routes["offloaded"] = [module for module in self.modules() if hasattr(module, "_hf_hook")]
         return _Loaded(self._routes["offloaded"]) if self._routes["offloaded"] else _NOTHING
 
-    def _own_parameters(self) -> Iterator[nn.Parameter]:
-        if "parts" not in self._routes:
-            self._routes["parts"] = [module._parameters for module in self.modules()]
-        return (core for parts in self._routes["parts"] for core in parts.values() if core is not None)
-
     @property
     def _may_keep(self) -> bool:
         if not self.keeps_matrix or torch.compiler.is_compiling() or self._routes.get("offloaded"):
             return False
         is_recorded = self.training or torch.is_grad_enabled()
-        return not (is_recorded and any(core.requires_grad for core in self._own_parameters()))
+        return not (is_recorded and any(core.requires_grad for part in self._parts() for core in part.values()))
 
     def clear_cache(self) -> None:
         """Forgets what is kept."""
@@ -232,6 +244,14 @@ class MPOMatrix(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor | None = None, transposed: bool = False) -> Tensor:
         """``x Wᵀ + bias`` of ``x [..., J]``; transposed, ``x W + bias`` of ``x [..., I]``."""
+        kept = self._kept
+        is_recorded = self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
+        if kept is not None and not is_recorded and kept[0] == self._key():
+            ready = kept[1].get((x.shape[:-1], transposed))  # the same batch as before, the same cores
+            if ready is not None:
+                for matrix in ready[:-1]:
+                    x = functional.linear(x, matrix)
+                return functional.linear(x, ready[-1], bias)
         with self._loaded():
             return self._forward(x, bias, transposed)
 
@@ -240,15 +260,23 @@ class MPOMatrix(nn.Module):
         route = self._route(x.numel() // inputs, transposed)
         if route == "factors":
             up, down = self._kept_or_new("factors", self.factors)
-            if transposed:
-                up, down = down.T, up.T
-            return functional.linear(functional.linear(x, down), up, bias)
+            return self._multiplied(x, (up.T, down.T) if transposed else (down, up), bias, transposed)
         if route == "matrix":
             matrix = self.matrix()
-            return functional.linear(x, matrix.T if transposed else matrix, bias)
+            return self._multiplied(x, (matrix.T if transposed else matrix,), bias, transposed)
         result = self.product(x.reshape(-1, inputs), transposed)
         result = result if bias is None else result + bias
         return result.reshape(*x.shape[:-1], outputs)
+
+    def _multiplied(self, x: Tensor, matrices: tuple[Tensor, ...], bias: Tensor | None, transposed: bool) -> Tensor:
+        if self._may_keep and self._kept is not None:
+            key, values = self._kept
+            if len(values) > _KEPT_BATCHES:
+                self._kept = key, values = key, {name: value for name, value in values.items() if isinstance(name, str)}
+            values[x.shape[:-1], transposed] = matrices
+        for matrix in matrices[:-1]:
+            x = functional.linear(x, matrix)
+        return functional.linear(x, matrices[-1], bias)
 
     def rows(self, ids: Tensor) -> Tensor:
         """``[..., J]``: the rows at ``ids [...]``; the matrix is built only if that is less work, and never kept."""
@@ -276,7 +304,8 @@ class MPOMatrix(nn.Module):
         product, factors, dense, building = costs
         may_keep = self._may_keep
         if factors is not None and factors <= dense and (may_keep or factors <= product):
-            return "factors"
+            is_small = may_keep and self.dtype.itemsize == 2 and (batch + _HALF_TRAFFIC) * (dense - factors) < _HALF_WORK
+            return "matrix" if is_small else "factors"
         if (0 if may_keep else building) + batch * dense <= batch * product or (may_keep and factors is not None):
             return "matrix"
         return "product"

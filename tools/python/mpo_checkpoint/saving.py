@@ -73,7 +73,7 @@ def save(model: nn.Module, path: Path | str, *, gauge: Gauge | None = None, forc
             raise CheckpointError(path, "is no MPO checkpoint and is not replaced")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        _write(model, temporary, gauge, {})
+        _write(model, temporary, gauge)
         _replace(path, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -82,10 +82,12 @@ def save(model: nn.Module, path: Path | str, *, gauge: Gauge | None = None, forc
 def save_into(model: nn.Module, path: Path | str, texts: dict[str, str]) -> None:
     """Writes a model as `save` does into a folder that may have other files, the manifest last.
 
+    Companions are not carried over: whoever saves a model so writes its tokenizer and the like himself, before or after.
+
     Parameters
     ----------
     texts
-        files that take the place of companions, by name.
+        files that are written instead, by name.
 
     Raises
     ------
@@ -128,21 +130,25 @@ def _source(model: nn.Module, path: Path) -> tuple[LoadedCheckpoint, MPOCheckpoi
     return loaded, checkpoint
 
 
-def _write(model: nn.Module, folder: Path, gauge: Gauge | None, texts: dict[str, str]) -> str:
+def _write(model: nn.Module, folder: Path, gauge: Gauge | None, texts: dict[str, str] | None = None) -> str:
     """Writes a folder anew; returns the digest of its manifest."""
     loaded, checkpoint = _source(model, folder)
     contents = _Contents(model, checkpoint, loaded, gauge)
     folder.mkdir(parents=True)
     write_entries(folder / SHARD, contents.entries, {"format": "pt"})
-    companions = [name for name in checkpoint.manifest.companions if name != _INDEX]
+    companions = [
+        name
+        for name in checkpoint.manifest.companions
+        if name != _INDEX and (texts is None or name.startswith("skeleton"))
+    ]
     for name in companions:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(checkpoint.path / name, folder / name)
     if contents.added and "config.json" in companions and hasattr(model, "config"):
         (folder / "config.json").write_text(model.config.to_json_string(), "utf-8")
-    for name, text in texts.items():
+    for name, text in (texts or {}).items():
         (folder / name).write_text(text, "utf-8")
-        companions += [] if name in companions else [name]
+        companions.append(name)
     manifest: dict[str, Any] = {
         **checkpoint.manifest.raw,
         "version": VERSION,

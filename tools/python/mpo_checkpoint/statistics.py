@@ -84,7 +84,6 @@ class Statistics:
         Args:
             is_packed: of each gram matrix, only the upper triangle is stored.
         """
-        from safetensors.numpy import save_file
 
         path = Path(path)
         self.validate(path)

@@ -7,6 +7,10 @@ import pickle
 
 import pytest
 import torch
+from reference import central_index, compacted, decompose
+from torch import nn
+from torch.nn import functional
+
 from mpo_checkpoint import (
     CompactMPOWeight,
     MPOBlockWeight,
@@ -16,13 +20,10 @@ from mpo_checkpoint import (
     MPOMatrix,
     MPOWeight,
     contraction,
+    modules,
 )
-from mpo_checkpoint import modules
 from mpo_checkpoint.modules import Constant, SideBasis
 from mpo_checkpoint.records import Term
-from reference import central_index, compacted, decompose
-from torch import nn
-from torch.nn import functional
 
 SHAPES = {
     "low rank": ((12, 1), (1, 10), 3),

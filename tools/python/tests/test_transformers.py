@@ -8,11 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import mpo_checkpoint
 import pytest
 import torch
-from mpo_checkpoint import CheckpointError, CompactMPOWeight, MPOCheckpoint, MPOEmbedding, MPOLinear
-from mpo_checkpoint.integrations.transformers import MPOConfig, config_text
 from reference import file_object, sign
 from test_models import converted
 from transformers import (
@@ -28,6 +25,10 @@ from transformers import (
     MixtralConfig,
     MixtralForCausalLM,
 )
+
+import mpo_checkpoint
+from mpo_checkpoint import CheckpointError, CompactMPOWeight, MPOCheckpoint, MPOEmbedding, MPOLinear
+from mpo_checkpoint.integrations.transformers import MPOConfig, config_text
 
 
 def announced(written):
@@ -168,9 +169,9 @@ def test_experts_that_transformers_stacks_are_restored(tmp_path):
     )  # fmt: skip
     dense = MixtralForCausalLM(config).eval()
     dense.save_pretrained(tmp_path / "dense")
+    from reference import write_checkpoint
     from safetensors.torch import load_file
     from test_models import CUTS
-    from reference import write_checkpoint
 
     tensors = load_file(tmp_path / "dense" / "model.safetensors")
     cuts = {name: CUTS[tuple(t.shape)] for name, t in tensors.items() if tuple(t.shape) in CUTS and "embed" not in name}

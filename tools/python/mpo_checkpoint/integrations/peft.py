@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import functools
-from types import ModuleType
 from typing import Any
 
-import torch
 from peft.tuners.lora import layer as lora
-from peft.tuners.tuners_utils import check_adapters_to_merge
 from torch import nn
 
 from ..modules import MPOConv1D, MPOLinear
@@ -25,7 +22,7 @@ class LoraMPOLinear(lora.Linear):
         raise NotImplementedError("an adapter beside cores can't be merged yet; save it as an adapter")
 
 
-def register(model: ModuleType) -> None:
+def register(model: Any) -> None:
     """Lets PEFT's LoRA find the layers."""
     default = model.dispatch_default
 

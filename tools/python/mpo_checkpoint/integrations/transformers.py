@@ -152,7 +152,7 @@ class _Load:
             raise CheckpointError(folder, "has no tensor of the model; it is of another architecture")
         self.loader.names |= {name: record.name for name, record in records.items() if name not in self.loader.names}
         self.loader.restored = [n for n, r in records.items() if r.kind == "mpo" and n not in self.loader.replaced]
-        self.loader.merged = merged
+        self._merged = merged
         self.values: dict[str, Any] = {}
         self._shared: dict[int, list[str]] = {}
         self._buffers: list[tuple[nn.Module, str, Tensor]] = []
@@ -160,9 +160,8 @@ class _Load:
             for name, core in weight.state_dict(keep_vars=True, prefix=f"{path}.").items():
                 self.values[name] = core.detach()
                 self._shared.setdefault(id(core), []).append(name)
-            self._buffers += [
-                (part, name, buffer) for part in weight.modules() for name, buffer in part._buffers.items() if buffer is not None
-            ]
+            for part in weight.modules():
+                self._buffers += [(part, name, buffer) for name, buffer in part._buffers.items() if buffer is not None]
         for name, record in records.items():
             if name not in self.loader.replaced:
                 self.values[name] = _Stored(self.checkpoint, record)
@@ -196,7 +195,7 @@ class _Load:
             matrices=trainable == "all" if options.matrices is None else options.matrices,
         )
         digest = self.checkpoint.manifest.raw["manifest_sha256"]
-        model.mpo_source = LoadedCheckpoint(self.checkpoint.path, digest, self.loader.names, report, self.loader.merged)
+        model.mpo_source = LoadedCheckpoint(self.checkpoint.path, digest, self.loader.names, report, self._merged)
 
 
 class _MetaLoader(_Loader):
