@@ -95,8 +95,9 @@ class Manifest:
 
     def entries(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Dtype and shape of all entries, as they are in the shards: the packed ones as bytes."""
-        entries = {}
-        for record in (*self.tensors.values(), *self.cores.values()):
+        entries: dict[str, tuple[str, tuple[int, ...]]] = {}
+        records: list[TensorRecord | CoreRecord] = [*self.tensors.values(), *self.cores.values()]
+        for record in records:
             for name, entry in record.entries.items():
                 if name in entries:
                     raise Contradiction(f"{name} is the name of two entries")
@@ -195,7 +196,7 @@ def totals(tensors: Mapping[str, TensorRecord], cores: Mapping[str, CoreRecord])
 
     Training state counts in the bytes only.
     """
-    records = (*tensors.values(), *cores.values())
+    records: list[TensorRecord | CoreRecord] = [*tensors.values(), *cores.values()]
     model = [tensor for tensor in tensors.values() if not tensor.is_training_state]
     dense = [tensor for tensor in model if tensor.kind == "dense"]
     before = sum(prod(tensor.shape) for tensor in model)

@@ -84,7 +84,7 @@ def copied(entry: Entry) -> np.ndarray:
 def release(entry: Entry) -> None:
     """Takes the file of an entry out of memory, from where it is read again when it is needed."""
     if isinstance(entry.data, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
-        entry.data._mmap.madvise(mmap.MADV_DONTNEED)
+        entry.data._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 def element_bytes(dtype: str, shape: Iterable[int]) -> int:

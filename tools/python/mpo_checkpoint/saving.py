@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from . import __version__
 from . import gauge as gauges
 from .checkpoint import MPOCheckpoint
-from .encoding import Encoding
+from .encoding import Encoding, Side
 from .errors import CheckpointError
 from .loading import LoadedCheckpoint, dense_tensors
 from .manifest import NAME, VERSION, fingerprint, totals, write_manifest
@@ -269,7 +269,7 @@ class _Contents:
         return replace(old, gauge=gauge, singular_values=None if sigma is None else self._singular_values(old, sigma))
 
     def _new_core(
-        self, name: str, array: np.ndarray, side: str | None = None, pivots: np.ndarray | None = None
+        self, name: str, array: np.ndarray, side: Side | None = None, pivots: np.ndarray | None = None
     ) -> None:
         old = self.checkpoint.cores[name]
         encoding = old.encoding if old.encoding.pivots == side else replace(old.encoding, pivots=side)
@@ -331,7 +331,7 @@ class _Contents:
             return replace(
                 old, encoding=encoding, packed={}, raw={**_without(old, "packed").raw, "encoding": encoding.json()}
             ), entries
-        members = {key: old.raw[key] for key in ("name", "dtype", "shape", "orientation") if key in old.raw}
+        members: dict[str, Any] = {key: old.raw[key] for key in ("name", "dtype", "shape", "orientation") if key in old.raw}
         return TensorRecord.parse({**members, "kind": "dense"}, {}), {old.name: value}
 
     def _is_changed(self, tensor: TensorRecord) -> bool:

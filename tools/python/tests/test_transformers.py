@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -259,8 +260,6 @@ def test_another_architecture_is_named(bert, gpt2):
     ],
 )
 def test_what_is_missing_is_named(bert, tmp_path, damage, message):
-    import shutil
-
     shutil.copytree(bert[1], tmp_path / "x.mpo")
     damage(tmp_path / "x.mpo")
     with pytest.raises((CheckpointError, OSError), match=message):
@@ -268,8 +267,6 @@ def test_what_is_missing_is_named(bert, tmp_path, damage, message):
 
 
 def test_another_version_is_named(bert, tmp_path):
-    import shutil
-
     shutil.copytree(bert[1], tmp_path / "x.mpo")
     manifest = json.loads((tmp_path / "x.mpo" / "manifest.json").read_text()) | {"version": "3.0"}
     sign(tmp_path / "x.mpo" / "manifest.json", manifest)
@@ -307,3 +304,63 @@ def test_lora_beside_cores(gpt2, tmp_path):
     torch.testing.assert_close(hidden(AutoModelForCausalLM.from_pretrained(tmp_path / "adapter")), expected)
     with loaded.disable_adapter():
         torch.testing.assert_close(hidden(loaded), hidden(gpt2[0]), atol=1e-5, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def sentences(bert, tmp_path_factory):
+    """A converted sentence-embedding folder."""
+    from transformers import BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("sentences") / "s.mpo"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{k}" for k in range(95))]
+    shutil.copytree(bert[1], folder)
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder
+
+
+def test_sentence_transformers_encodes_with_the_folder(sentences, tmp_path):
+    library = pytest.importorskip("sentence_transformers")
+    model = library.SentenceTransformer(str(sentences), device="cpu")
+    assert isinstance(model[0].auto_model.encoder.layer[0].output.dense, MPOLinear)
+    vectors = model.encode(["w1 w2 w3", "w4"])
+    assert vectors.shape == (2, 64)
+    model.save_pretrained(str(tmp_path / "again"))
+    MPOCheckpoint(tmp_path / "again").verify()
+    torch.testing.assert_close(library.SentenceTransformer(str(tmp_path / "again")).encode(["w1 w2 w3", "w4"]), vectors)
+
+
+def test_a_pipeline_takes_the_folder(sentences):
+    from transformers import pipeline
+
+    features = pipeline("feature-extraction", model=str(sentences), device="cpu")("w1 w2")
+    assert len(features[0][0]) == 64
+
+
+def test_an_adapter_of_mpo_corrects_a_quantised_model_anywhere(tmp_path):
+    peft = pytest.importorskip("peft")
+    if "MPO" not in os.environ:
+        pytest.skip("set MPO to the built tool")
+    config = LlamaConfig(
+        vocab_size=128, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.2,
+    )  # fmt: skip
+    dense = LlamaForCausalLM(config).eval()
+    dense.save_pretrained(tmp_path / "dense")
+    expected = hidden(dense)
+    with torch.no_grad():
+        for name, weight in dense.named_parameters():
+            if weight.ndim == 2 and "embed" not in name:
+                step = weight.abs().max() / 3
+                weight.copy_((weight / step).round() * step)
+    dense.save_pretrained(tmp_path / "quantised")
+    arguments = ["adapt", "quantised", "--against", "dense", "-r", "64", "-o", "adapter"]
+    package = Path(mpo_checkpoint.__file__).parents[1]
+    subprocess.run(
+        [sys.executable, "-m", "mpo_checkpoint", *arguments], cwd=tmp_path, check=True, capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(package)},
+    )  # fmt: skip
+    before = (hidden(dense) - expected).norm()
+    corrected = peft.PeftModel.from_pretrained(dense, tmp_path / "adapter")
+    assert (hidden(corrected) - expected).norm() < 1e-3 * before, "a rank of 64 is full"
+    assert set(corrected.peft_config["default"].target_modules) >= {"lm_head", "model.layers.1.mlp.down_proj"}
