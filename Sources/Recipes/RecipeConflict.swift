@@ -50,6 +50,12 @@ extension ConversionRecipe {
     if case .bond = budget, structure == .auto, given.contains("structure") {
       return .noEffect(member: "structure", value: "auto", beside: "budget.bond", itsValue: nil)
     }
+    if alignment != nil {
+      if let budgetName { return .noEffect(member: "alignment", value: nil, beside: budgetName, itsValue: nil) }
+      if criterion == .error {
+        return .noEffect(member: "alignment", value: nil, beside: "criterion", itsValue: "error")
+      }
+    }
     if case .bond(let bond) = budget, bond < minimumBond {
       return .bondBelowMinimum(bond: bond, minimum: minimumBond)
     }

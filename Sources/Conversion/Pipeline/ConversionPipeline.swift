@@ -184,7 +184,8 @@ extension ConversionRecipe {
       if sharedCentres.isEmpty { network.centres = nil }
       return try SqueezePlan(
         network, budget: budget, criterion: criterion, ties: network.ties(ties, path: path),
-        minimumBond: minimumBond, structure: structure, factorSites: depth, gauge: depth > 2 ? .canonical : gauge,
+        minimumBond: minimumBond, alignment: alignment ?? 1, structure: structure, factorSites: depth,
+        gauge: depth > 2 ? .canonical : gauge,
         rounding: RoundingError(of: dtype ?? (budget == .lossless ? nil : sourceDType)))
     } catch let error as SqueezeError {
       var reason = error.description

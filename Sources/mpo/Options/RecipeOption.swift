@@ -12,6 +12,7 @@ enum RecipeOption {
     "budget.matrix_ratio": "--matrix-ratio", "selection.experts": "--experts",
     "budget.max_error": "--max-error", "budget.bond": "--bond", "budget.lossless": "--lossless",
     "structure": "--structure", "depth": "--sites", "criterion": "--criterion", "minimum_bond": "--min-bond",
+    "alignment": "--align",
     "gauge": "--gauge",
     "metric": "--calibration", "metric.statistics_sha256": "--calibration, SHA-256",
     "metric.input_ridge": "--input-ridge", "metric.output_ridge": "--output-ridge", "dtype": "--dtype",

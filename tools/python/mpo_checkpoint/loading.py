@@ -38,12 +38,15 @@ class LoadedCheckpoint:
         tensors of the model, and paths of its `MPOMatrix`es, to names of tensors in the checkpoint.
     report
         what was loaded, and what of it is trained.
+    merged
+        tensors of the checkpoint that the model has within others: it can't be saved.
     """
 
     path: Path
     digest: str
     names: dict[str, str]
     report: LoadReport
+    merged: list[str] = field(default_factory=list)
 
 
 @dataclass

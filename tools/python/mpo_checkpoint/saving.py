@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -17,7 +18,7 @@ from . import gauge as gauges
 from .adapter_records import adapter_operator, added, dense_operator, free_name
 from .adapters import Adapter, adapters_of
 from .checkpoint import MPOCheckpoint
-from .encoding import Encoding
+from .encoding import Encoding, Side
 from .errors import CheckpointError
 from .loading import LoadedCheckpoint, dense_tensors
 from .manifest import NAME, VERSION, fingerprint, totals, write_manifest
@@ -67,46 +68,105 @@ def save(model: nn.Module, path: Path | str, *, gauge: Gauge | None = None, forc
     path = Path(path)
     if gauge is not None and gauge not in GAUGES:
         raise ValueError(f"gauge is '{gauge}', not {', '.join(GAUGES)} or None")
-    loaded: LoadedCheckpoint | None = getattr(model, "mpo_source", None)
-    if loaded is None:
-        raise CheckpointError(path, "the model was not loaded from an MPO checkpoint; see load_into")
-    checkpoint = MPOCheckpoint(loaded.path)
-    if checkpoint.manifest.raw["manifest_sha256"] != loaded.digest:
-        raise CheckpointError(loaded.path, "is another checkpoint now than the one the model was loaded from")
     if path.exists():
+        _source(model, path)
         if not force:
             raise CheckpointError(path, "is there already; force=True replaces it")
         if not (path / NAME).is_file():
             raise CheckpointError(path, "is no MPO checkpoint and is not replaced")
-
-    contents = _Contents(model, checkpoint, loaded, gauge)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.mkdir(parents=True)
-        write_entries(temporary / SHARD, contents.entries, {"format": "pt"})
-        companions = [name for name in checkpoint.manifest.companions if name != _INDEX]
-        for name in companions:
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(checkpoint.path / name, temporary / name)
-        if contents.added and "config.json" in companions and hasattr(model, "config"):
-            (temporary / "config.json").write_text(model.config.to_json_string(), "utf-8")
-        manifest: dict[str, Any] = {
-            **checkpoint.manifest.raw,
-            "version": VERSION,
-            "generator": f"mpo_checkpoint {__version__}",
-            "shards": [fingerprint(temporary / SHARD, SHARD)],
-            "companions": [fingerprint(temporary / name, name) for name in companions],
-            "totals": totals(contents.tensors, contents.cores),
-            "tensors": [tensor.json() for tensor in contents.tensors.values()],
-            "operators": [operator.json() for operator in contents.operators.values()],
-            "cores": [core.json() for core in contents.cores.values()],
-        }
-        write_manifest(temporary / NAME, manifest)
-        for file in filter(Path.is_file, temporary.rglob("*")):
-            _flush(file)
+        _write(model, temporary, gauge)
         _replace(path, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def save_into(model: nn.Module, path: Path | str, texts: dict[str, str]) -> None:
+    """Writes a model as `save` does into a folder that may have other files, the manifest last.
+
+    Companions are not carried over: whoever saves a model so writes its tokenizer and the like himself, before or after.
+
+    Parameters
+    ----------
+    texts
+        files that are written instead, by name.
+
+    Raises
+    ------
+    CheckpointError
+        where that can't be done.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise CheckpointError(path, "is a file; give the name of a folder")
+    path.mkdir(parents=True, exist_ok=True)
+    temporary = path / f".mpo.{os.getpid()}"
+    try:
+        digest = _write(model, temporary, None, texts)
+        old = json.loads((path / NAME).read_bytes()) if (path / NAME).is_file() else {}
+        (path / NAME).unlink(missing_ok=True)
+        for file in [*old.get("shards", []), *old.get("companions", [])]:
+            (path / file["name"]).unlink(missing_ok=True)
+        files = [file.relative_to(temporary) for file in temporary.rglob("*") if file.is_file()]
+        for name in sorted(files, key=lambda name: name == Path(NAME)):
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(temporary / name, path / name)
+        if model.mpo_source.path.resolve() == path.resolve():
+            model.mpo_source.digest = digest
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _source(model: nn.Module, path: Path) -> tuple[LoadedCheckpoint, MPOCheckpoint]:
+    """What a model was loaded from."""
+    loaded: LoadedCheckpoint | None = getattr(model, "mpo_source", None)
+    if loaded is None:
+        raise CheckpointError(path, "the model was not loaded from an MPO checkpoint; see load_into")
+    if loaded.merged:
+        raise CheckpointError(
+            path, f"can't be written: transformers merged {loaded.merged[0]} and others into tensors of another shape"
+        )
+    checkpoint = MPOCheckpoint(loaded.path)
+    if checkpoint.manifest.raw["manifest_sha256"] != loaded.digest:
+        raise CheckpointError(loaded.path, "is another checkpoint now than the one the model was loaded from")
+    return loaded, checkpoint
+
+
+def _write(model: nn.Module, folder: Path, gauge: Gauge | None, texts: dict[str, str] | None = None) -> str:
+    """Writes a folder anew; returns the digest of its manifest."""
+    loaded, checkpoint = _source(model, folder)
+    contents = _Contents(model, checkpoint, loaded, gauge)
+    folder.mkdir(parents=True)
+    write_entries(folder / SHARD, contents.entries, {"format": "pt"})
+    companions = [
+        name
+        for name in checkpoint.manifest.companions
+        if name != _INDEX and (texts is None or name.startswith("skeleton"))
+    ]
+    for name in companions:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(checkpoint.path / name, folder / name)
+    if contents.added and "config.json" in companions and hasattr(model, "config"):
+        (folder / "config.json").write_text(model.config.to_json_string(), "utf-8")
+    for name, text in (texts or {}).items():
+        (folder / name).write_text(text, "utf-8")
+        companions.append(name)
+    manifest: dict[str, Any] = {
+        **checkpoint.manifest.raw,
+        "version": VERSION,
+        "generator": f"mpo_checkpoint {__version__}",
+        "shards": [fingerprint(folder / SHARD, SHARD)],
+        "companions": [fingerprint(folder / name, name) for name in companions],
+        "totals": totals(contents.tensors, contents.cores),
+        "tensors": [tensor.json() for tensor in contents.tensors.values()],
+        "operators": [operator.json() for operator in contents.operators.values()],
+        "cores": [core.json() for core in contents.cores.values()],
+    }
+    write_manifest(folder / NAME, manifest)
+    for file in filter(Path.is_file, folder.rglob("*")):
+        _flush(file)
+    return json.loads((folder / NAME).read_bytes())["manifest_sha256"]
 
 
 class _Contents:
@@ -218,7 +278,7 @@ class _Contents:
         return replace(old, gauge=gauge, singular_values=None if sigma is None else self._singular_values(old, sigma))
 
     def _new_core(
-        self, name: str, array: np.ndarray, side: str | None = None, pivots: np.ndarray | None = None
+        self, name: str, array: np.ndarray, side: Side | None = None, pivots: np.ndarray | None = None
     ) -> None:
         old = self.checkpoint.cores[name]
         encoding = old.encoding if old.encoding.pivots == side else replace(old.encoding, pivots=side)
@@ -309,7 +369,7 @@ class _Contents:
             return replace(
                 old, encoding=encoding, packed={}, raw={**_without(old, "packed").raw, "encoding": encoding.json()}
             ), entries
-        members = {key: old.raw[key] for key in ("name", "dtype", "shape", "orientation") if key in old.raw}
+        members: dict[str, Any] = {key: old.raw[key] for key in ("name", "dtype", "shape", "orientation") if key in old.raw}
         return TensorRecord.parse({**members, "kind": "dense"}, {}), {old.name: value}
 
     def _is_changed(self, tensor: TensorRecord) -> bool:

@@ -68,6 +68,7 @@ class WeightBuilder:
             )
             weight.origin = Origin(operator.name, tuple(map(digest_of, weight.cores)))
             self._weights[key] = weight
+            self.checkpoint.release()
         return self._weights[key]
 
     def _deepened(self, operator: OperatorRecord, like: Tensor, bases: list[SideBasis | None]) -> MPOWeight | None:
