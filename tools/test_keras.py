@@ -99,5 +99,60 @@ def main():
     print(f"Keras {keras.__version__}: 2 models in 4 formats restored; largest error of a prediction {worst:.1e}")
 
 
+def tagger():
+    inputs = keras.Input((10,), dtype="int32")
+    hidden = keras.layers.Embedding(200, 64, mask_zero=True)(inputs)
+    hidden = keras.layers.LayerNormalization()(keras.layers.Dense(128, activation="relu")(hidden))
+    return keras.Model(inputs, keras.layers.Dense(96, use_bias=False)(hidden))
+
+
+def layers_made_of_cores(mpo):
+    """A model's layers become layers made of cores, which compute the same, are trained, saved and loaded."""
+    from mpo_checkpoint import CheckpointError
+    from mpo_checkpoint.keras import MPODense, MPOEmbedding, with_cores
+
+    keras.utils.set_random_seed(12)
+    random = np.random.default_rng(6)
+    model, inputs = tagger(), random.integers(0, 200, (16, 10))
+    targets = random.standard_normal((16, 10, 96))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        model.save(folder / "m.keras")
+        for options in (["--structure", "svd"], ["--structure", "chain", "--gauge", "spectral"]):
+            run(mpo, "convert", str(folder / "m.keras"), "-o", str(folder / "m.mpo"), "--ratio", "0.6", "--force", *options)
+            run(mpo, "restore", str(folder / "m.mpo"), "-o", str(folder / "r.keras"), "--force")
+            restored = keras.models.load_model(folder / "r.keras")
+            for trainable in ("all", "auxiliary"):
+                made = with_cores(model, folder / "m.mpo", trainable)
+                kinds = [type(layer) for layer in made.layers]
+                if kinds.count(MPODense) != 2 or kinds.count(MPOEmbedding) != 1:
+                    sys.exit(f"{options}: layers are {kinds}")
+                error = np.abs(made.predict(inputs, verbose=0) - restored.predict(inputs, verbose=0)).max()
+                if not error <= 1e-5:
+                    sys.exit(f"{options}: layers made of cores predict with an error of {error}")
+                centre = made.layers[1].cores[made.layers[1].structure["operators"][0]["central"]]
+                frozen = np.asarray(centre).copy()
+                made.compile("adam", "mse")
+                before = made.evaluate(inputs, targets, verbose=0)
+                made.fit(inputs, targets, epochs=2, verbose=0)
+                if not made.evaluate(inputs, targets, verbose=0) < before:
+                    sys.exit(f"{options}: training does not lower the loss")
+                if (trainable == "auxiliary") != np.array_equal(frozen, np.asarray(centre)):
+                    sys.exit(f"{options}: the central core of {trainable} is trained, or it is not")
+                made.save(folder / "t.keras")
+                loaded = keras.models.load_model(folder / "t.keras")
+                if np.abs(loaded.predict(inputs, verbose=0) - made.predict(inputs, verbose=0)).max() > 1e-6:
+                    sys.exit(f"{options}: the saved model predicts otherwise")
+        try:
+            with_cores(classifier(), folder / "m.mpo")
+        except CheckpointError as error:
+            if "another architecture" not in str(error):
+                raise
+        else:
+            sys.exit("a model of another architecture is taken")
+    print("Keras: Dense and Embedding made of cores, trained and saved")
+
+
 if __name__ == "__main__":
     main()
+    layers_made_of_cores(sys.argv[1])

@@ -2,7 +2,7 @@ import Synchronization
 
 /// How far a stage is, in elements of tensors.
 public struct Progress: Sendable, Equatable {
-  public enum Stage: String, Sendable { case profile, convert, merge, restore, verify }
+  public enum Stage: String, Sendable { case profile, convert, adapt, merge, restore, verify }
   public let stage: Stage
   public let completed: Int
   public let total: Int

@@ -75,7 +75,7 @@ public struct Restorer: Sendable {
     }
     do {
       for companion in companions {
-        try copyCompanion(companion, from: source.path, to: folder, as: Companion.modelPath(ofStored: companion))
+        try restoreCompanion(companion, from: source.path, to: folder)
       }
     } catch {
       try source.checkNotReplaced()

@@ -174,7 +174,7 @@ public struct MPOCheckpointWriter: Sendable {
     }
     if let sourceFolder {
       for companion in companions {
-        try copyCompanion(companion.path, from: sourceFolder, to: folder, as: companion.storedPath)
+        try copyAnnouncedCompanion(companion, from: sourceFolder, to: folder)
         carried.append(
           try FileFingerprint(ofFileAt: folder + "/" + companion.storedPath, named: companion.storedPath))
       }

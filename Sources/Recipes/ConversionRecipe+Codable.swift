@@ -8,7 +8,7 @@ extension ConversionRecipe: Codable {
     case sharedCentres = "shared_centres"
     case ties, budget, structure, depth, criterion
     case minimumBond = "minimum_bond"
-    case gauge, metric, basis, dtype, central, pack
+    case alignment, gauge, metric, mask, basis, dtype, central, pack
 
     var allowed: String {
       switch self {
@@ -22,8 +22,10 @@ extension ConversionRecipe: Codable {
       case .depth: "a whole number from 2 to 16"
       case .criterion: SqueezeCriterion.choices
       case .minimumBond: "a whole number of at least 1"
+      case .alignment: "a whole number from 2 to 128"
       case .gauge: Gauge.choices
       case .metric: "a mapping of \(StatisticsIdentity.CodingKeys.names.joined(separator: ", "))"
+      case .mask: "a mapping of \(MaskRule.CodingKeys.names.joined(separator: ", "))"
       case .basis: BasisChoice.choices
       case .dtype: "f64, f32, f16 or bf16"
       case .central: CentralEncoding.choices
@@ -38,6 +40,7 @@ extension ConversionRecipe: Codable {
       case .sharedCentres: SharedCentreRule.CodingKeys.self
       case .budget: Budget.CodingKeys.self
       case .metric: StatisticsIdentity.CodingKeys.self
+      case .mask: MaskRule.CodingKeys.self
       default: nil
       }
     }
@@ -57,8 +60,10 @@ extension ConversionRecipe: Codable {
     depth = try container.decode(.depth, default: depth) { (2...16).contains($0) }
     criterion = try container.decode(.criterion, default: criterion)
     minimumBond = try container.decode(.minimumBond, default: minimumBond) { $0 >= 1 }
+    alignment = try container.decodeIfPresent(.alignment) { (2...128).contains($0) }
     gauge = try container.decode(.gauge, default: gauge)
     metric = try container.decodeIfPresent(.metric)
+    mask = try container.decodeIfPresent(.mask)
     basis = try container.decode(.basis, default: basis)
     dtype = try container.decodeIfPresent(.dtype, as: String.self) { DType(coreName: $0) != nil }
       .flatMap(DType.init(coreName:))
@@ -83,8 +88,10 @@ extension ConversionRecipe: Codable {
     try container.encode(depth, forKey: .depth)
     try container.encode(criterion, forKey: .criterion)
     try container.encode(minimumBond, forKey: .minimumBond)
+    try container.encodeIfPresent(alignment, forKey: .alignment)
     try container.encode(gauge, forKey: .gauge)
     try container.encodeIfPresent(metric, forKey: .metric)
+    try container.encodeIfPresent(mask, forKey: .mask)
     try container.encode(basis, forKey: .basis)
     try container.encodeIfPresent(dtype?.rawValue.lowercased(), forKey: .dtype)
     try container.encodeIfPresent(central, forKey: .central)

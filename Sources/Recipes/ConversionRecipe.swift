@@ -35,10 +35,15 @@ public struct ConversionRecipe: Sendable, Hashable {
   public var criterion = SqueezeCriterion.errorPerParameter
   /// No bond is lowered below it.
   public var minimumBond = 1
+  /// Bonds are multiples of it, but for full ones, so that products with cores are of sizes that processors are fast at;
+  /// nil for any.
+  public var alignment: Int?
   /// Which of the equal chains of cores is stored.
   public var gauge = Gauge.compact
   /// The statistics whose metric errors are measured in; nil for the Frobenius norm.
   public var metric: StatisticsIdentity?
+  /// What of the matrices counts; nil for all of them.
+  public var mask: MaskRule?
   /// Which bases the chains of matrices are computed in.
   public var basis = BasisChoice.auto
   /// The dtype of the cores; nil for that of the source (of a lossless conversion: at least F32).

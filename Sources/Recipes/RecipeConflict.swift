@@ -50,6 +50,12 @@ extension ConversionRecipe {
     if case .bond = budget, structure == .auto, given.contains("structure") {
       return .noEffect(member: "structure", value: "auto", beside: "budget.bond", itsValue: nil)
     }
+    if alignment != nil {
+      if let budgetName { return .noEffect(member: "alignment", value: nil, beside: budgetName, itsValue: nil) }
+      if criterion == .error {
+        return .noEffect(member: "alignment", value: nil, beside: "criterion", itsValue: "error")
+      }
+    }
     if case .bond(let bond) = budget, bond < minimumBond {
       return .bondBelowMinimum(bond: bond, minimum: minimumBond)
     }
@@ -59,6 +65,7 @@ extension ConversionRecipe {
     if criterion == .error, metric != nil {
       return .noEffect(member: "criterion", value: "error", beside: "metric", itsValue: nil)
     }
+    if let conflict = maskConflict(given: given) { return conflict }
     if isWritten("basis", basis != plain.basis) {
       if structure != .chain {
         return .noEffect(member: "basis", value: nil, beside: "structure", itsValue: structure.rawValue)
@@ -91,6 +98,23 @@ extension ConversionRecipe {
       {
         return .noEffect(member: member, value: nil, beside: "structure", itsValue: "svd")
       }
+    }
+    return nil
+  }
+
+  private func maskConflict(given: Set<String>) -> RecipeConflict? {
+    guard let mask else { return nil }
+    if budget == .lossless { return .noEffect(member: "mask", value: nil, beside: "budget.lossless", itsValue: nil) }
+    if criterion == .error {
+      return .noEffect(member: "criterion", value: "error", beside: "mask", itsValue: nil)
+    }
+    let writesWeights = mask.weights != .sides || given.contains("mask.weights")
+    if metric != nil {
+      // With statistics a mask decides what is decomposed, and the zeros are zeros anyhow.
+      if mask.source == .zeros { return .noEffect(member: "mask", value: "zeros", beside: "metric", itsValue: nil) }
+      if writesWeights { return .noEffect(member: "mask.weights", value: nil, beside: "metric", itsValue: nil) }
+    } else if mask.weights == .elements, !links.isEmpty {
+      return .noEffect(member: "mask.weights", value: "elements", beside: "links", itsValue: nil)
     }
     return nil
   }

@@ -5,17 +5,23 @@ public struct SharedCentreRule: Sendable, Hashable {
   /// How many central cores there are: the layers are divided into as many runs.
   public var centres = 1
 
-  public init(glob: String, centres: Int = 1) { (self.glob, self.centres) = (glob, centres) }
+  /// The rank of what is added to each matrix of what the shared core leaves of it; nil for nothing.
+  public var residualRank: Int?
+
+  public init(glob: String, centres: Int = 1, residualRank: Int? = nil) {
+    (self.glob, self.centres, self.residualRank) = (glob, centres, residualRank)
+  }
 }
 
 extension SharedCentreRule: Codable {
   enum CodingKeys: String, RecipeMember {
     case glob, centres
+    case residualRank = "residual_rank"
 
     var allowed: String {
       switch self {
       case .glob: "a glob"
-      case .centres: "a whole number of at least 1"
+      case .centres, .residualRank: "a whole number of at least 1"
       }
     }
   }
@@ -24,12 +30,14 @@ extension SharedCentreRule: Codable {
     let container = try decoder.container(keyedBy: CodingKeys.self)
     self.init(
       glob: try container.decode(String.self, forKey: .glob),
-      centres: try container.decode(.centres, default: 1) { $0 >= 1 })
+      centres: try container.decode(.centres, default: 1) { $0 >= 1 },
+      residualRank: try container.decodeIfPresent(.residualRank) { $0 >= 1 })
   }
 
   public func encode(to encoder: any Encoder) throws {
     var container = encoder.container(keyedBy: CodingKeys.self)
     try container.encode(glob, forKey: .glob)
     try container.encode(centres, forKey: .centres)
+    try container.encodeIfPresent(residualRank, forKey: .residualRank)
   }
 }

@@ -40,6 +40,7 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
   ///   - ties: for each group of tied matrices, the indices of its layers. Tied matrices must have the same split; they
   ///     get the same bonds. No index may be in two groups.
   ///   - minimumBond: no bond is lowered below it (where the shape allows as much).
+  ///   - alignment: bonds that the hulls choose are multiples of it, or full; ranks of linked matrices too.
   ///   - structure: what a matrix may become.
   ///   - factorSites: of factorisations of low rank: those beyond two are square cores between the frames, in the gauge
   ///     canonical.
@@ -51,7 +52,7 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
   ///   above the bond that is asked for.
   public init(
     _ network: NetworkProfile, budget: Budget, criterion: SqueezeCriterion = .errorPerParameter,
-    ties: [[Int]] = [], minimumBond: Int = 1, structure: Structure = .chain, factorSites: Int = 2,
+    ties: [[Int]] = [], minimumBond: Int = 1, alignment: Int = 1, structure: Structure = .chain, factorSites: Int = 2,
     gauge: Gauge = .compact, rounding: RoundingError = .negligible
   ) throws {
     let layers = network.layers
@@ -66,13 +67,14 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
     network.layers = layers.map(\.scaled)
     let tied = Set(ties.joined())
     let links = try LinkedMatrices.find(in: network, tied: tied)
-    let centred = try CentredLayers.find(in: network, taken: tied.union(links.flatMap(\.members)))
+    let centred = try CentredLayers.find(in: network, taken: tied.union(links.flatMap(\.members)), gauge: gauge)
     let fixed = Set(centred.flatMap(\.members))
     let groups =
       (ties.filter { !$0.isEmpty } + layers.indices.filter { !tied.contains($0) && !fixed.contains($0) }.map { [$0] })
       .sorted { $0[0] < $1[0] }
     let request = Request(
-      network: network, groups: groups, links: links, minimumBond: minimumBond, structure: structure,
+      network: network, groups: groups, links: links, minimumBond: minimumBond, alignment: alignment,
+      structure: structure,
       factorSites: factorSites, gauge: gauge, rounding: rounding,
       fixedParameters: centred.reduce(0) { $0 + $1.parameters.reduce(0, +) })
     var linked: [Int: OperatorForm] = [:]
@@ -125,6 +127,7 @@ extension SqueezePlan {
     let groups: [[Int]]
     var links: [LinkedMatrices]
     let minimumBond: Int
+    let alignment: Int
     let structure: Structure
     let factorSites: Int
     let gauge: Gauge
@@ -160,7 +163,7 @@ extension SqueezePlan {
       let own = try groups.map {
         try StructureCurve(
           members: $0, of: network.layers, structure: structure, weights: weights, minimumBond: minimumBond,
-          gauges: gauges, rounding: rounding, factorSites: factorSites)
+          alignment: alignment, gauges: gauges, rounding: rounding, factorSites: factorSites)
       }
       let parts = partsOfLinks
       let inLinks = Set(parts.joined())
@@ -171,7 +174,8 @@ extension SqueezePlan {
           StructureCurve(
             linking: parts.map { own[$0] },
             link.points(
-              of: network.layers, weights: weights, minimumBond: minimumBond, gauges: gauges, rounding: rounding))
+              of: network.layers, weights: weights, minimumBond: minimumBond, alignment: alignment, gauges: gauges,
+              rounding: rounding))
         }
       var points: [StructureCurve.Point]
       switch budget {

@@ -251,6 +251,18 @@ import Testing
     #expect(count == 2)
   }
 
+  @Test func `the variance of element weights, and what of it is within rows`() throws {
+    let rows = ModelTensor("r.element_weights", .f32, [2, 3], [1, 1, 1, 3, 3, 3])
+    let within = ModelTensor("w.element_weights", .f32, [2, 2], [0, 2, 2, 0])
+    let zero = ModelTensor("z.element_weights", .f32, [2, 2], [0, 0, 0, 0])
+    let stats = try statistics([rows, within, zero, gram("g.column_gram", 4, samples: 9, seed: 1)])
+    func variance(_ name: String) throws -> [Double]? {
+      try stats.elementWeightVariance(of: name).map { [$0.relative, $0.withinRows] }
+    }
+    #expect(try variance("r") == [0.25, 0] && variance("w") == [1, 1] && variance("z") == [0, 0])
+    #expect(try variance("g") == nil)
+  }
+
   @Test func `what is no second moment of the matrix is refused by name`() throws {
     let size = ModelTensor("w.input_gram", .f32, [6, 6], Array(repeating: 1, count: 36))
     #expect(try reason(size)?.contains("w.input_gram") == true)

@@ -150,8 +150,26 @@ import Testing
     #expect(
       contents.tensor(named: "experts.w1")?.blocks?.blocks
         == (0..<3).map { [BlockMatrix.Term("experts.{w0,w1}.\($0)", rows: 64..<128)] })
-    let within = try convert(source, recipe([LinkRule(glob: "experts.*.{*}")])).contents
-    #expect(within.tensors.allSatisfy { $0.blocks?.blocks.count == 3 })
+  }
+
+  @Test(arguments: [LinkRule.Side.inputs, .outputs])
+  func `experts of one tensor are stacked along their outputs or their inputs`(shares: LinkRule.Side) throws {
+    let experts = (0..<3).map {
+      Self.reader("", rows: 64, seed: UInt64(60 + $0), isTransposed: shares == .outputs)
+    }
+    let stack = ModelTensor(
+      "experts.w", .f32, shares == .inputs ? [3, 64, 80] : [3, 80, 64], experts.flatMap(\.values))
+    let source = try writeModel([stack], to: temporary.path + "/stack.safetensors")
+    let checkpoint = try convert(source, recipe([LinkRule(glob: "experts.w.{*}", shares: shares)]))
+    let chain = try #require(checkpoint.contents.operator(named: "experts.w.{0,1,2}"))
+    #expect((chain.rows, chain.columns) == (shares == .inputs ? (192, 80) : (80, 192)))
+    let expected = (0..<3).map { expert -> [BlockMatrix.Term] in
+      let range = expert * 64..<(expert + 1) * 64
+      return [shares == .inputs ? BlockMatrix.Term(chain.name, rows: range) : .init(chain.name, columns: range)]
+    }
+    #expect(checkpoint.contents.tensors[0].blocks?.blocks == expected)
+    let report = try Verifier(jobs: 1).verify(checkpoint, against: source)
+    #expect(report.problems.isEmpty && report.relativeErrors.allSatisfy { $0.error < 0.1 })
   }
 
   @Test func `in a metric the errors of linked matrices are those of their own metrics`() throws {

@@ -1,5 +1,6 @@
 import Checkpoints
 import Foundation
+import LinearAlgebra
 import MPOCheckpoints
 import Recipes
 import Squeezing
@@ -64,6 +65,43 @@ import Testing
     }
   }
 
+  @Test(arguments: [Gauge.compact, .spectral])
+  func `a residual of low rank is added to each, is counted, and lowers the error by what is best`(gauge: Gauge) throws
+  {
+    let source = try model()
+    let errors = try [nil, 8].map { rank in
+      var recipe = recipe([SharedCentreRule(glob: "layers.*.up.weight", residualRank: rank)])
+      recipe.gauge = gauge
+      let checkpoint = try convert(source, recipe)
+      let contents = checkpoint.contents
+      let pipeline = try ConversionPipeline(
+        source, recipe: recipe, options: ConversionOptions(jobs: 2, generator: "tests"))
+      #expect(
+        try pipeline.plan(pipeline.profile()).parametersAfter == checkpoint.manifest.totals.parametersStored)
+      let stored = checkpoint.manifest.totals.parametersStored - 12 * 64
+      #expect(Double(stored) <= 0.5 * Double(contents.tensors.reduce(0) { $0 + $1.info.elementCount } - 12 * 64))
+      let record = try #require(contents.tensor(named: "layers.3.up.weight"))
+      if rank != nil {
+        #expect(record.blocks?.blocks == [["", ".residual"].map { BlockMatrix.Term("layers.3.up.weight" + $0) }])
+        let residual = try #require(contents.operator(named: "layers.3.up.weight.residual"))
+        #expect(residual.split == .lowRank(rows: 96, columns: 64) && residual.bonds == [8] && residual.gauge == gauge)
+      }
+      #expect(try Verifier(jobs: 1).verify(checkpoint, against: source).problems.isEmpty)
+      let path = temporary.path + "/\(UUID().uuidString).safetensors"
+      try Restorer(jobs: 2).restoreFile(checkpoint, to: path)
+      let restored = try openDenseCheckpoint(at: path).values(of: record.name)
+      let error = relativeDifference(restored, try source.values(of: record.name))
+      #expect(abs(error - (record.blocks?.relativeError ?? 9)) < 1e-5)
+      return (restored, error)
+    }
+    // The best of rank 8 for what the shared core leaves.
+    let values = try source.values(of: "layers.3.up.weight")
+    let rest = zip(values, errors[0].0).map { $0 - $1 }
+    let singular = try rest.withUnsafeBufferPointer { try Matrix.singularValues(of: $0, rows: 96, columns: 64) }
+    let best = (singular.dropFirst(8).reduce(0) { $0 + $1 * $1 } / values.reduce(0) { $0 + $1 * $1 }).squareRoot()
+    #expect(abs(errors[1].1 - best) < 1e-4 && best < 0.9 * errors[0].1)
+  }
+
   @Test func `several central cores divide the layers into runs, in the order of their numbers`() throws {
     let contents = try convert(model(), recipe([SharedCentreRule(glob: "layers.*.up.weight", centres: 3)])).contents
     let centres = (0..<12).compactMap { layer in
@@ -77,7 +115,7 @@ import Testing
 
   @Test func `parts of profile and conversion give what one run gives, with any number of threads`() throws {
     let source = try model()
-    var recipe = recipe([SharedCentreRule(glob: "layers.*.up.weight", centres: 2)])
+    var recipe = recipe([SharedCentreRule(glob: "layers.*.up.weight", centres: 2, residualRank: 3)])
     recipe.links = [LinkRule(glob: "layers.*.{down,sub.up}.weight", shares: .outputs)]
     let whole = try convert(source, recipe, jobs: 1)
     let pipeline = try ConversionPipeline(
@@ -107,6 +145,7 @@ import Testing
   @Test(arguments: [
     (SharedCentreRule(glob: "layers.1.up.weight"), "matches 1 matrix; each central core is of at least two"),
     (SharedCentreRule(glob: "layers.*.up.weight", centres: 7), "matches 12 matrices"),
+    (SharedCentreRule(glob: "layers.*.up.weight", residualRank: 64), "a residual of rank 64 would be as large"),
     (SharedCentreRule(glob: "layers.*.{up,down}.weight"), "one shape and type"),
     (SharedCentreRule(glob: "layers.*.gate.weight"), "matches no matrix"),
     (SharedCentreRule(glob: "layers.*.down.weight"), "which 'layers.*.down.weight' ties"),

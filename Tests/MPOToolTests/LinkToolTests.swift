@@ -24,6 +24,7 @@ import Testing
     let options = [
       "--structure", "svd", "--link", "encoder.layer.*.attention.self.{query,key}.weight", "--link-layers",
       "encoder.layer.*.intermediate.dense.weight=2", "--share-central", "encoder.layer.*.attention.self.value.weight",
+      "--residual-rank", "5",
     ]
     let summary = try run(["convert", bert, "-o", path("a.mpo"), "--ratio", "0.6"] + options)
     #expect(summary.contains("\n  linked      "))
@@ -47,6 +48,7 @@ import Testing
     }
     try run(["verify", path("a.mpo"), "--against", bert])
     let text = try run(["inspect", path("a.mpo"), "--tensor", "encoder.layer.0.attention.self.value.weight"])
+    #expect(text.contains("block 0     ") && text.contains(".value.weight.residual"))
     #expect(text.contains("central, shared") && text.contains(", its part of the cores that it shares: "))
   }
 

@@ -13,6 +13,7 @@ import Testing
     "--structure svd", "--criterion error", "--tie x", "--min-bond 2", "--sites 3", "--shape x=8,8x8,8", "--include x",
     "--exclude x", "--convolutions", "--experts", "--gauge canonical", "--ratio 0.5", "--matrix-ratio 0.5",
     "--max-error 0.1", "--bond 3", "--lossless", "--link a{b,c}", "--share-central a*",
+    "--mask zeros", "--mask m --mask-weights elements",
     "--dtype bf16", "--central int8", "--pack", "--calibration s --input-ridge 1", "--calibration s --output-ridge 1",
   ]
 
@@ -73,6 +74,17 @@ import Testing
     ("--lossless --structure svd --sites 4", "--sites has no effect with --lossless"),
     ("--lossless --share-central a*", "--share-central has no effect with --lossless"),
     ("--max-error 0.1 --share-central a*", "--share-central has no effect with --max-error"),
+    ("--ratio 0.5 --residual-rank 4", "--residual-rank goes with --share-central"),
+    ("--ratio 0.5 --share-central a* --residual-rank 0", "--residual-rank must be at least 1, not 0"),
+    ("--ratio 0.5 --mask-weights elements", "--mask-weights goes with --mask"),
+    ("--lossless --mask zeros", "--mask has no effect with --lossless"),
+    ("--ratio 0.5 --calibration s --mask zeros", "--mask zeros has no effect with --calibration"),
+    ("--ratio 0.5 --calibration s --mask m --mask-weights sides", "--mask-weights has no effect with --calibration"),
+    ("--ratio 0.5 --mask zeros --criterion error", "--criterion error has no effect with --mask"),
+    (
+      "--ratio 0.5 --mask zeros --mask-weights elements --link a{b,c}",
+      "--mask-weights elements has no effect with --link"
+    ),
     ("--ratio 0.5 --share-central a*=0", "'0' is no number of central cores"),
     ("--lossless --link a{b,c}", "--link has no effect with --lossless"),
     ("--bond 4 --link a{b,c}", "--link has no effect with --bond"),

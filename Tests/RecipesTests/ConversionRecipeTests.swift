@@ -21,7 +21,7 @@ import Testing
     recipe.links = [
       LinkRule(glob: "*.{q,k}.weight"), LinkRule(glob: "*.up.weight", layers: 2, shares: .inputs),
     ]
-    recipe.sharedCentres = [SharedCentreRule(glob: "*.v.weight", centres: 2)]
+    recipe.sharedCentres = [SharedCentreRule(glob: "*.v.weight", centres: 2, residualRank: 8)]
     recipe.ties = ["*.key.weight", "*"]
     recipe.budget = .matrixRatio(0.1 + 0.2)
     recipe.structure = .auto
@@ -29,6 +29,7 @@ import Testing
     recipe.gauge = .spectral
     recipe.metric = StatisticsIdentity(
       sha256: String(repeating: "0a", count: 32), description: "täglich: 12 # Sätze", inputRidge: 1e-5, outputRidge: 0)
+    recipe.mask = MaskRule(source: .file(sha256: String(repeating: "0c", count: 32)))
     recipe.dtype = .bf16
     recipe.central = .int8
     recipe.pack = true
@@ -74,6 +75,7 @@ import Testing
         shared_centres:
         - glob: '*.v.weight'
           centres: 2
+          residual_rank: 8
         ties: ['*.key.weight', '*']
         budget:
           matrix_ratio: 0.30000000000000004
@@ -87,6 +89,9 @@ import Testing
           description: 'täglich: 12 # Sätze'
           input_ridge: 1e-05
           output_ridge: 0
+        mask:
+          source: \(String(repeating: "0c", count: 32))
+          weights: sides
         basis: auto
         dtype: bf16
         central: int8
@@ -157,6 +162,11 @@ import Testing
     ("\ngauge: 3", 2, "'gauge' must be compact, canonical or spectral"),
     ("criterion: luck", 1, "'criterion' must be error-per-parameter or error"),
     ("minimum_bond: 0", 1, "'minimum_bond' must be a whole number of at least 1"),
+    ("mask: zeros", 1, "'mask' must be a mapping of source, weights"),
+    ("mask: {source: ones}", 1, "'mask.source' must be 'zeros', or the SHA-256"),
+    ("mask: {weights: sides}", 1, "'mask.source' must be 'zeros', or the SHA-256"),
+    ("mask: {source: zeros, weights: rows}", 1, "'mask.weights' must be sides or elements"),
+    ("shared_centres:\n- {glob: a, residual_rank: 0}", 2, "'shared_centres.residual_rank' must be a whole number"),
     ("minimum_bond: 1.5", 1, "'minimum_bond' must be a whole number"),
     ("pack: maybe", 1, "'pack' must be true or false"), ("dtype: i8", 1, "'dtype' must be f64, f32, f16 or bf16"),
     ("dtype: f8_e4m3", 1, "'dtype' must be f64"), ("central: int4", 1, "'central' must be int8"),
@@ -229,6 +239,11 @@ import Testing
     (
       "{budget: {ratio: 0.5}, criterion: error, metric: {statistics_sha256: \(String(repeating: "a", count: 64))}}",
       "'criterion' error has no effect with 'metric'"
+    ),
+    ("{budget: {lossless: true}, mask: {source: zeros}}", "'mask' has no effect with 'budget.lossless'"),
+    (
+      "{budget: {ratio: 0.5}, mask: {source: zeros}, metric: {statistics_sha256: \(String(repeating: "a", count: 64))}}",
+      "'mask' zeros has no effect with 'metric'"
     ),
     ("{budget: {bond: 6}, minimum_bond: 8}", "'budget.bond' 6 is below 'minimum_bond' 8"),
     ("{structure: svd, selection: {sites: 3}}", "'selection.sites' has no effect with 'structure' svd"),

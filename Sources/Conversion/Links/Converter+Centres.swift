@@ -25,13 +25,13 @@ extension OperatorRecord {
 }
 
 extension Converter {
-  /// Factors matrices that have one central core, and writes their operators.
+  /// Factors matrices that have one central core, and what that leaves of each, and writes their operators.
   /// - Returns: the errors of each, measured on what is stored.
   func decomposeWithCommonCentre(
     _ matrices: [PlannedMatrix], of checkpoint: any DenseCheckpoint, with writer: MPOCheckpointWriter
   ) throws -> [OperatorErrors] {
     let elements = try matrices.map { matrix in
-      try checkpoint.withMatrix(
+      try weights(of: checkpoint).withMatrix(
         of: matrix.tensor, expert: matrix.expert, rows: matrix.rows, columns: matrix.columns
       ) { (view: MatrixView<Double>) in
         guard view.norm == 0 || (1e-100...1e100).contains(view.norm) else {
@@ -53,13 +53,23 @@ extension Converter {
           elements: site == centre
             ? central : try writer.write(core.elements, ofCore: matrices[index].chain.cores[site]))
       }
-      let stored = MPO(shape: chain.shape, cores: cores)
+      let matrix = matrices[index]
+      var stored = MPO(shape: chain.shape, cores: cores).matrix(rows: chain.rows, columns: chain.columns)
       return try elements[index].withView { view in
-        let metric = try statistics.flatMap {
-          try LayerMetric(of: matrices[index].info, rows: view.rows, columns: view.columns, $0)
+        let metric = try LayerMetric(
+          of: view, info: matrix.info, tensor: matrix.tensor, expert: matrix.expert, statistics, mask)
+        if let residual = matrix.residual {
+          var rest = elements[index]
+          rest.subtract(stored)
+          let gauged = try rest.withView { try self.cores(of: $0, residual, metric: metric) }
+          let added = try writer.write(gauged, of: residual)
+          stored.subtract(
+            added.matrix(rows: chain.rows, columns: chain.columns).scaled(
+              rowsBy: Array(repeating: -1, count: chain.rows)))
         }
+        let own = try errors(of: stored, to: view, matrix.tensor, matrix.expert, checkpoint)
         return OperatorErrors(
-          relative: relativeError(of: stored, to: view), squaredNorm: view.squaredNorm,
+          relative: own.relative, squaredNorm: own.squaredNorm,
           metricRelative: metric?.relativeError(of: stored, to: view),
           squaredMetricNorm: metric?.squaredNorm(of: view) ?? 1)
       }

@@ -16,7 +16,7 @@ extension Converter {
       members: matrices.map {
         LinkedSource.Member(tensor: $0.tensor, expert: $0.expert, rows: $0.rows, columns: $0.columns, info: $0.info)
       }, stacking: link.stacking)
-    guard let factorization = try source.factorization(in: checkpoint, statistics) else {
+    guard let factorization = try source.factorization(in: weights(of: checkpoint), statistics, mask) else {
       throw ConversionError.mismatch(
         path: checkpoint.path, tensor: link.name,
         reason: "has elements whose squares vanish or overflow, so its matrices can't be linked; plan this model")
@@ -41,14 +41,14 @@ extension Converter {
           })
         start += member.columns
       }
-      return try checkpoint.withMatrix(
+      return try weights(of: checkpoint).withMatrix(
         of: member.tensor, expert: member.expert, rows: member.rows, columns: member.columns
       ) { (view: MatrixView<Scalar>) in
-        let metric = try statistics.flatMap {
-          try LayerMetric(of: member.info, rows: member.rows, columns: member.columns, $0)
-        }
+        let metric = try LayerMetric(
+          of: view, info: member.info, tensor: member.tensor, expert: member.expert, statistics, mask)
+        let own = try errors(of: part, to: view, member.tensor, member.expert, checkpoint)
         return OperatorErrors(
-          relative: relativeError(of: part, to: view), squaredNorm: view.squaredNorm,
+          relative: own.relative, squaredNorm: own.squaredNorm,
           metricRelative: metric?.relativeError(of: part, to: view),
           squaredMetricNorm: metric?.squaredNorm(of: view) ?? 1)
       }

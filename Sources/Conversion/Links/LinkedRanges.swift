@@ -5,6 +5,8 @@ import Squeezing
 /// Where the linked matrices of a plan are in their operators.
 struct LinkedRanges {
   private var places: [TensorName: (link: SqueezePlan.Link, range: Range<Int>)] = [:]
+  /// By the name of the central core.
+  private var residualRanks: [TensorName: Int] = [:]
 
   /// - Throws: `ConversionError.mismatch` for a plan that contradicts itself.
   init(of plan: SqueezePlan, in checkpoint: any DenseCheckpoint) throws {
@@ -26,11 +28,15 @@ struct LinkedRanges {
         link.split.shape.limitedBonds(link.bonds) == link.bonds
       else { throw Self.contradiction(link.name, checkpoint) }
     }
+    for centre in plan.centres ?? [] { residualRanks[TensorName(centre.name)] = centre.residualRank }
   }
 
   private static func contradiction(_ name: String, _ checkpoint: any DenseCheckpoint) -> ConversionError {
     .mismatch(path: checkpoint.path, tensor: name, reason: "its plan contradicts itself; make the plan again")
   }
+
+  /// The rank of what is added to a matrix whose central core has this name; nil for nothing.
+  func residualRank(ofCentre name: String) -> Int? { residualRanks[TensorName(name)] }
 
   /// The range that a layer's matrix is; nil for one that is not linked.
   subscript(layer: SqueezePlan.Layer) -> (term: BlockMatrix.Term, link: SqueezePlan.Link)? {

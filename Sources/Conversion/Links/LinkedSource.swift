@@ -21,13 +21,15 @@ struct LinkedSource: Sendable {
 
   /// The common factorisation; nil for matrices whose squares vanish or overflow.
   ///
-  /// Without statistics each matrix counts by its number of elements, whatever its norm is, so that none is starved.
+  /// Without statistics each matrix counts by its number of elements, or of those that a mask keeps, whatever its norm is, so
+  /// that none is starved.
   /// Memory: the matrices and their metrics, in double precision.
   /// - Throws: `ConversionError.mismatch` for matrices only some of which have statistics, or weights of elements; the errors
   ///   of reading and of linear algebra.
-  func factorization(in checkpoint: any DenseCheckpoint, _ statistics: CalibrationStatistics?) throws
-    -> SharedFactorization?
-  {
+  /// - Parameter checkpoint: masked, where there is a mask.
+  func factorization(
+    in checkpoint: any DenseCheckpoint, _ statistics: CalibrationStatistics?, _ mask: NetworkMask? = nil
+  ) throws -> SharedFactorization? {
     let metrics = try members.map { member in
       try statistics?.metric(of: member.info, rows: member.rows, columns: member.columns)
     }
@@ -44,10 +46,18 @@ struct LinkedSource: Sendable {
     }
     var factors: [SharedFactorization.Member] = []
     for (member, metric) in zip(members, metrics) {
-      let matrix = try checkpoint.withMatrix(
+      let (matrix, masked) = try checkpoint.withMatrix(
         of: member.tensor, expert: member.expert, rows: member.rows, columns: member.columns
       ) { (view: MatrixView<Double>) in
-        Matrix(rows: view.rows, columns: view.columns, elements: Array(view.elements))
+        (
+          Matrix(rows: view.rows, columns: view.columns, elements: Array(view.elements)),
+          try statistics == nil
+            ? mask.map {
+              MaskMetric(
+                of: view, kept: try $0.kept(of: member.tensor, expert: member.expert, view), weights: .sides
+              ).sides
+            } : nil
+        )
       }
       let norm = matrix.withView { $0.norm }
       guard norm == 0 || (1e-100...1e100).contains(norm) else { return nil }
@@ -56,8 +66,10 @@ struct LinkedSource: Sendable {
         let ridges = statistics.ridges(of: member.info, for: .lowRank)
         let sides = (rows.regularized(ridges.rows), columns.regularized(ridges.columns))
         (own, shared) = stacking == .rows ? sides : (sides.1, sides.0)
+      } else if case .sides(let rows, let columns)? = masked {
+        (own, shared) = stacking == .rows ? (rows, columns) : (columns, rows)
       }
-      let isWeighted = metric == nil && norm > 0
+      let isWeighted = metric == nil && masked == nil && norm > 0
       factors.append(
         SharedFactorization.Member(
           matrix: stacking == .rows ? matrix : matrix.transposed(), rows: try MetricRoot(of: own, ridge: 0),
@@ -88,7 +100,7 @@ extension SourceNetwork {
         return LinkedSource.Member(
           tensor: matrix.tensor, expert: matrix.expert, rows: matrix.rows, columns: matrix.columns, info: matrix.info)
       }, stacking: link.stacking)
-    return try source.factorization(in: checkpoint, statistics).map {
+    return try source.factorization(in: weights, statistics, mask).map {
       LinkProfile(
         name: link.name, members: link.members.map { matrices[$0].name }, stacking: link.stacking,
         squaredErrors: $0.squaredErrors())

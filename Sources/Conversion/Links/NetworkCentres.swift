@@ -32,6 +32,11 @@ extension SourceNetwork {
       guard first.shape.siteCount > 2, !first.shape.isFactored else {
         throw refused("has chains of the factors \(first.shape); a central core that is shared has sites on both sides")
       }
+      if let rank = rule.residualRank, rank >= min(first.rows, first.columns) {
+        throw refused(
+          "has matrices of \(first.rows) × \(first.columns); a residual of rank \(rank) would be as large: take a smaller one"
+        )
+      }
       for (index, _) in found {
         let matrix = matrices[index]
         let name = escaped(matrix.name)
@@ -55,7 +60,8 @@ extension SourceNetwork {
         let members = found[(centre * found.count / rule.centres)..<((centre + 1) * found.count / rule.centres)]
         return (
           SharedCentre(
-            name: Self.commonName(of: members.map(\.1)) + ".centre", members: members.map { matrices[$0.0].name }),
+            name: Self.commonName(of: members.map(\.1)) + ".centre", members: members.map { matrices[$0.0].name },
+            residualRank: rule.residualRank),
           members.map(\.0)
         )
       }

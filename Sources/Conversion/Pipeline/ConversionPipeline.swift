@@ -33,16 +33,17 @@ public struct ConversionOptions: Sendable {
 ///
 /// - Parameters:
 ///   - statistics: those that the recipe names; nil for a recipe without a metric.
+///   - mask: the file that the recipe names; nil for a recipe without a mask, or with one of zeros.
 ///   - folder: an empty folder, which becomes the MPO checkpoint.
 /// - Returns: the manifest, with measured errors.
-/// - Throws: `StatisticsMismatch`, `RecipeConflict`, `ConversionError`, `SqueezeError`, and the errors of reading and
+/// - Throws: `StatisticsMismatch`, `MaskMismatch`, `RecipeConflict`, `ConversionError`, `SqueezeError`, and the errors of reading and
 ///   writing.
 @discardableResult
 public func convert(
   _ source: any DenseCheckpoint, recipe: ConversionRecipe, statistics: CalibrationStatistics? = nil,
-  to folder: String, options: ConversionOptions
+  mask: MaskFile? = nil, to folder: String, options: ConversionOptions
 ) throws -> Manifest {
-  let pipeline = try ConversionPipeline(source, recipe: recipe, statistics: statistics, options: options)
+  let pipeline = try ConversionPipeline(source, recipe: recipe, statistics: statistics, mask: mask, options: options)
   return try pipeline.decompose(pipeline.plan(pipeline.profile()), to: folder)
 }
 
@@ -57,6 +58,7 @@ public struct ConversionPipeline: Sendable {
   public let source: any DenseCheckpoint
   public let recipe: ConversionRecipe
   private let statistics: CalibrationStatistics?
+  private let mask: NetworkMask?
   private let options: ConversionOptions
   /// Found once, for all stages.
   private let ties: [TensorName: TensorInfo]
@@ -64,11 +66,11 @@ public struct ConversionPipeline: Sendable {
   private let cachedBases = CachedBases()
 
   /// - Parameter passes: how many stages will look at the matrices: 2 for a profile and a decomposition.
-  /// - Throws: `StatisticsMismatch` when the statistics are not those of the recipe, `RecipeConflict` for members of it
-  ///   that do not go together, and the errors of reading.
+  /// - Throws: `StatisticsMismatch` and `MaskMismatch` when the statistics and the mask are not those of the recipe,
+  ///   `RecipeConflict` for members of it that do not go together, and the errors of reading.
   public init(
     _ source: any DenseCheckpoint, recipe: ConversionRecipe, statistics: CalibrationStatistics? = nil,
-    options: ConversionOptions, passes: Int = 2
+    mask: MaskFile? = nil, options: ConversionOptions, passes: Int = 2
   ) throws {
     if let conflict = recipe.conflict() { throw conflict }
     self.source = source
@@ -77,6 +79,7 @@ public struct ConversionPipeline: Sendable {
     var statistics = try statistics.checked(against: recipe.metric)
     if let folder = options.scratchFolder { try statistics?.keepPreparedMetrics(passes: passes, in: folder) }
     self.statistics = statistics
+    self.mask = try NetworkMask(recipe.mask, mask)
     ties = try TiedTensors.find(in: source)
     source.notices.forEach(options.warning)
     kept = try KeptTensors(of: source, ModelConfiguration(of: source), include: recipe.selection.include)
@@ -90,6 +93,8 @@ public struct ConversionPipeline: Sendable {
   public func profile(part: SourceNetwork.Part? = nil) throws -> NetworkProfile {
     let network = try self.network
     if let warning = try statistics?.warning(for: network) { options.warning(warning) }
+    if let warning = try mask?.file?.check(against: network) { options.warning(warning) }
+    try mask?.requireEffect(on: network)
     let (profile, warnings) = try network.profile(
       for: recipe, part: part, statistics: statistics, bases: bases(of: network), jobs: options.jobs,
       progress: options.progress)
@@ -98,7 +103,11 @@ public struct ConversionPipeline: Sendable {
   }
 
   private var network: SourceNetwork {
-    get throws { try SourceNetwork(source, selection: recipe.selection, ties: ties, kept: kept) }
+    get throws {
+      var network = try SourceNetwork(source, selection: recipe.selection, ties: ties, kept: kept)
+      network.mask = mask
+      return network
+    }
   }
 
   /// The bases of the chains, computed once; nil for a recipe without.
@@ -138,9 +147,12 @@ public struct ConversionPipeline: Sendable {
   ) throws -> Manifest {
     var converter = Converter(recipe: recipe, jobs: options.jobs, generator: options.generator)
     converter.statistics = statistics
+    converter.mask = mask
     converter.part = part
     converter.ties = ties
     converter.kept = kept
+    let network = try self.network
+    _ = try mask?.file?.check(against: network)
     converter.bases = try bases(of: network)
     return try converter.convert(source, plan: plan, to: folder, progress: options.progress)
   }
@@ -172,7 +184,8 @@ extension ConversionRecipe {
       if sharedCentres.isEmpty { network.centres = nil }
       return try SqueezePlan(
         network, budget: budget, criterion: criterion, ties: network.ties(ties, path: path),
-        minimumBond: minimumBond, structure: structure, factorSites: depth, gauge: depth > 2 ? .canonical : gauge,
+        minimumBond: minimumBond, alignment: alignment ?? 1, structure: structure, factorSites: depth,
+        gauge: depth > 2 ? .canonical : gauge,
         rounding: RoundingError(of: dtype ?? (budget == .lossless ? nil : sourceDType)))
     } catch let error as SqueezeError {
       var reason = error.description

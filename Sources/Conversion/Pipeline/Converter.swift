@@ -15,6 +15,8 @@ public struct Converter: Sendable {
   public var jobs: Int
   /// The metric the cores are computed in; nil for the Frobenius norm.
   public var statistics: CalibrationStatistics?
+  /// What of the matrices counts; nil for all of them.
+  var mask: NetworkMask?
   /// How long the cores of more than two sites are refined in it.
   public var refinement = RefinementOptions()
   /// The same of cores in bases, fewer steps for the sake of time: they start nearer to the optimum.
@@ -119,7 +121,12 @@ public struct Converter: Sendable {
 
     let results = records.indices.map { index in
       var result = records[index]
-      OperatorErrors.join((offsets[index]..<offsets[index + 1]).compactMap { errors[$0] }, into: &result.blocks)
+      let found = (offsets[index]..<offsets[index + 1]).compactMap { errors[$0] }
+      OperatorErrors.join(found, into: &result.blocks)
+      // The plan has that of the masked matrix.
+      if mask?.file != nil, result.blocks != nil {
+        result.blocks?.norm = found.reduce(0) { $0 + $1.squaredNorm }.squareRoot()
+      }
       return result
     }
     if let maximumError {
@@ -209,12 +216,12 @@ public struct Converter: Sendable {
       if let target = ties[tensor.key] {
         record.storage = .tied(to: target.name)
       } else if let layer, layer.bonds != nil {
-        let (term, chain, cores) = try planned(
+        let own = try planned(
           layer, in: tensor, WeightMatrix.sides(of: tensor, convolutions: true), links, checkpoint)
-        var blocks = BlockMatrix(rows: layer.rows, columns: layer.columns, blocks: [[term]])
+        var blocks = BlockMatrix(rows: layer.rows, columns: layer.columns, blocks: [own.terms])
         (blocks.svdRelativeError, blocks.norm) = (layer.svdRelativeError, layer.norm)
         record.storage = .blocks(blocks)
-        contents.append(record, operators: [chain], cores: cores)
+        contents.append(record, operators: own.operators, cores: own.cores)
         continue
       } else if experts.contains(where: { $0.bonds != nil }) {
         guard experts.count == tensor.shape[0] else {
@@ -226,11 +233,11 @@ public struct Converter: Sendable {
         let chains = try experts.map { try planned($0, in: tensor, sides, links, checkpoint) }
         var blocks = BlockMatrix(
           rows: tensor.shape[0] * tensor.shape[1], columns: tensor.shape[2],
-          blocks: chains.map { [$0.term] })
+          blocks: chains.map(\.terms))
         (blocks.svdRelativeError, blocks.norm) = OperatorErrors.joined(
           experts.map { ($0.bonds == nil ? 0 : $0.svdRelativeError, $0.norm * $0.norm) })
         record.storage = .blocks(blocks)
-        contents.append(record, operators: chains.map(\.operator), cores: chains.flatMap(\.cores))
+        contents.append(record, operators: chains.flatMap(\.operators), cores: chains.flatMap(\.cores))
         continue
       }
       contents.append(record)
@@ -254,13 +261,15 @@ public struct Converter: Sendable {
     }
   }
 
-  /// The operator that a layer becomes. An expert that stays dense in a tensor whose others do not becomes the operator
+  private typealias PlannedOperators = (terms: [BlockMatrix.Term], operators: [OperatorRecord], cores: [CoreRecord])
+
+  /// The operators that a layer becomes: one, or one and what is added to it. An expert that stays dense in a tensor whose others do not becomes the operator
   /// that has its very elements: a factorisation at full rank, one factor of which is the identity and not stored.
   /// - Parameter sides: of the matrix, as the tensor has them.
   private func planned(
     _ layer: SqueezePlan.Layer, in tensor: TensorInfo, _ sides: (rows: Int, columns: Int)?, _ links: LinkedRanges,
     _ checkpoint: any DenseCheckpoint
-  ) throws -> (term: BlockMatrix.Term, operator: OperatorRecord, cores: [CoreRecord]) {
+  ) throws -> PlannedOperators {
     func mismatch(_ reason: String) -> ConversionError {
       .mismatch(path: checkpoint.path, tensor: layer.name, reason: reason)
     }
@@ -273,7 +282,7 @@ public struct Converter: Sendable {
       let split = MatrixSplit.lowRank(rows: layer.rows, columns: layer.columns)
       let (chain, cores) = OperatorRecord.ordinary(
         name: layer.name, split, bonds: split.shape.fullBonds, gauge: .compact, dtype: tensor.dtype)
-      return (BlockMatrix.Term(chain.name), chain, cores)
+      return ([BlockMatrix.Term(chain.name)], [chain], cores)
     }
     let dtype = coreDType ?? defaultCoreDType(for: tensor.dtype)
     if layer.link != nil {
@@ -282,7 +291,7 @@ public struct Converter: Sendable {
       }
       let (chain, cores) = OperatorRecord.ordinary(
         name: link.name, link.split, bonds: link.bonds, gauge: link.gauge, dtype: dtype, central: recipe.central)
-      return (term, chain, cores)
+      return ([term], [chain], cores)
     }
     guard TensorSelection.fits(layer.shape, rows: layer.rows, columns: layer.columns),
       bonds.count == layer.shape.siteCount - 1
@@ -297,13 +306,26 @@ public struct Converter: Sendable {
       }
       let (chain, cores) = OperatorRecord.sharing(
         centre, name: layer.name, layer.split, bonds: bonds, dtype: dtype, central: recipe.central)
-      return (BlockMatrix.Term(chain.name), chain, cores)
+      guard let rank = links.residualRank(ofCentre: centre) else {
+        return ([BlockMatrix.Term(chain.name)], [chain], cores)
+      }
+      let split = MatrixSplit.lowRank(rows: layer.rows, columns: layer.columns)
+      guard split.shape.limitedBonds([rank]) == [rank] else {
+        throw mismatch("its plan contradicts itself; make the plan again")
+      }
+      let residual = OperatorRecord.ordinary(
+        name: layer.name + ".residual", split, bonds: [rank], gauge: recipe.gauge, dtype: dtype, central: recipe.central
+      )
+      return (
+        [chain.name, residual.operator.name].map { BlockMatrix.Term($0) }, [chain, residual.operator],
+        cores + residual.cores
+      )
     }
     let (chain, cores) = OperatorRecord.ordinary(
       name: layer.name, layer.split, bonds: layer.shape.limitedBonds(bonds), gauge: layer.gauge, dtype: dtype,
       central: recipe.central, rowBasis: bases?.rowRecord.orNil, columnBasis: bases?.columnRecord.orNil,
       entropies: layer.entropies)
-    return (BlockMatrix.Term(chain.name), chain, cores)
+    return ([BlockMatrix.Term(chain.name)], [chain], cores)
   }
 
   private func defaultCoreDType(for source: DType) -> DType {
@@ -315,25 +337,31 @@ public struct Converter: Sendable {
     with writer: MPOCheckpointWriter
   ) throws -> OperatorErrors {
     let chain = matrix.chain
-    return try checkpoint.withMatrix(
+    return try weights(of: checkpoint).withMatrix(
       of: matrix.tensor, expert: matrix.expert, rows: chain.rows, columns: chain.columns
     ) { (view: MatrixView<Scalar>) in
-      let metric = try statistics.flatMap {
-        try LayerMetric(of: matrix.info, rows: chain.rows, columns: chain.columns, $0)
-      }
+      let metric = try LayerMetric(
+        of: view, info: matrix.info, tensor: matrix.tensor, expert: matrix.expert, statistics, mask)
       if let bases, let metric {
         let stored = try writer.write(cores(of: view, chain, metric: metric, in: bases), of: chain)
         let restored = stored.matrix(rows: chain.rows, columns: chain.columns)
           .applying(rows: bases.rows, columns: bases.columns)
+        let own = try errors(of: restored, to: view, matrix.tensor, matrix.expert, checkpoint)
         return OperatorErrors(
-          relative: relativeError(of: restored, to: view), squaredNorm: view.squaredNorm,
+          relative: own.relative, squaredNorm: own.squaredNorm,
           metricRelative: metric.relativeError(of: restored, to: view), squaredMetricNorm: 1)
       }
       let stored = try writer.write(cores(of: view, chain, metric: metric), of: chain)
       // Only errors of several operators are weighted.
       let metricNorm = matrix.expert == nil ? nil : metric?.squaredNorm(of: view)
+      let own =
+        mask?.file == nil
+        ? (relativeError(of: stored, to: view), view.squaredNorm)
+        : try errors(
+          of: stored.matrix(rows: chain.rows, columns: chain.columns), to: view, matrix.tensor, matrix.expert,
+          checkpoint)
       return OperatorErrors(
-        relative: relativeError(of: stored, to: view), squaredNorm: view.squaredNorm,
+        relative: own.0, squaredNorm: own.1,
         metricRelative: metric?.relativeError(of: stored, to: view, squaredNorm: metricNorm),
         squaredMetricNorm: metricNorm ?? 1)
     }
@@ -343,7 +371,7 @@ public struct Converter: Sendable {
 extension Converter {
   /// The cores of one matrix, in the gauge of their record: in a metric, the best factorisation for two sites, refined ones
   /// for more. At full bonds nothing is lost in any metric.
-  private func cores<Scalar>(
+  func cores<Scalar>(
     of view: MatrixView<Scalar>, _ chain: OperatorRecord, metric: LayerMetric?
   ) throws -> GaugedMPO<Scalar> {
     if chain.shape.isDeep, metric?.hasFactorization != true {
@@ -359,7 +387,7 @@ extension Converter {
       return try GaugedMPO(decomposing: view, shape: chain.shape, bonds: chain.bonds, gauge: chain.gauge)
     }
     if chain.shape.isFactored, let factorization = try metric.lowRank(of: view, rank: chain.bonds[0]) {
-      return try chain.gauged(factorization)
+      return try chain.gauged(metric.refined(factorization, toward: view, options: refinement))
     }
     return try MPO(decomposing: view, shape: chain.shape, bonds: chain.bonds)
       .refined(

@@ -1,5 +1,6 @@
 import Checkpoints
 import Files
+import MPOCheckpoints
 
 /// What the `config.json` of a model folder says that matters to a conversion.
 public struct ModelConfiguration: Sendable, Equatable {
@@ -56,8 +57,7 @@ public struct ModelConfiguration: Sendable, Equatable {
           }
         }
       case ("quantization", .object), ("quantization_config", .object), ("compression_config", .object):
-        isQuantized = true
-        try reader.skipValue()
+        if try !LoaderConfiguration.isOwn(&reader) { isQuantized = true }
       case ("model_type", .string):
         let type = try reader.readString()
         if isRoot || modelType == nil { modelType = type }

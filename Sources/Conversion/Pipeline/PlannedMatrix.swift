@@ -8,6 +8,8 @@ struct PlannedMatrix {
   let rows: Int
   let columns: Int
   let chain: OperatorRecord
+  /// What is added to it; nil for nothing.
+  let residual: OperatorRecord?
   /// The matrix as if it were a tensor by itself.
   let info: TensorInfo
   let needsDoublePrecision: Bool
@@ -18,7 +20,9 @@ struct PlannedMatrix {
     orientation: TensorInfo.Orientation
   ) throws {
     tensor = record.info
-    let term = (record.blocks?.blocks ?? [])[block][0]
+    let terms = (record.blocks?.blocks ?? [])[block]
+    let term = terms[0]
+    residual = terms.count > 1 ? contents.operator(named: terms[1].operator) : nil
     let isWhole = (name ?? record.blocks?.wholeOperator) == record.name
     expert = record.shape.count == 3 && !isWhole ? block : nil
     guard let chain = contents.operator(named: term.operator) else {

@@ -14,6 +14,8 @@ public struct SourceNetwork: Sendable {
   package let ties: [TensorName: TensorInfo]
   /// Tensors that stay as they are, whatever the recipe says.
   let kept: KeptTensors
+  /// What of the matrices counts; nil for all of them.
+  var mask: NetworkMask?
 
   /// - Throws: `ConversionError` for a selection that does not fit the checkpoint.
   public init(_ checkpoint: any DenseCheckpoint, selection: TensorSelection) throws {
@@ -134,6 +136,9 @@ public struct SourceNetwork: Sendable {
     return (network, warnings)
   }
 
+  /// The checkpoint whose matrices are decomposed: the masked one, where there is a mask.
+  var weights: any DenseCheckpoint { mask?.applied(to: checkpoint) ?? checkpoint }
+
   /// What is to be said of tensors that stay as they are, a sentence for each kind.
   package var notices: [String] { kept.notices }
 
@@ -153,14 +158,17 @@ public struct SourceNetwork: Sendable {
     of matrix: WeightMatrix, _ recipe: ConversionRecipe, _ statistics: CalibrationStatistics?,
     _ bases: NetworkBases.OfMatrix?, isCentred: Bool, as type: Scalar.Type
   ) throws -> LayerProfile {
-    try checkpoint.withMatrix(
+    let sourceNorm = try checkpoint.withMatrix(
+      of: matrix.tensor, expert: matrix.expert, rows: matrix.rows, columns: matrix.columns
+    ) { (view: MatrixView<Scalar>) in try UnfitMatrix.checkedNorm(of: view, matrix.tensor.dtype, recipe) }
+    return try weights.withMatrix(
       of: matrix.tensor, expert: matrix.expert, rows: matrix.rows, columns: matrix.columns
     ) {
       (view: MatrixView<Scalar>) in
-      let norm = try UnfitMatrix.checkedNorm(of: view, matrix.tensor.dtype, recipe)
-      let metric = try statistics.flatMap {
-        try LayerMetric(of: matrix.info, rows: matrix.rows, columns: matrix.columns, $0)
-      }
+      let metric = try LayerMetric(
+        of: view, info: matrix.info, tensor: matrix.tensor, expert: matrix.expert, statistics, mask)
+      // The manifest has that of the source, which is not masked.
+      let norm = mask?.file == nil ? sourceNorm : view.norm
       let parts =
         isCentred
         ? []

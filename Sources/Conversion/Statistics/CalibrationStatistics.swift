@@ -282,7 +282,7 @@ extension CalibrationStatistics {
     return inputs(of: tensor.name, orientation: tensor.orientation) == .rows ? (input, output) : (output, input)
   }
 
-  private func elementWeights(of name: String, rows: Int, columns: Int) throws -> Matrix<Float>? {
+  func elementWeights(of name: String, rows: Int, columns: Int) throws -> Matrix<Float>? {
     guard let tensor = file.tensor(named: name + ".element_weights") else { return nil }
     let weights = try values(tensor, shape: [rows, columns])
     guard weights.allSatisfy({ $0 >= 0 }) else { throw invalid(tensor.name, "has negative weights") }

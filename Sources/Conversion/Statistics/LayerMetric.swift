@@ -3,11 +3,14 @@ import LinearAlgebra
 import TensorNetworks
 
 /// The metric of one matrix in a conversion, ready for use: what the statistics say of the matrix, prepared by this pass or
-/// by the one before.
+/// by the one before, or what a mask keeps of it.
 struct LayerMetric {
-  private let statistics: CalibrationStatistics
+  /// nil for a mask.
+  private let statistics: CalibrationStatistics?
   private let tensor: TensorInfo
   private let prepared: PreparedMetric
+  /// What a mask weights; nil for statistics.
+  private let mask: MaskMetric?
   /// What the pass before has kept of the whitened matrix.
   private let spectrum: WhitenedSpectrum?
 
@@ -18,8 +21,20 @@ struct LayerMetric {
     self.statistics = statistics
     self.tensor = tensor
     self.prepared = prepared
+    mask = nil
     spectrum = try statistics.prepared?.spectrum(of: tensor.name, size: min(rows, columns))
   }
+
+  /// Of what a mask keeps.
+  init(of tensor: TensorInfo, _ mask: MaskMetric) throws {
+    (statistics, spectrum) = (nil, nil)
+    self.tensor = tensor
+    self.mask = mask
+    prepared = try PreparedMetric(mask.sides)
+  }
+
+  /// What errors are measured in.
+  private var measured: PreparedMetric { mask?.elements.map { .elements($0) } ?? prepared }
 
   /// Whether the best factorisation of two sites is known in the metric: not with weights of elements.
   var hasFactorization: Bool { if case .sides = prepared { true } else { false } }
@@ -27,7 +42,7 @@ struct LayerMetric {
   /// The singular values of the whitened matrix; nil for weights of elements. What the decomposition needs of it is kept.
   func singularValues<Scalar>(of view: MatrixView<Scalar>) throws -> [Double]? {
     guard let spectrum = try prepared.spectrum(of: view) else { return nil }
-    statistics.prepared?.keep(spectrum, of: tensor.name)
+    statistics?.prepared?.keep(spectrum, of: tensor.name)
     return try spectrum.singularValues()
   }
 
@@ -36,10 +51,19 @@ struct LayerMetric {
     try prepared.lowRank(of: view, rank: rank, spectrum: spectrum)
   }
 
+  /// A factorisation refined in what errors are measured in, where that is more than what its optimum is known in.
+  func refined<Scalar>(
+    _ factorization: MPO<Scalar>, toward view: MatrixView<Scalar>, options: RefinementOptions
+  ) -> MPO<Scalar> {
+    guard let weights = mask?.elements else { return factorization }
+    return factorization.refined(toward: view, metric: .elements(weights), options: options)
+  }
+
   /// The metric with the ridges for chains of several sites, in which the cores of an `[rows, columns]` are refined. It is
   /// decoded anew: a chain needs the second moments themselves, which are not kept.
   func forRefinement(rows: Int, columns: Int, inBases: Bool = false) throws -> Metric {
-    if case .elements(let weights) = prepared { return .elements(weights) }
+    if case .elements(let weights) = measured { return .elements(weights) }
+    guard let statistics else { return mask?.sides ?? .frobenius }
     let ridges = statistics.ridges(of: tensor, for: inBases ? .sitesInBases : .sites)
     return (try statistics.metric(of: tensor, rows: rows, columns: columns) ?? .frobenius)
       .regularized(rowRidge: ridges.rows, columnRidge: ridges.columns)
@@ -47,12 +71,12 @@ struct LayerMetric {
 
   /// The squared norm of the matrix, without ridges.
   func squaredNorm<Scalar>(of view: MatrixView<Scalar>) -> Double {
-    spectrum?.squaredNorm ?? prepared.squaredNorm(of: view)
+    spectrum?.squaredNorm ?? measured.squaredNorm(of: view)
   }
 
   /// The relative error of a matrix that stands for another, without ridges.
   func relativeError<Scalar>(of restored: Matrix<Scalar>, to view: MatrixView<Scalar>) -> Double {
-    prepared.relativeError(of: restored, to: view, squaredNorm: spectrum?.squaredNorm)
+    measured.relativeError(of: restored, to: view, squaredNorm: spectrum?.squaredNorm)
   }
 
   /// The relative error of an operator, without ridges.
@@ -60,6 +84,6 @@ struct LayerMetric {
   func relativeError<Scalar>(
     of mpo: MPO<Scalar>, to view: MatrixView<Scalar>, squaredNorm: Double? = nil
   ) -> Double {
-    prepared.relativeError(of: mpo, to: view, squaredNorm: squaredNorm ?? spectrum?.squaredNorm)
+    measured.relativeError(of: mpo, to: view, squaredNorm: squaredNorm ?? spectrum?.squaredNorm)
   }
 }

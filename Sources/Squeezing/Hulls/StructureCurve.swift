@@ -25,12 +25,13 @@ struct StructureCurve {
 
   /// - Parameters:
   ///   - weights: for each layer, what its squared error counts.
+  ///   - alignment: what bonds are multiples of, if they are not full.
   ///   - gauges: what operators may be stored as.
   ///   - factorSites: of factorisations of low rank.
   /// - Throws: `SqueezeError.profileLacks`.
   init(
     members: [Int], of layers: [LayerProfile], structure: Structure, weights: [Double], minimumBond: Int,
-    gauges: [Gauge], rounding: RoundingError = .negligible, factorSites: Int = 2
+    alignment: Int = 1, gauges: [Gauge], rounding: RoundingError = .negligible, factorSites: Int = 2
   ) throws {
     copies = members.count
     parts = []
@@ -45,7 +46,7 @@ struct StructureCurve {
     if structure != .chain {
       let shape = MPOShape.factored(rows: first.rows, columns: first.columns, sites: factorSites)
       for gauge in gauges {
-        forms += (min(max(1, minimumBond), shape.fullBonds[0])...shape.fullBonds[0]).map {
+        forms += Self.ranks(from: minimumBond, to: shape.fullBonds[0], alignment: alignment).map {
           OperatorForm(shape: shape, bonds: shape.bonds(ofRank: $0), gauge: gauge)
         }
       }
@@ -55,8 +56,9 @@ struct StructureCurve {
     if structure == .chain || structure == .auto && members.allSatisfy({ layers[$0].metricSingularValues == nil }) {
       let group = try SqueezeGroup(members: members, of: layers)
       for gauge in gauges {
-        forms += ChainPath(of: group, gauge: gauge, minimumBond: minimumBond).bonds().map {
-          OperatorForm(shape: group.shape, bonds: $0, gauge: gauge)
+        forms += ChainPath(of: group, gauge: gauge, minimumBond: minimumBond).bonds().map { bonds in
+          OperatorForm(
+            shape: group.shape, bonds: group.shape.aligned(bonds, to: alignment, from: minimumBond), gauge: gauge)
         }
       }
     }
@@ -69,6 +71,12 @@ struct StructureCurve {
     points = Self.worthwhile(
       candidates, below: Point(parameters: first.denseParameterCount, squaredError: 0, form: nil))
     hull = Self.lowerHull(of: points)
+  }
+
+  /// The ranks from the least to `full` that are multiples of `alignment`, and `full`.
+  static func ranks(from minimum: Int, to full: Int, alignment: Int) -> [Int] {
+    let least = min(max(1, minimum), full)
+    return (least...full).filter { $0 % alignment == 0 || $0 == full }
   }
 
   /// Of linked matrices: everything they may become, each alone or all together.
@@ -147,5 +155,17 @@ struct StructureCurve {
       hull.append(index)
     }
     return hull
+  }
+}
+
+extension MPOShape {
+  /// Bonds lowered to multiples of `alignment`, but no further than to `minimum`; full ones stay.
+  fileprivate func aligned(_ bonds: [Int], to alignment: Int, from minimum: Int) -> [Int] {
+    guard alignment > 1 else { return bonds }
+    return limitedBonds(
+      zip(bonds, fullBonds).map { bond, full in
+        let lowered = bond / alignment * alignment
+        return bond == full || lowered < max(1, minimum) ? bond : lowered
+      })
   }
 }

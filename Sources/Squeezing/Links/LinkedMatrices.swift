@@ -27,7 +27,8 @@ struct LinkedMatrices {
   /// - Parameters:
   ///   - weights: for each layer, what its squared error counts.
   func points(
-    of layers: [LayerProfile], weights: [Double], minimumBond: Int, gauges: [Gauge], rounding: RoundingError
+    of layers: [LayerProfile], weights: [Double], minimumBond: Int, alignment: Int, gauges: [Gauge],
+    rounding: RoundingError
   ) -> [StructureCurve.Point] {
     guard let sides = profile.sides(of: members.map { layers[$0] }) else { return [] }
     let shape = MPOShape.lowRank(rows: sides.rows, columns: sides.columns)
@@ -38,7 +39,7 @@ struct LinkedMatrices {
     let full = shape.fullBonds[0]
     return gauges.flatMap { gauge in
       let rounding = rounding.relativeError(gauge: gauge, sites: 2)
-      return (min(max(1, minimumBond), full)...full).map { rank in
+      return StructureCurve.ranks(from: minimumBond, to: full, alignment: alignment).map { rank in
         let error =
           zip(counts, profile.squaredErrors).reduce(0) { $0 + $1.0 * ($1.1[rank] + rounding * rounding) }
           * Self.margin

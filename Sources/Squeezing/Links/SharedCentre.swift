@@ -7,7 +7,17 @@ public struct SharedCentre: Sendable, Hashable, Codable {
   /// The names of the layers, in order.
   public let members: [String]
 
-  public init(name: String, members: [String]) { (self.name, self.members) = (name, members) }
+  /// Of the operator of low rank that is added to each for what the shared core leaves of it; nil for none.
+  public let residualRank: Int?
+
+  public init(name: String, members: [String], residualRank: Int? = nil) {
+    (self.name, self.members, self.residualRank) = (name, members, residualRank)
+  }
+
+  enum CodingKeys: String, CodingKey {
+    case name, members
+    case residualRank = "residual_rank"
+  }
 }
 
 /// The layers of a network that a shared centre names, which the budget can't change.
@@ -20,25 +30,32 @@ struct CentredLayers {
   let parameters: [Int]
 
   /// - Throws: `SqueezeError.inconsistentProfile` for a centre that does not fit the layers, or that names one of `taken`.
-  static func find(in network: NetworkProfile, taken: Set<Int>) throws -> [CentredLayers] {
+  /// - Parameter gauge: of the residuals.
+  static func find(in network: NetworkProfile, taken: Set<Int>, gauge: Gauge) throws -> [CentredLayers] {
     let places = network.places
     var taken = taken
     return try (network.centres ?? []).map { centre in
       let members = centre.members.compactMap { places[Array($0.utf8)] }
       guard let first = members.first, members.count > 1, members.count == centre.members.count,
-        members.allSatisfy({ network.layers[$0].hasSameSides(as: network.layers[first]) && taken.insert($0).inserted })
+        members.allSatisfy({ network.layers[$0].hasSameSides(as: network.layers[first]) && taken.insert($0).inserted }),
+        centre.residualRank.map({ (1..<min(network.layers[first].rows, network.layers[first].columns)).contains($0) })
+          ?? true
       else { throw SqueezeError.inconsistentProfile(layer: centre.name) }
-      return CentredLayers(centre, members, network.layers[first].shape)
+      return CentredLayers(centre, members, network.layers[first].split, gauge)
     }
   }
 
-  private init(_ centre: SharedCentre, _ members: [Int], _ shape: MPOShape) {
+  private init(_ centre: SharedCentre, _ members: [Int], _ split: MatrixSplit, _ gauge: Gauge) {
     (self.centre, self.members) = (centre, members)
+    let shape = split.shape
+    let residual = centre.residualRank.map {
+      MPOShape.lowRank(rows: split.rows, columns: split.columns).storedCount(bonds: [$0], gauge: gauge)
+    }
     form = OperatorForm(shape: shape, bonds: shape.fullBonds, gauge: .canonical)
     let central = shape.coreShapes(bonds: form.bonds)[shape.centralIndex].reduce(1, *)
-    let auxiliary = form.storedCount - central
+    let own = form.storedCount - central + (residual ?? 0)
     parameters = members.indices.map {
-      auxiliary + central / members.count + ($0 == 0 ? central % members.count : 0)
+      own + central / members.count + ($0 == 0 ? central % members.count : 0)
     }
   }
 }

@@ -43,6 +43,7 @@ struct Convert: ParsableCommand {
 
   @OptionGroup(title: "Budget") var budget: BudgetOptions
   @OptionGroup(title: "Metric") var calibration: CalibrationOptions
+  @OptionGroup(title: "Metric") var mask: MaskOptions
   @OptionGroup(title: "Matrices") var structure: StructureOptions
   @OptionGroup(title: "Matrices") var links: LinkOptions
   @OptionGroup(title: "Matrices") var selection: SelectionOptions
@@ -52,7 +53,7 @@ struct Convert: ParsableCommand {
   @OptionGroup var work: WorkOptions
   @OptionGroup var outputOptions: OutputOptions
 
-  private var recipeOptions: [any RecipeOptions] { [budget, structure, links, selection, storage] }
+  private var recipeOptions: [any RecipeOptions] { [budget, mask, structure, links, selection, storage] }
 
   private var source: RecipeSource? {
     get throws { try RecipeSource(plan: plan, recipe: recipe, like: like) }
@@ -75,13 +76,14 @@ struct Convert: ParsableCommand {
     Relaunch.withBetterKernels()
     let checkpoint = try sourceOptions.open(model)
     let statistics = try calibration.statistics()
+    let maskFile = try mask.file()
     let source = try source
     let planned = try plan.map(RecipeSource.planFile)
-    let recipe = try planned?.recipe ?? source?.recipe() ?? recipeOptions.recipe(calibration, statistics)
+    let recipe = try planned?.recipe ?? source?.recipe() ?? recipeOptions.recipe(calibration, statistics, maskFile)
     let output = try outputOptions.begin(output, kind: .folder, inputs: [model] + checkpoint.files)
     let display = ProgressDisplay(work.progress)
     let pipeline = try ConversionPipeline(
-      checkpoint, recipe: recipe, statistics: statistics,
+      checkpoint, recipe: recipe, statistics: statistics, mask: maskFile,
       options: work.options(display, scratchFolder: output.temporaryPath), passes: planned == nil ? 2 : 1, from: source)
     let plan = try planned?.plan ?? pipeline.plan(pipeline.profile())
     if let warning = Self.warning(of: plan, recipe, checkpoint) {
@@ -118,13 +120,17 @@ extension Convert {
 extension ConversionPipeline {
   /// - Parameter origin: where the recipe is from, for messages; nil for options.
   init(
-    _ source: any DenseCheckpoint, recipe: ConversionRecipe, statistics: CalibrationStatistics?,
+    _ source: any DenseCheckpoint, recipe: ConversionRecipe, statistics: CalibrationStatistics?, mask: MaskFile?,
     options: ConversionOptions, passes: Int = 1, from origin: RecipeSource?
   ) throws {
     do {
-      try self.init(source, recipe: recipe, statistics: statistics, options: options, passes: passes)
+      try self.init(
+        source, recipe: recipe, statistics: statistics, mask: mask, options: options, passes: passes)
     } catch let mismatch as StatisticsMismatch {
       throw origin?.error(for: mismatch) ?? mismatch
+    } catch let mismatch as MaskMismatch {
+      let remedy = if case .unexpected = mismatch { "leave it out" } else { "pass the same file with --mask" }
+      throw ConversionError.stageFile(path: origin?.path ?? source.path, reason: "\(mismatch): \(remedy)")
     }
   }
 }

@@ -15,6 +15,13 @@ struct Inspect: ParsableCommand {
   @Argument(help: "A checkpoint, file or folder, or a statistics file.")
   var path: String
 
+  @Option(
+    help: ArgumentHelp(
+      "Show what a mask leaves of each matrix of a dense checkpoint, and its rank: 'zeros' for those of the matrices themselves, or a "
+        + "file as 'mpo convert --mask' takes it. With --tensor: of that one, masked.", valueName: "zeros|m.safetensors"
+    ))
+  var mask: String?
+
   @Option(help: ArgumentHelp("Show only this tensor, in full.", valueName: "name"))
   var tensor: String?
 
@@ -30,6 +37,8 @@ struct Inspect: ParsableCommand {
   @OptionGroup var sourceOptions: SourceOptions
 
   func validate() throws {
+    if recipe, mask != nil { throw ValidationError("--recipe prints the whole recipe as YAML; leave out --mask.") }
+    if mask != nil, tensor != nil, !spectrum { throw ValidationError("--mask with --tensor needs --spectrum.") }
     if recipe, tensor != nil || spectrum || json {
       throw ValidationError("--recipe prints the whole recipe as YAML; leave out --tensor, --spectrum and --json.")
     }
@@ -40,11 +49,17 @@ struct Inspect: ParsableCommand {
     if recipe {
       try StandardOutput.write(Conversion.recipe(of: MPOCheckpoint(path: path)).yaml())
     } else if MPOCheckpoint.isPresent(at: path) {
+      if mask != nil { throw ValidationError("--mask is for dense checkpoints; \(path) is an MPO checkpoint.") }
       try MPOInspection(MPOCheckpoint(path: path)).print(tensor: tensor, spectrum: spectrum, json: json)
     } else {
       let checkpoint = try sourceOptions.open(path)
       if tensor == nil, !json, CalibrationStatistics.isPresent(in: checkpoint) {
         try StandardOutput.write(StatisticsText.text(of: CalibrationStatistics(checkpoint)))
+      } else if let mask {
+        let file = mask == "zeros" ? nil : try MaskFile(path: mask)
+        if tensor == nil { return try MaskInspection(checkpoint: checkpoint, mask: file).print(json: json) }
+        try DenseInspection(file?.applied(to: checkpoint) ?? checkpoint).print(
+          tensor: tensor, spectrum: spectrum, json: json)
       } else {
         for notice in checkpoint.notices { warn(notice) }
         try DenseInspection(checkpoint).print(tensor: tensor, spectrum: spectrum, json: json)

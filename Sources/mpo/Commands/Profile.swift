@@ -21,6 +21,7 @@ struct Profile: ParsableCommand {
   var recipe: String?
 
   @OptionGroup(title: "Metric") var calibration: CalibrationOptions
+  @OptionGroup(title: "Metric") var mask: MaskOptions
   @OptionGroup(title: "Matrices") var structure: StructureOptions
   @OptionGroup(title: "Matrices") var links: LinkOptions
   @OptionGroup(title: "Matrices") var selection: SelectionOptions
@@ -33,7 +34,7 @@ struct Profile: ParsableCommand {
   @OptionGroup var work: WorkOptions
   @OptionGroup var outputOptions: OutputOptions
 
-  private var recipeOptions: [any RecipeOptions] { [structure, links, selection] }
+  private var recipeOptions: [any RecipeOptions] { [mask, structure, links, selection] }
 
   func validate() throws {
     if let source = try RecipeSource(recipe: recipe) {
@@ -47,12 +48,13 @@ struct Profile: ParsableCommand {
     Relaunch.withBetterKernels()
     let checkpoint = try sourceOptions.open(model)
     let statistics = try calibration.statistics()
+    let maskFile = try mask.file()
     let source = try RecipeSource(recipe: recipe)
-    let recipe = try source?.recipe() ?? recipeOptions.recipe(calibration, statistics)
+    let recipe = try source?.recipe() ?? recipeOptions.recipe(calibration, statistics, maskFile)
     let output = try StageOutput(output, outputOptions, inputs: [model] + checkpoint.files)
     let display = ProgressDisplay(work.progress)
     let pipeline = try ConversionPipeline(
-      checkpoint, recipe: recipe, statistics: statistics, options: work.options(display), from: source)
+      checkpoint, recipe: recipe, statistics: statistics, mask: maskFile, options: work.options(display), from: source)
     let profile = StageFile.Profile(
       source: model, part: part, recipe: recipe, sourceDType: try pipeline.sourceDType,
       network: try pipeline.profile(part: part))

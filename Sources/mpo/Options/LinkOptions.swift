@@ -24,15 +24,28 @@ struct LinkOptions: ParsableArguments, RecipeOptions {
       valueName: "glob[=k]"))
   var shareCentral: [String] = []
 
-  func validate() throws { _ = try (rules(), centres()) }
+  @Option(
+    help: ArgumentHelp(
+      "With --share-central: add to each matrix an operator of this rank for what the shared core leaves of it, the best one in the "
+        + "metric where there is one.", valueName: "r"))
+  var residualRank: Int?
+
+  func validate() throws {
+    _ = try (rules(), centres())
+    guard let residualRank else { return }
+    guard residualRank >= 1 else { throw ValidationError("--residual-rank must be at least 1, not \(residualRank).") }
+    if shareCentral.isEmpty { throw ValidationError("--residual-rank goes with --share-central.") }
+  }
 
   private func centres() throws -> [SharedCentreRule] {
     try shareCentral.map { text in
-      guard let (glob, value) = Self.split(text) else { return SharedCentreRule(glob: text) }
+      guard let (glob, value) = Self.split(text) else {
+        return SharedCentreRule(glob: text, residualRank: residualRank)
+      }
       guard let centres = Int(value), centres >= 1 else {
         throw ValidationError("--share-central '\(text)': '\(value)' is no number of central cores.")
       }
-      return SharedCentreRule(glob: glob, centres: centres)
+      return SharedCentreRule(glob: glob, centres: centres, residualRank: residualRank)
     }
   }
 

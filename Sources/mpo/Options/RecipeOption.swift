@@ -12,9 +12,11 @@ enum RecipeOption {
     "budget.matrix_ratio": "--matrix-ratio", "selection.experts": "--experts",
     "budget.max_error": "--max-error", "budget.bond": "--bond", "budget.lossless": "--lossless",
     "structure": "--structure", "depth": "--sites", "criterion": "--criterion", "minimum_bond": "--min-bond",
+    "alignment": "--align",
     "gauge": "--gauge",
     "metric": "--calibration", "metric.statistics_sha256": "--calibration, SHA-256",
     "metric.input_ridge": "--input-ridge", "metric.output_ridge": "--output-ridge", "dtype": "--dtype",
+    "mask": "--mask", "mask.weights": "--mask-weights", "mask.source": "--mask, SHA-256",
     "central": "--central", "basis": "--basis", "pack": "--pack",
   ]
 
@@ -43,11 +45,14 @@ extension [any RecipeOptions] {
   }
 
   /// The recipe that the options write.
-  func recipe(_ calibration: CalibrationOptions, _ statistics: CalibrationStatistics?) throws -> ConversionRecipe {
+  func recipe(
+    _ calibration: CalibrationOptions, _ statistics: CalibrationStatistics?, _ mask: MaskFile?
+  ) throws -> ConversionRecipe {
     var recipe = ConversionRecipe()
     try write(to: &recipe)
     recipe.chooseStructure(given: Set(given))
     recipe.metric = try calibration.identity(of: statistics)
+    if let mask { recipe.mask?.source = .file(sha256: try mask.sha256) }
     return recipe
   }
 

@@ -6,12 +6,14 @@ import Glibc
 struct WorkOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp("Matrices to work on at the same time; the result does not depend on it.", valueName: "n"))
-  var jobs = Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+  var jobs = Self.processors
 
   @Option(
     help: ArgumentHelp("auto (a bar when stderr is a terminal), bar, json (a line a tensor) or none.", valueName: "how")
   )
   var progress = ProgressStyle.auto
+
+  static let processors = Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))
 
   func validate() throws {
     guard (1...1024).contains(jobs) else { throw ValidationError("--jobs must be from 1 to 1024, not \(jobs).") }

@@ -15,6 +15,10 @@ enum RecipeText {
       text += "metric: \(escaped(metric.description ?? "statistics", limit: 4096))"
       text += " (SHA-256 \(escaped(String(metric.sha256.prefix(12))))…)\n"
     }
+    if let mask = recipe.mask {
+      let source = if case .file(let sha256) = mask.source { "SHA-256 \(sha256.prefix(12))…" } else { "zeros" }
+      text += "mask: \(source)" + (recipe.metric == nil ? ", weights of \(mask.weights.rawValue)\n" : "\n")
+    }
     return text
   }
 }

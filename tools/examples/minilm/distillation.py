@@ -5,7 +5,7 @@ import random
 import time
 
 import torch
-from mpo_checkpoint import sentence_embedding
+from mpo_checkpoint import adapters_of, sentence_embedding
 from mpo_checkpoint.huggingface import TextBatches
 
 WARM_UP = 0.05
@@ -24,10 +24,14 @@ def shuffled_batches(folder, sentences, batch_size, seed=0):
         yield from map(encode, batches)
 
 
-def distillation_loss(student, teacher, batch, hidden):
+@torch.no_grad()
+def distillation_target(teacher, batch):
+    """What the original computes."""
+    return teacher(**batch, output_hidden_states=True)
+
+
+def distillation_loss(student, expected, batch, hidden):
     """One minus the cosine of the embeddings, plus ``hidden`` times the mean relative squared error of the hidden states."""
-    with torch.no_grad():
-        expected = teacher(**batch, output_hidden_states=True)
     found = student(**batch, output_hidden_states=True)
     mask = batch["attention_mask"]
     embeddings = [sentence_embedding(output.last_hidden_state, mask) for output in (found, expected)]
@@ -40,9 +44,15 @@ def distillation_loss(student, teacher, batch, hidden):
 
 
 def optimizer_of(model, rate):
-    """AdamW over what requires gradients; the learning rate of a tensor is relative to the size of its elements."""
+    """AdamW over what requires gradients; the learning rate of a tensor is relative to the size of its elements.
+
+    The cores of Deep LoRA, small at first, take it as if their elements were of the size 0.3.
+    """
+    deep = {core for adapter in adapters_of(model).values() if len(adapter.cores) > 2 for core in adapter.cores}
 
     def size(tensor):
+        if tensor in deep:
+            return 0.3
         size = float(tensor.detach().square().mean().sqrt())
         return max(size, 0.01) if size else 0.05
 
@@ -74,13 +84,18 @@ class Schedule:
         return (1 + math.cos(math.pi * min(1, (progress - WARM_UP) / (1 - WARM_UP)))) / 2
 
 
-def distill(student, teacher, batches, schedule, rate, hidden, report=lambda step, loss: None):
-    """Trains until the schedule ends."""
+def distill(student, teacher, batches, schedule, rate, hidden, report=lambda step, loss: None, stand_ins=None):
+    """Trains until the schedule ends; with ``stand_ins``, a `MixedRank`, in mixed rank."""
     optimizer = optimizer_of(student, rate)
     while schedule.progress < 1:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * schedule.factor
-        loss = distillation_loss(student, teacher, next(batches), hidden)
+        batch = next(batches)
+        if stand_ins is not None:
+            stand_ins.draw(schedule.progress)
+        # Hidden states lead the way at first; what counts in the end are the embeddings.
+        weight = hidden * (1 - min(1, schedule.progress))
+        loss = distillation_loss(student, distillation_target(teacher, batch), batch, weight)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in student.parameters() if p.grad is not None], 1.0)

@@ -11,11 +11,11 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "python"))  # where mp
 from mpo_checkpoint import from_pretrained, sentence_embedding  # noqa: E402
 
 
-def load(folder, trainable="none"):
-    """The model of an MPO checkpoint or of a dense model folder, without dropout."""
+def load(folder, trainable="none", **options):
+    """The model of an MPO checkpoint, with options of `from_pretrained`, or of a dense model folder, without dropout."""
     logging.disable_progress_bar()
     if (Path(folder) / "manifest.json").is_file():
-        return from_pretrained(folder, trainable).eval()
+        return from_pretrained(folder, trainable, **options).eval()
     return AutoModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
 
 

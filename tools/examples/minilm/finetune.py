@@ -2,23 +2,26 @@
 """Trains a converted MiniLM to compute what the original computes, on the lines of a text file; no labels are needed.
 
 usage: finetune.py ORIGINAL_FOLDER TEXT [--checkpoint IN.mpo] [--output OUT.mpo] [--steps N | --minutes M]
-                   [--train auxiliary | inner | all | lora] [--measure OTHER_TEXT]
+                   [--train auxiliary | inner | all | lora | deep-lora] [--measure OTHER_TEXT]
 
-Only the auxiliary cores and the vectors (biases, norms) are trained, unless --train says otherwise. Without --checkpoint
+Only the auxiliary cores and the vectors (biases, norms) are trained, unless --train says otherwise. Adapters are saved as
+terms of the checkpoint's blocks, and with --adapter as a LoRA adapter of the PEFT library (without the vectors). Without --checkpoint
 and --output, the environment variables MPO_CHECKPOINT and MPO_OUTPUT name them, so that the script serves as the --finetune
 command of 'mpo squeeze'.
 """
 
 import argparse
+import contextlib
+import fnmatch
+import math
 import os
 import sys
 import time
 
 import torch
 from embeddings import embed, load, mean_cosine
-from distillation import Schedule, distill, shuffled_batches
-from lora import add_lora
-from mpo_checkpoint import save
+from distillation import Schedule, distill, distillation_loss, distillation_target, shuffled_batches
+from mpo_checkpoint import MixedRank, MPOMatrix, add_deep_lora, add_lora, save, save_peft_adapter
 from mpo_checkpoint.huggingface import TextBatches, read_samples
 
 
@@ -32,36 +35,55 @@ def main():
     length.add_argument("--steps", type=int, default=None, metavar="N", help="batches (default: 300)")
     length.add_argument("--minutes", type=float, metavar="M", help="instead: computing time of each thread")
     parser.add_argument(
-        "--train", choices=("auxiliary", "inner", "all", "lora"), default="auxiliary",
-        help="auxiliary cores (default), the square cores of deep factors, all of the cores and matrices, or, to compare, "
-        "low-rank adapters of about as many parameters beside them; vectors always",
+        "--train", choices=("auxiliary", "inner", "all", "lora", "deep-lora"), default="auxiliary",
+        help="auxiliary cores (default), the square cores of deep factors, all of the cores and matrices, or adapters "
+        "beside them; vectors always",
     )  # fmt: skip
+    parser.add_argument(
+        "--numbers", type=int, metavar="N", help="of adapters that are trained (default: about as many as the auxiliary cores)"
+    )
+    parser.add_argument("--adapter", metavar="FOLDER", help="write the adapters here too, as one for the PEFT library")
+    parser.add_argument(
+        "--mixed-rank", type=float, metavar="P",
+        help="with this probability, which falls to nought, a matrix of the dense model stands in for its factors",
+    )  # fmt: skip
+    parser.add_argument("--stand-ins", metavar="FOLDER", help="whose matrices (default: ORIGINAL_FOLDER)")
     parser.add_argument("--measure", metavar="TEXT", help="print the mean cosine on these sentences, before and after")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="sentences (default: 32)")
     parser.add_argument("--rate", type=float, default=0.03, help="learning rate, relative to a tensor's elements")
     parser.add_argument(
         "--hidden", type=float, default=1.0, metavar="W",
-        help="weight of the hidden states beside the embeddings (default: 1; 0 at the end brings the embeddings closer)",
+        help="weight of the hidden states beside the embeddings at the start, which falls to 0 at the end (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--freeze", metavar="GLOB", help="leave parameters with such names as they are: '*.self.key.*'"
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of the sentences (default: 0)")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="of PyTorch (default: 2)")
     options = parser.parse_args()
     if not options.checkpoint:
         parser.error("say which checkpoint: --checkpoint IN.mpo, or $MPO_CHECKPOINT")
-    if options.train == "lora" and options.output:
-        parser.error("an MPO checkpoint has no place for adapters: leave out --output")
+    is_adapter = options.train in ("lora", "deep-lora")
+    if options.adapter and not is_adapter:
+        parser.error("--adapter is for --train lora and --train deep-lora")
 
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     teacher = load(options.original)
-    student = load(options.checkpoint, "none" if options.train == "lora" else options.train)
-    print(student.mpo_source.report if options.train != "lora" else add_lora(student))
+    batches = shuffled_batches(options.original, read_samples(options.text), options.batch_size, options.seed)
+    student = load(options.checkpoint, "none" if is_adapter else options.train, vectors=True)
+    if options.freeze:
+        freeze(student, options.freeze)
+    if is_adapter:
+        first = next(shuffled_batches(options.original, read_samples(options.text), options.batch_size, options.seed))
+        expected = distillation_target(teacher, first)
+        adapt(student, options.train, options.numbers, lambda m: distillation_loss(m, expected, first, options.hidden))
+    print(student.mpo_source.report)
     if options.measure:
         held_out = list(TextBatches(options.original, read_samples(options.measure)))
         reference = embed(teacher, held_out)
         print(f"before {mean_cosine(student, held_out, reference):.4f}", flush=True)
 
-    batches = shuffled_batches(options.original, read_samples(options.text), options.batch_size, options.seed)
     schedule = Schedule(options.steps or (None if options.minutes else 300), options.minutes)
     start, recent = time.perf_counter(), []
 
@@ -71,7 +93,11 @@ def main():
             print(f"step {step}, loss {sum(recent) / len(recent):.4f}, {schedule.seconds:.0f} s", file=sys.stderr, flush=True)
             recent.clear()
 
-    distill(student, teacher, batches, schedule, options.rate, options.hidden, report)
+    stand_ins = contextlib.nullcontext()
+    if options.mixed_rank:
+        stand_ins = MixedRank(student, options.stand_ins or options.original, options.mixed_rank, seed=options.seed)
+    with stand_ins as mixed:
+        distill(student, teacher, batches, schedule, options.rate, options.hidden, report, mixed)
     print(
         f"{schedule.step} steps, {schedule.seconds / 60:.1f} min of each of {options.threads} threads, "
         f"{(time.perf_counter() - start) / 60:.1f} min by the clock"
@@ -80,6 +106,30 @@ def main():
         print(f"after  {mean_cosine(student, held_out, reference):.4f}")
     if options.output:
         save(student, options.output)
+    if options.adapter:
+        save_peft_adapter(student, options.adapter, base=options.original)
+
+
+def freeze(model, glob):
+    """Leaves the parameters whose names match a glob as they are."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for name, parameter in model.named_parameters():
+        if fnmatch.fnmatchcase(name, glob):
+            parameter.requires_grad_(False)
+    frozen = sum(parameter.numel() for parameter in trained if not parameter.requires_grad)
+    if not frozen:
+        sys.exit(f"finetune.py: --freeze '{glob}' matches nothing that is trained")
+    print(f"--freeze leaves {frozen:,} of {sum(p.numel() for p in trained):,} as they are")
+
+
+def adapt(model, kind, numbers, loss):
+    """Adapters of one rank beside all layers made of cores, of about so many numbers that are trained."""
+    weights = [module for module in model.modules() if isinstance(module, MPOMatrix)]
+    numbers = numbers or sum(core.numel() for weight in weights for core in weight.auxiliary_cores)
+    if kind == "lora":
+        add_lora(model, max(1, round(numbers / sum(sum(weight.matrix_shape) for weight in weights))))
+    else:
+        add_deep_lora(model, max(1, round(math.sqrt(numbers / len(weights) / 3))), loss)
 
 
 main()

@@ -1,12 +1,15 @@
 """MPO checkpoints in Python: read them, run and fine-tune them in PyTorch, calibrate conversions.
 
 ``load_dense``, ``MPOCheckpoint`` and ``Statistics`` need NumPy only; the rest is imported with PyTorch when it is first used.
+Once this package is imported, ``from_pretrained`` of transformers' classes loads folders that ``mpo convert`` wrote.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
+
+from . import integrations
 
 __version__ = "0.1.0"
 
@@ -25,6 +28,12 @@ _HOMES = {
     "MPOLinear": "modules",
     "MPOConv1D": "modules",
     "MPOEmbedding": "modules",
+    "Adapter": "adapters",
+    "adapters_of": "adapters",
+    "add_lora": "adapters",
+    "add_deep_lora": "adapters",
+    "save_peft_adapter": "peft_adapter",
+    "MixedRank": "mixed_rank",
     "SpectralMPOWeight": "spectral",
     "parametrized": "spectral",
     "Statistics": "statistics",
@@ -44,3 +53,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+integrations.register()

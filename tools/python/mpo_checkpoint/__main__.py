@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -133,6 +136,12 @@ def _parser() -> argparse.ArgumentParser:
         help="of sides larger than this, keep the diagonal only (default: 8192)",
     )
     calibrate.add_argument(
+        "--element-weights",
+        action="store_true",
+        help="instead of second moments, write the mean squared gradient of every element, with which a conversion weights "
+        "errors element by element (TFWSVD); the file is as large as the model, all of which is loaded",
+    )
+    calibrate.add_argument(
         "--dtype", choices=("f32", "f64"), default="f32", help="of what is written (default: f32); sums are f64 always"
     )
 
@@ -145,7 +154,25 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("parts", type=Path, nargs="+", metavar="PART", help="statistics files of other samples each")
     merge.add_argument("-o", "--output", type=Path, required=True, metavar="STATS.safetensors", help="the result")
     merge.add_argument("--force", action="store_true", help="replace the result if it is there already")
+
+    adapt = commands.add_parser(
+        "adapt",
+        help="correct a compressed model by a LoRA adapter, as 'mpo adapt' does",
+        description="Run 'mpo adapt' with these arguments; 'mpo help adapt' describes them.",
+        add_help=False,
+    )
+    adapt.set_defaults(run=_adapt)
+    adapt.add_argument("arguments", nargs=argparse.REMAINDER)
     return parser
+
+
+def _adapt(options: argparse.Namespace) -> None:
+    program = os.environ.get("MPO") or shutil.which("mpo")
+    if program is None:
+        raise ValueError("the program mpo is not found; put it into the PATH, or its path into the environment variable MPO")
+    result = subprocess.run([program, "adapt", *options.arguments])
+    if result.returncode:
+        raise SystemExit(result.returncode)
 
 
 def _merge(options: argparse.Namespace) -> None:
@@ -256,6 +283,7 @@ def _calibrate_language_model(options: argparse.Namespace) -> Statistics:
         exclude=options.exclude,
         min_side=options.min_side,
         max_gram=options.max_gram,
+        has_element_weights=options.element_weights,
         dtype=DTYPES[options.dtype],
         batch_size=options.batch_size,
         device=options.device,
@@ -285,6 +313,7 @@ def _calibrate_encoder(options: argparse.Namespace) -> Statistics:
         exclude=options.exclude,
         min_side=options.min_side,
         max_gram=options.max_gram,
+        has_element_weights=options.element_weights,
         show_progress=sys.stderr.isatty(),
     )
     if not statistics.tensors:

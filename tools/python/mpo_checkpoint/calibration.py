@@ -48,6 +48,7 @@ def collect_statistics(
     losses: Callable[[Tensor, Any], Iterable[Tensor]] | None = None,
     passes: int | None = None,
     is_separable: bool = False,
+    has_element_weights: bool = False,
     projections: int = 12,
     seed: int = 0,
     names: Callable[[str], str | None] = lambda name: name,
@@ -73,6 +74,8 @@ def collect_statistics(
         passes: how many losses there are; only with ``losses``.
         is_separable: the sides are the plain second moments ``mean x xᵀ`` and ``Σ g gᵀ`` of single positions, neither
             weighted by the other: the better one for language models, see ``streaming.py``.
+        has_element_weights: instead of both moments, the squared gradients of all elements are collected, see
+            ``element_weights.py``.
         projections: random projections of each output, a backward pass each.
         seed: of the projections.
         names: of a model's parameter name: the tensor's name in the checkpoint, or None to leave it out.
@@ -82,7 +85,10 @@ def collect_statistics(
         max_gram: sides larger than this get a scale instead of a gram matrix.
         description: for the file's metadata.
     """
-    weights = _find_weights(model, names, tuple(include), tuple(exclude), min_side, max_gram)
+    kind_of_use = Use
+    if has_element_weights:
+        from .element_weights import ElementUse as kind_of_use
+    weights = _find_weights(model, names, tuple(include), tuple(exclude), min_side, max_gram, kind_of_use)
     if not weights:
         raise ValueError("no matrix of the model is selected; see include, exclude and min_side")
     if (losses is None) != (passes is None):
@@ -150,7 +156,7 @@ class _Scope:
 
     def __init__(self) -> None:
         self.mask: Tensor | None = None
-        self.calls: list[_Call] = []
+        self.calls: list[Call] = []
 
     def grid(self, shape: torch.Size) -> tuple[tuple[int, int], Tensor | None]:
         """Samples and positions of a layer's input without its features, and which of them are no padding."""
@@ -195,11 +201,11 @@ class _Moment:
         return _trace(self.sum)
 
 
-class _Call:
+class Call:
     """One call of a layer: its inputs ``[samples, positions, n]``, or ids ``[samples, positions]``."""
 
     def __init__(
-        self, use: _Use, inputs: Tensor, grid: tuple[int, int], is_counted: Tensor | None, is_separable: bool
+        self, use: Use, inputs: Tensor, grid: tuple[int, int], is_counted: Tensor | None, is_separable: bool
     ):
         self.use, self.grid, self.is_counted = use, grid, is_counted
         self.inputs = inputs if use.kind is Kind.EMBEDDING else self.rows(inputs)
@@ -240,7 +246,7 @@ class _Call:
         self.use.inputs.sum += torch.bincount(ids, weights.double(), minlength=len(self.use.inputs.sum))
 
 
-class _Use:
+class Use:
     """A module that multiplies with a weight: the moments on the side it reads and on the side it writes."""
 
     def __init__(self, module: nn.Module, kind: Kind, shape: torch.Size, max_gram: int):
@@ -259,7 +265,7 @@ class _Use:
                 return None
             value = (arguments[0] if arguments else next(iter(named.values()))).detach()
             positions = value.shape if self.kind is Kind.EMBEDDING else value.shape[:-1]
-            call = _Call(self, value, *scope.grid(positions), is_separable)
+            call = self.call(value, *scope.grid(positions), is_separable)
             scope.calls.append(call)
             replaced = None
             if not result.requires_grad:  # nothing before it needs gradients, but what it writes does
@@ -268,6 +274,19 @@ class _Use:
             return replaced
 
         return forward_hook
+
+    def call(self, value: Tensor, grid: tuple[int, int], is_counted: Tensor | None, is_separable: bool) -> Call:
+        """What adds up one call of the module with its inputs."""
+        return Call(self, value, grid, is_counted, is_separable)
+
+    @staticmethod
+    def tensors(name: str, uses: list[Use], gradients: int) -> dict[str, np.ndarray]:
+        """What the file says of a weight that has these uses; nothing when no gradient came through."""
+        parts = [factors for use in uses if (factors := use.factors(gradients)) is not None]
+        if not parts:
+            return {}
+        rows, columns = parts[0] if len(parts) == 1 else _one_product(parts)
+        return {**_entries(f"{name}.row", rows), **_entries(f"{name}.column", columns)}
 
     def factors(self, gradients: int) -> tuple[Tensor, Tensor] | None:
         """The moments of rows and columns; None when nothing came through. ``gradients``: how many samples had one."""
@@ -288,7 +307,7 @@ class _Use:
 class _Weight:
     """A matrix and all modules that use it: several where weights are tied."""
 
-    def __init__(self, name: str, uses: list[_Use]):
+    def __init__(self, name: str, uses: list[Use]):
         self.name, self.uses = name, uses
 
     @property
@@ -297,11 +316,7 @@ class _Weight:
         return self.uses[0].kind is not Kind.LINEAR
 
     def tensors(self, gradients: int) -> dict[str, np.ndarray]:
-        parts = [factors for use in self.uses if (factors := use.factors(gradients)) is not None]
-        if not parts:
-            return {}
-        rows, columns = parts[0] if len(parts) == 1 else _one_product(parts)
-        return {**_entries(f"{self.name}.row", rows), **_entries(f"{self.name}.column", columns)}
+        return type(self.uses[0]).tensors(self.name, self.uses, gradients)
 
 
 def _one_product(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -346,6 +361,7 @@ def _find_weights(
     exclude: tuple[str, ...],
     min_side: int,
     max_gram: int,
+    kind_of_use: type[Use],
 ) -> list[_Weight]:
     groups: dict[Tensor, list[tuple[str, nn.Module, Kind]]] = {}
     for path, module in model.named_modules():
@@ -359,5 +375,5 @@ def _find_weights(
             continue
         if any(fnmatchcase(name, glob) for glob in exclude):
             continue
-        weights.append(_Weight(name, [_Use(module, kind, weight.shape, max_gram) for _, module, kind in members]))
+        weights.append(_Weight(name, [kind_of_use(module, kind, weight.shape, max_gram) for _, module, kind in members]))
     return weights

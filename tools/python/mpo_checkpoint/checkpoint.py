@@ -13,7 +13,7 @@ from .errors import CheckpointError
 from .manifest import Manifest
 from .packing import unpacked
 from .records import Basis, CoreRecord, OperatorRecord, TensorRecord
-from .safetensors_file import Entry, read_entries
+from .safetensors_file import Entry, read_entries, release
 
 
 class MPOCheckpoint:
@@ -22,19 +22,29 @@ class MPOCheckpoint:
     Opening it checks everything FORMAT.md asks a reader to, but the checksums of the shards and what is found when an
     array is read; `verify` checks those.
 
+    Parameters
+    ----------
+    path
+        the folder.
+    companions
+        whether the files beside the tensors must be there too.
+
     Attributes
     ----------
     tensors, operators, cores
         the records of the manifest, by name.
     """
 
-    def __init__(self, path: Path | str):
+    def __init__(self, path: Path | str, companions: bool = True):
         self.path = Path(path)
-        self.manifest = Manifest.read(self.path)
+        self.manifest = Manifest.read(self.path, companions)
         self.tensors, self.operators, self.cores = self.manifest.tensors, self.manifest.operators, self.manifest.cores
         self._entries: dict[str, Entry] = {}
+        self._mapped: list[Entry] = []
         for shard in self.manifest.shards:
-            for name, entry in read_entries(self.path / shard).items():
+            entries = read_entries(self.path / shard)
+            self._mapped += [next(iter(entries.values()))] if entries else []
+            for name, entry in entries.items():
                 if name in self._entries:
                     raise CheckpointError(self.path / shard, f"{name} is in another shard too")
                 self._entries[name] = entry
@@ -71,6 +81,11 @@ class MPOCheckpoint:
         for tensor in self:
             if tensor.kind == "dense":
                 self.dense(tensor)
+
+    def release(self) -> None:
+        """Takes the shards out of memory, as far as they were read; what is read again is read from the disk."""
+        for entry in self._mapped:
+            release(entry)
 
     def holder(self, tensor: TensorRecord) -> TensorRecord:
         """The tensor that holds the elements: itself, or the one it is tied to."""

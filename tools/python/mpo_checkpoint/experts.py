@@ -79,5 +79,5 @@ class ExpertCalls(TorchFunctionMode):
             if isinstance(index, int) or (isinstance(index, Tensor) and index.ndim == 0):
                 result._expert = (arguments[0], int(index))
         elif function is nn.functional.linear and len(arguments) > 1 and hasattr(arguments[1], "_expert"):
-            self._seen(*arguments[1]._expert, arguments[0], result)
+            self._seen(*arguments[1]._expert, arguments[0], result)  # type: ignore[call-arg]
         return result

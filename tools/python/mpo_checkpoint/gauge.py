@@ -71,20 +71,20 @@ def compact(cores: Sequence[np.ndarray], central: int) -> tuple[list[np.ndarray]
 
 def spectral(cores: Sequence[np.ndarray], central: int) -> tuple[list[np.ndarray], np.ndarray]:
     """The same chain with isometries everywhere and the singular values at the central bond apart, in falling order."""
-    cores = _toward_centre(cores, central, _isometry)[0]
+    chain = _toward_centre(cores, central, _isometry)[0]
     bond = max(0, central - 1)  # between the cores bond and bond + 1
-    left, right = cores[bond], cores[bond + 1]
+    left, right = chain[bond], chain[bond + 1]
     d, e = left.shape[0], right.shape[3]
     if central > 0:
         u, sigma, v = np.linalg.svd(right.reshape(len(right), -1), full_matrices=False)
-        cores[bond] = left @ u
-        cores[bond + 1] = v.reshape(-1, *right.shape[1:])
+        chain[bond] = left @ u
+        chain[bond + 1] = v.reshape(-1, *right.shape[1:])
     else:
         u, sigma, v = np.linalg.svd(left.reshape(-1, left.shape[3]), full_matrices=False)
-        cores[0] = u.reshape(d, *left.shape[1:3], -1)
-        cores[1] = np.tensordot(v, right, 1)
-    assert cores[bond].shape[3] == len(sigma) and cores[bond + 1].shape[3] == e
-    return cores, sigma
+        chain[0] = u.reshape(d, *left.shape[1:3], -1)
+        chain[1] = np.tensordot(v, right, 1)
+    assert chain[bond].shape[3] == len(sigma) and chain[bond + 1].shape[3] == e
+    return chain, sigma
 
 
 def _toward_centre(cores, central, split):

@@ -188,7 +188,8 @@ def calibrate_folder(
 ) -> Statistics:
     """Runs samples of text through the model in a folder; matrices are named as in the folder's checkpoint.
 
-    ``selection`` is passed on to `collect_statistics`: ``include``, ``exclude``, ``min_side``, ``max_gram``.
+    ``selection`` is passed on to `collect_statistics`: ``include``, ``exclude``, ``min_side``, ``max_gram``,
+    ``has_element_weights``.
     """
     folder = Path(folder)
     forward, what = output_function(folder, task, output)
@@ -226,6 +227,7 @@ def calibrate_language_model(
     exclude: Iterable[str] = (),
     min_side: int = 64,
     max_gram: int = 8192,
+    has_element_weights: bool = False,
     dtype: str = "float32",
     batch_size: int | None = None,
     device: str = "cpu",
@@ -244,7 +246,7 @@ def calibrate_language_model(
         output: the statistics file.
         objective: what the gradients are of.
         include, exclude: globs of matrices; without ``include``, the matrices of the model's blocks.
-        min_side, max_gram: see `collect_statistics`.
+        min_side, max_gram, has_element_weights: see `collect_statistics`. The whole model is loaded for weights of elements.
         dtype: of what is written.
         batch_size: samples that run through a block together; None for a number that suits the memory.
         device: where blocks are computed.
@@ -261,6 +263,8 @@ def calibrate_language_model(
     _require_fit(folder, pieces)
     selection = Selection(tuple(include or ("*",)), tuple(exclude), min_side, max_gram)
     try:
+        if has_element_weights:
+            raise NoTrunk("it collects weights of elements")
         trunk = Trunk(folder, auto, device)
         outside = [name for name in _outer_matrices(trunk) if include and selection.has(name, torch.Size((1 << 30,) * 2))]
         if outside:
@@ -313,6 +317,7 @@ def calibrate_language_model(
         losses=lambda logits, ids: objective.values(logits, ids, next(numbers)),
         passes=objective.passes,
         is_separable=True,
+        has_element_weights=has_element_weights,
         names=named,
         include=selection.include,
         exclude=selection.exclude,
@@ -322,7 +327,7 @@ def calibrate_language_model(
     )
     if not statistics.tensors:
         raise ValueError(f"{folder}: no matrix is left to write statistics of; see --include and --min-side")
-    statistics.output_ridge = OUTPUT_RIDGE
+    statistics.output_ridge = None if has_element_weights else OUTPUT_RIDGE
     statistics.config_sha256 = config_sha256(folder)
     statistics.save(output, dtype, is_packed=True)
     statistics.written, statistics.tensors = statistics.matrices, {}

@@ -38,20 +38,24 @@ class LoadedCheckpoint:
         tensors of the model, and paths of its `MPOMatrix`es, to names of tensors in the checkpoint.
     report
         what was loaded, and what of it is trained.
+    merged
+        tensors of the checkpoint that the model has within others: it can't be saved.
     """
 
     path: Path
     digest: str
     names: dict[str, str]
     report: LoadReport
+    merged: list[str] = field(default_factory=list)
 
 
 @dataclass
 class LoadReport:
     """Parameters by role, those that are trained among them, and names that found no counterpart.
 
-    Roles: ``central`` and ``auxiliary`` cores, ``inner`` ones (square, between frames), ``bases`` (with permutations and scales; never trained), ``vectors`` (biases,
-    norms), ``matrices`` (stored dense) and ``new`` (of the model, not in the checkpoint).
+    Roles: ``central`` and ``auxiliary`` cores, ``inner`` ones (square, between frames), ``bases`` (with permutations and
+    scales; never trained), ``adapters`` that were put beside layers since, ``vectors`` (biases, norms), ``matrices`` (stored
+    dense) and ``new`` (of the model, not in the checkpoint).
 
     Attributes
     ----------
@@ -75,7 +79,7 @@ class LoadReport:
 
     def __str__(self) -> str:
         lines = [f"{'parameters':10} {'held':>12} {'trained':>12}"]
-        for role in ("central", "auxiliary", "inner", "bases", "vectors", "matrices", "new"):
+        for role in ("central", "auxiliary", "inner", "bases", "adapters", "vectors", "matrices", "new"):
             if self.parameters[role]:
                 lines.append(f"{role:10} {self.parameters[role]:12,} {self.trainable[role]:12,}")
         held, trained = self.parameters.total(), self.trainable.total()
@@ -112,8 +116,8 @@ def load_into(
     restored to dense.
 
     Where cores are trained, an operator in the gauge compact is made canonical first (by QR, in float64): isometries beside
-    a centre that carries the weight. One that shares a core with another keeps its cores, whole. For inference a low-rank
-    operator stays compact, see `CompactMPOWeight`.
+    a centre that carries the weight. One that shares a core with another keeps its cores, whole. For inference, and beside
+    inner cores, a low-rank operator stays compact, see `CompactMPOWeight`.
 
     Parameters
     ----------
@@ -124,8 +128,9 @@ def load_into(
     trainable
         which cores are trained; bases never are. Parameters the checkpoint doesn't have always are. Of a low-rank
         matrix (two sites) one factor counts as central, the other as auxiliary: train ``"all"`` of such checkpoints.
-        ``"inner"``: of low-rank matrices with square cores between their two frames (``mpo convert --structure svd
-        --sites 3`` and more) those cores; everything else made of cores is frozen.
+        ``"inner"``: of low-rank matrices the square cores between their two frames: those of deep factors (``mpo convert
+        --structure svd --sites 3`` and more), and of others one of as many rows as the rank, which `save` multiplies in.
+        Everything else made of cores is frozen.
     vectors
         whether biases, norms and other vectors are trained; by default unless ``trainable`` is ``"none"``.
     matrices
@@ -143,7 +148,7 @@ def load_into(
     if hasattr(model, "mpo_source") or any(isinstance(module, MPOMatrix) for module in model.modules()):
         raise ValueError("the model is made of cores already; build a new one, or use load_state_dict")
     checkpoint = MPOCheckpoint(path)
-    loader = _Loader(model, checkpoint, WeightBuilder(checkpoint, trainable != "none", keeps_matrix))
+    loader = _Loader(model, checkpoint, WeightBuilder(checkpoint, trainable, keeps_matrix))
     loader.replace_layers()
     loader.copy_tensors()
     report = loader.report(
@@ -267,7 +272,7 @@ class _Loader:
         if trainable == "inner" and "inner" not in roles.values():
             raise CheckpointError(
                 self.checkpoint.path,
-                "has no square cores between frames to train; convert with --structure svd --sites 3 or more",
+                "has no low-rank matrices, whose inner cores could be trained; convert with --structure svd or auto",
             )
         new = set(self.new)
         learning = {

@@ -51,8 +51,8 @@ class Manifest:
         return [file["name"] for file in self.raw["companions"]]
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest:
-        """Reads and checks the manifest in a folder, and that the files it lists are there.
+    def read(cls, folder: Path, companions: bool = True) -> Manifest:
+        """Reads and checks the manifest in a folder, and that the files it lists (or only the shards) are there.
 
         Raises
         ------
@@ -86,7 +86,7 @@ class Manifest:
             operators = _by_name("operator", map(OperatorRecord.parse, raw["operators"]))
             tensors = _by_name("tensor", (TensorRecord.parse(tensor, operators) for tensor in raw["tensors"]))
             manifest = cls(path, raw, tensors, operators, cores)
-            manifest._check()
+            manifest._check(companions)
         except Contradiction as contradiction:
             raise CheckpointError(path, str(contradiction)) from None
         except (KeyError, TypeError, AttributeError) as error:
@@ -95,15 +95,16 @@ class Manifest:
 
     def entries(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Dtype and shape of all entries, as they are in the shards: the packed ones as bytes."""
-        entries = {}
-        for record in (*self.tensors.values(), *self.cores.values()):
+        entries: dict[str, tuple[str, tuple[int, ...]]] = {}
+        records: list[TensorRecord | CoreRecord] = [*self.tensors.values(), *self.cores.values()]
+        for record in records:
             for name, entry in record.entries.items():
                 if name in entries:
                     raise Contradiction(f"{name} is the name of two entries")
                 entries[name] = ("U8", (record.packed[name]["bytes"],)) if name in record.packed else entry
         return entries
 
-    def _check(self) -> None:
+    def _check(self, companions: bool) -> None:
         for tensor in self.tensors.values():
             if tensor.tied_to is None:
                 continue
@@ -126,7 +127,7 @@ class Manifest:
         self.entries()
         if not self.shards:
             raise Contradiction("the manifest lists no shards")
-        for file in self.raw["shards"] + self.raw["companions"]:
+        for file in self.raw["shards"] + (self.raw["companions"] if companions else []):
             _check_file(self.path.parent, file["name"], file["bytes"])
 
     def _check_cores(self, operator: OperatorRecord) -> None:
@@ -195,7 +196,7 @@ def totals(tensors: Mapping[str, TensorRecord], cores: Mapping[str, CoreRecord])
 
     Training state counts in the bytes only.
     """
-    records = (*tensors.values(), *cores.values())
+    records: list[TensorRecord | CoreRecord] = [*tensors.values(), *cores.values()]
     model = [tensor for tensor in tensors.values() if not tensor.is_training_state]
     dense = [tensor for tensor in model if tensor.kind == "dense"]
     before = sum(prod(tensor.shape) for tensor in model)

@@ -7,8 +7,9 @@ several places.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,10 @@ from torch.nn import functional
 from . import contraction, gauge
 from .records import Term
 
-
 Range = tuple[int, int]
+
+CHAIN_OVERHEAD = 4
+"""How much longer a multiplication of a chain of several sites takes than one of a product of matrices."""
 
 
 class Constant(nn.Module):
@@ -70,26 +73,56 @@ class SideBasis(nn.Module):
         return x if self.permutation is None else x[..., self.permutation.value]
 
 
+_KEPT_BATCHES = 64
+"""How many shapes of batches are remembered with the way they went."""
+_HALF_TRAFFIC = 16
+_HALF_WORK = 4_000_000
+"""In half precision a second product must save so many multiplications, reading a number counted as so many of them."""
+_NOTHING = nullcontext()
+
+
+class _Loaded:
+    """Calls the hooks by which accelerate moves the parameters of modules."""
+
+    def __init__(self, modules: list[nn.Module]):
+        self.modules = modules
+
+    def __enter__(self) -> None:
+        for module in self.modules:
+            module._hf_hook.pre_forward(module)
+
+    def __exit__(self, *_: object) -> None:
+        for module in self.modules:
+            module._hf_hook.post_forward(module, None)
+
+
 class MPOMatrix(nn.Module):
     """A matrix ``[I, J]`` made of matrix product operators: `MPOWeight`, `CompactMPOWeight` or `MPOBlockWeight`.
 
-    A product is computed through the cores or with the matrix, whichever takes fewer multiplications for the batch at
-    hand. Where no gradient is wanted, the matrix is kept once it was built, until a core changes (what is written to
-    ``core.data`` goes unnoticed: call `clear_cache`).
+    A product is computed through the cores, with two factors or with the matrix, whichever is less work for the batch at
+    hand. Where no gradient is wanted, factors and the matrix are kept once they were built, until a core changes (what is
+    written to ``core.data`` goes unnoticed: call `clear_cache`).
 
     Parameters
     ----------
     shape
         ``(I, J)``.
     keeps_matrix
-        whether the matrix may be kept.
+        whether factors and the matrix may be kept.
+
+    Attributes
+    ----------
+    stand_in
+        a matrix ``[I, J]`` that layers use instead, see `MixedRank`; None for none.
     """
 
     def __init__(self, shape: tuple[int, int], keeps_matrix: bool):
         super().__init__()
         self.matrix_shape = (int(shape[0]), int(shape[1]))
         self.keeps_matrix = keeps_matrix
-        self._kept: tuple[Any, Tensor] | None = None
+        self.stand_in: Tensor | None = None
+        self._kept: tuple[Any, dict[Any, Any]] | None = None
+        self._routes: dict[Any, Any] = {}
 
     # What a kind of weight says of itself; costs are in multiplications.
 
@@ -112,6 +145,14 @@ class MPOMatrix(nn.Module):
     def product_cost(self, transposed: bool) -> int:
         """Of `product` for a batch of one."""
         raise NotImplementedError
+
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        """``up [I, r]`` and ``down [r, J]`` whose product the matrix is, if it is one of low rank; differentiable."""
+        return None
+
+    def factor_rank(self) -> int | None:
+        """The r of `factors`."""
+        return None
 
     def looked_up(self, ids: Tensor) -> Tensor:
         """The rows ``[n, J]`` at ``ids [n]``, through the cores."""
@@ -154,44 +195,107 @@ class MPOMatrix(nn.Module):
 
     def matrix(self) -> Tensor:
         """``[I, J]``; differentiable in the cores."""
+        return self._kept_or_new("matrix", self.built)
+
+    def _kept_or_new(self, name: str, build: Callable[[], Any]) -> Any:
+        """What ``build`` makes; kept where it may be."""
         if not self._may_keep:
-            return self.built()
-        key = [(p.data_ptr(), p.dtype, 0 if p.is_inference() else p._version) for p in self.parameters()]
+            return build()
+        key = self._key()
         if self._kept is None or self._kept[0] != key:
+            self._kept = key, {}
+        values = self._kept[1]
+        if name not in values:
             with torch.inference_mode(False), torch.no_grad():
-                self._kept = key, self.built()
-        return self._kept[1]
+                values[name] = build()
+        return values[name]
+
+    def _key(self) -> list[tuple[int, int]]:
+        """Another one once a core was changed, or moved."""
+        try:
+            return [(core.data_ptr(), core._version) for part in self._parts() for core in part.values()]
+        except RuntimeError:  # what was made in inference mode has no version
+            return [(core.data_ptr(), 0) for part in self._parts() for core in part.values()]
+
+    def _parts(self) -> list[dict[str, nn.Parameter]]:
+        parts = self._routes.get("parts")
+        if parts is None:
+            parts = self._routes["parts"] = [module._parameters for module in self.modules() if module._parameters]
+        return parts
+
+    def _loaded(self) -> AbstractContextManager[Any]:
+        """Where accelerate keeps cores elsewhere than in memory: they are there within."""
+        if "offloaded" not in self._routes:
+            self._routes["offloaded"] = [module for module in self.modules() if hasattr(module, "_hf_hook")]
+        return _Loaded(self._routes["offloaded"]) if self._routes["offloaded"] else _NOTHING
 
     @property
     def _may_keep(self) -> bool:
-        learning = any(core.requires_grad for core in self.parameters())
-        return self.keeps_matrix and not (learning and (self.training or torch.is_grad_enabled()))
+        if not self.keeps_matrix or torch.compiler.is_compiling() or self._routes.get("offloaded"):
+            return False
+        is_recorded = self.training or torch.is_grad_enabled()
+        return not (is_recorded and any(core.requires_grad for part in self._parts() for core in part.values()))
 
     def clear_cache(self) -> None:
-        """Forgets the matrix."""
+        """Forgets what is kept."""
         self._kept = None
+        self._routes = {}
 
     def train(self, mode: bool = True) -> MPOMatrix:
         self.clear_cache()
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_kept": None}
+        return {**super().__getstate__(), "_kept": None, "_routes": {}}
 
     def forward(self, x: Tensor, bias: Tensor | None = None, transposed: bool = False) -> Tensor:
         """``x Wᵀ + bias`` of ``x [..., J]``; transposed, ``x W + bias`` of ``x [..., I]``."""
+        if self.stand_in is not None:
+            return functional.linear(x, self.stand_in.T if transposed else self.stand_in, bias)
+        kept = self._kept
+        is_recorded = self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
+        if kept is not None and not is_recorded and kept[0] == self._key():
+            ready = kept[1].get((x.shape[:-1], transposed))  # the same batch as before, the same cores
+            if ready is not None:
+                for matrix in ready[:-1]:
+                    x = functional.linear(x, matrix)
+                return functional.linear(x, ready[-1], bias)
+        with self._loaded():
+            return self._forward(x, bias, transposed)
+
+    def _forward(self, x: Tensor, bias: Tensor | None, transposed: bool) -> Tensor:
         inputs, outputs = self.matrix_shape if transposed else self.matrix_shape[::-1]
-        flat = x.reshape(-1, inputs)
-        if not self._is_matrix_cheaper(len(flat), transposed):
-            result = self.product(flat, transposed)
-            result = result if bias is None else result + bias
-        else:
+        route = self._route(x.numel() // inputs, transposed)
+        if route == "factors":
+            up, down = self._kept_or_new("factors", self.factors)
+            return self._multiplied(x, (up.T, down.T) if transposed else (down, up), bias, transposed)
+        if route == "matrix":
             matrix = self.matrix()
-            result = functional.linear(flat, matrix.T if transposed else matrix, bias)
+            return self._multiplied(x, (matrix.T if transposed else matrix,), bias, transposed)
+        result = self.product(x.reshape(-1, inputs), transposed)
+        result = result if bias is None else result + bias
         return result.reshape(*x.shape[:-1], outputs)
+
+    def _multiplied(self, x: Tensor, matrices: tuple[Tensor, ...], bias: Tensor | None, transposed: bool) -> Tensor:
+        if self._may_keep and self._kept is not None:
+            key, values = self._kept
+            if len(values) > _KEPT_BATCHES:
+                self._kept = key, values = key, {name: value for name, value in values.items() if isinstance(name, str)}
+            values[x.shape[:-1], transposed] = matrices
+        for matrix in matrices[:-1]:
+            x = functional.linear(x, matrix)
+        return functional.linear(x, matrices[-1], bias)
 
     def rows(self, ids: Tensor) -> Tensor:
         """``[..., J]``: the rows at ``ids [...]``; the matrix is built only if that is less work, and never kept."""
+        if self.stand_in is not None:
+            return functional.embedding(ids, self.stand_in)
+        with self._loaded():
+            return self._rows(ids)
+
+    def _rows(self, ids: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return self.looked_up(ids.reshape(-1)).reshape(*ids.shape, -1)
         unique, inverse = torch.unique(ids, return_inverse=True)
         if len(unique) and not 0 <= int(unique[0]) <= int(unique[-1]) < self.matrix_shape[0]:
             raise IndexError(f"row {int(unique[0])} or {int(unique[-1])} is not one of {self.matrix_shape[0]}")
@@ -199,9 +303,22 @@ class MPOMatrix(nn.Module):
             return functional.embedding(ids, self.built())
         return functional.embedding(inverse, self.looked_up(unique))
 
-    def _is_matrix_cheaper(self, batch: int, transposed: bool) -> bool:
-        building = 0 if self._may_keep else self.build_cost()
-        return building + batch * self.shape.numel() <= batch * self.product_cost(transposed)
+    def _route(self, batch: int, transposed: bool) -> Literal["product", "factors", "matrix"]:
+        """The way that is the least work for a batch."""
+        costs = self._routes.get(transposed)
+        if costs is None:
+            rank, dense = self.factor_rank(), self.shape.numel()
+            factors = None if rank is None else rank * sum(self.matrix_shape)
+            product = self.product_cost(transposed) * (1 if factors else CHAIN_OVERHEAD)
+            costs = self._routes[transposed] = product, factors, dense, self.build_cost()
+        product, factors, dense, building = costs
+        may_keep = self._may_keep
+        if factors is not None and factors <= dense and (may_keep or factors <= product):
+            is_small = may_keep and self.dtype.itemsize == 2 and (batch + _HALF_TRAFFIC) * (dense - factors) < _HALF_WORK
+            return "matrix" if is_small else "factors"
+        if (0 if may_keep else building) + batch * dense <= batch * product or (may_keep and factors is not None):
+            return "matrix"
+        return "product"
 
 
 class MPOWeight(MPOMatrix):
@@ -219,6 +336,13 @@ class MPOWeight(MPOMatrix):
         whether the matrix may be kept, see `MPOMatrix`.
     row_basis, column_basis
         what stands between the chain and the sides of the matrix.
+
+    Attributes
+    ----------
+    shares_cores
+        whether another operator has a core of it.
+    is_deepened
+        whether a square core stands between two that are stored as they are, until `save` multiplies it in.
     """
 
     def __init__(
@@ -235,6 +359,7 @@ class MPOWeight(MPOMatrix):
         self.central = central
         self.row_basis, self.column_basis = row_basis, column_basis
         self.shares_cores = False
+        self.is_deepened = False
 
     @property
     def operators(self) -> list[MPOWeight]:
@@ -254,6 +379,21 @@ class MPOWeight(MPOMatrix):
         if self.row_basis is not None:
             matrix = self.row_basis.leave(matrix.T).T
         return (matrix if self.column_basis is None else self.column_basis.leave(matrix)).contiguous()
+
+    def factor_rank(self) -> int | None:
+        shapes = self._shapes()
+        is_plain = self.row_basis is None and self.column_basis is None
+        is_whole = (shapes[0][1], shapes[-1][2]) == self.matrix_shape
+        if is_plain and is_whole and all(j == 1 for _, _, j, _ in shapes[:-1]) and all(i == 1 for _, i, _, _ in shapes[1:]):
+            return min(right for _, _, _, right in shapes[:-1])
+        return None
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        first, *inner, last = self.whole_cores()
+        up, down = first.reshape(first.shape[1], -1), last.reshape(-1, last.shape[2])
+        for core in inner:
+            up = up @ core.reshape(core.shape[0], -1)
+        return up, down
 
     def build_cost(self) -> int:
         rows, columns = self.matrix_shape
@@ -444,6 +584,16 @@ class MPOBlockWeight(MPOMatrix):
         return torch.cat(
             [sum(matrices[k][slice(*t.rows), slice(*t.columns)] for k, t in block) for block in self.blocks]
         )
+
+    def factor_rank(self) -> int | None:
+        ranks = [self.parts[k].factor_rank() for k, _ in self.blocks[0]]
+        return sum(r for r in ranks if r is not None) if len(self.blocks) == 1 and None not in ranks else None
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        terms = [(self.parts[k].factors(), term) for k, term in self.blocks[0]]
+        ups = [up[slice(*term.rows)] for (up, _), term in terms]
+        downs = [down[:, slice(*term.columns)] for (_, down), term in terms]
+        return (ups[0], downs[0]) if len(terms) == 1 else (torch.cat(ups, 1), torch.cat(downs, 0))
 
     def build_cost(self) -> int:
         return sum(part.build_cost() for part in self.parts)

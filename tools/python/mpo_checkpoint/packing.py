@@ -83,7 +83,7 @@ def unpacked(stored: Entry, packed: Mapping[str, Any], where: str) -> Entry:
             data = stored.data[offset : offset + length]
             planes[:, plane] = data if length == count else _inflated(data, count, f"{where}: block {block}")
             offset += length
-        if zlib.crc32(target) != table[block, -1]:
+        if zlib.crc32(target.data) != table[block, -1]:
             raise CheckpointError(where, f"block {block} has another CRC-32: it is damaged; convert the model again")
 
     if len(table) > 1:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
-from .encoding import Encoding, Shape
+from .encoding import Encoding, Shape, Side
 from .errors import Contradiction
 from .packing import packing_problem
 from .safetensors_file import BITS, FLOATING
@@ -186,7 +186,7 @@ class OperatorRecord:
                 places.append((name, role, (side, side) if role == "basis" else (side,)))
         return places
 
-    def pivot_side(self, site: int) -> str | None:
+    def pivot_side(self, site: int) -> Side | None:
         """Where the pivots of a core are in the gauge compact."""
         return None if site == self.central else "left" if site < self.central else "right"
 

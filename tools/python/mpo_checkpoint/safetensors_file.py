@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
@@ -22,6 +23,8 @@ BITS = {
 }
 FLOATING = ("F64", "F32", "F16", "BF16")
 """The dtypes a matrix product operator can have, and the ones that are trained."""
+
+_PIECE = 1 << 22
 
 _NUMPY = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "C64": "<c8", "BOOL": "?",
@@ -67,6 +70,21 @@ class Entry:
     @property
     def element_count(self) -> int:
         return prod(self.shape)
+
+
+def copied(entry: Entry) -> np.ndarray:
+    """The bytes of an entry in memory of their own; of a mapped file no more than a piece is in memory beside them."""
+    result = np.empty(entry.data.size, np.uint8)
+    for start in range(0, result.size, _PIECE):
+        result[start : start + _PIECE] = entry.data[start : start + _PIECE]
+        release(entry)
+    return result
+
+
+def release(entry: Entry) -> None:
+    """Takes the file of an entry out of memory, from where it is read again when it is needed."""
+    if isinstance(entry.data, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+        entry.data._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 def element_bytes(dtype: str, shape: Iterable[int]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 
 from . import __version__
 from . import gauge as gauges
+from .adapter_records import adapter_operator, added, dense_operator, free_name
+from .adapters import Adapter, adapters_of
 from .checkpoint import MPOCheckpoint
-from .encoding import Encoding
+from .encoding import Encoding, Side
 from .errors import CheckpointError
 from .loading import LoadedCheckpoint, dense_tensors
 from .manifest import NAME, VERSION, fingerprint, totals, write_manifest
@@ -39,7 +42,8 @@ def save(model: nn.Module, path: Path | str, *, gauge: Gauge | None = None, forc
     Everything is written in the encodings and dtypes of the checkpoint it was loaded from, which must still be there: what
     the model does not have is taken from it, its companions are carried over. Errors against the source stay in the
     manifest for tensors whose cores did not change and go for the others. Tensors the checkpoint did not have (a new head)
-    are added under the model's names, and the configuration is the model's then.
+    are added under the model's names, and the configuration is the model's then. An adapter becomes one more term of its
+    tensor's blocks; a tensor that was dense is then an operator of full rank, the same numbers, and the adapter.
 
     Nothing is packed. What did not change stays bit for bit; a core with scales that is written anew is rounded to bytes
     again.
@@ -64,46 +68,105 @@ def save(model: nn.Module, path: Path | str, *, gauge: Gauge | None = None, forc
     path = Path(path)
     if gauge is not None and gauge not in GAUGES:
         raise ValueError(f"gauge is '{gauge}', not {', '.join(GAUGES)} or None")
-    loaded: LoadedCheckpoint | None = getattr(model, "mpo_source", None)
-    if loaded is None:
-        raise CheckpointError(path, "the model was not loaded from an MPO checkpoint; see load_into")
-    checkpoint = MPOCheckpoint(loaded.path)
-    if checkpoint.manifest.raw["manifest_sha256"] != loaded.digest:
-        raise CheckpointError(loaded.path, "is another checkpoint now than the one the model was loaded from")
     if path.exists():
+        _source(model, path)
         if not force:
             raise CheckpointError(path, "is there already; force=True replaces it")
         if not (path / NAME).is_file():
             raise CheckpointError(path, "is no MPO checkpoint and is not replaced")
-
-    contents = _Contents(model, checkpoint, loaded, gauge)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.mkdir(parents=True)
-        write_entries(temporary / SHARD, contents.entries, {"format": "pt"})
-        companions = [name for name in checkpoint.manifest.companions if name != _INDEX]
-        for name in companions:
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(checkpoint.path / name, temporary / name)
-        if contents.added and "config.json" in companions and hasattr(model, "config"):
-            (temporary / "config.json").write_text(model.config.to_json_string(), "utf-8")
-        manifest: dict[str, Any] = {
-            **checkpoint.manifest.raw,
-            "version": VERSION,
-            "generator": f"mpo_checkpoint {__version__}",
-            "shards": [fingerprint(temporary / SHARD, SHARD)],
-            "companions": [fingerprint(temporary / name, name) for name in companions],
-            "totals": totals(contents.tensors, contents.cores),
-            "tensors": [tensor.json() for tensor in contents.tensors.values()],
-            "operators": [operator.json() for operator in contents.operators.values()],
-            "cores": [core.json() for core in contents.cores.values()],
-        }
-        write_manifest(temporary / NAME, manifest)
-        for file in filter(Path.is_file, temporary.rglob("*")):
-            _flush(file)
+        _write(model, temporary, gauge)
         _replace(path, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def save_into(model: nn.Module, path: Path | str, texts: dict[str, str]) -> None:
+    """Writes a model as `save` does into a folder that may have other files, the manifest last.
+
+    Companions are not carried over: whoever saves a model so writes its tokenizer and the like himself, before or after.
+
+    Parameters
+    ----------
+    texts
+        files that are written instead, by name.
+
+    Raises
+    ------
+    CheckpointError
+        where that can't be done.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise CheckpointError(path, "is a file; give the name of a folder")
+    path.mkdir(parents=True, exist_ok=True)
+    temporary = path / f".mpo.{os.getpid()}"
+    try:
+        digest = _write(model, temporary, None, texts)
+        old = json.loads((path / NAME).read_bytes()) if (path / NAME).is_file() else {}
+        (path / NAME).unlink(missing_ok=True)
+        for file in [*old.get("shards", []), *old.get("companions", [])]:
+            (path / file["name"]).unlink(missing_ok=True)
+        files = [file.relative_to(temporary) for file in temporary.rglob("*") if file.is_file()]
+        for name in sorted(files, key=lambda name: name == Path(NAME)):
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(temporary / name, path / name)
+        if model.mpo_source.path.resolve() == path.resolve():
+            model.mpo_source.digest = digest
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _source(model: nn.Module, path: Path) -> tuple[LoadedCheckpoint, MPOCheckpoint]:
+    """What a model was loaded from."""
+    loaded: LoadedCheckpoint | None = getattr(model, "mpo_source", None)
+    if loaded is None:
+        raise CheckpointError(path, "the model was not loaded from an MPO checkpoint; see load_into")
+    if loaded.merged:
+        raise CheckpointError(
+            path, f"can't be written: transformers merged {loaded.merged[0]} and others into tensors of another shape"
+        )
+    checkpoint = MPOCheckpoint(loaded.path)
+    if checkpoint.manifest.raw["manifest_sha256"] != loaded.digest:
+        raise CheckpointError(loaded.path, "is another checkpoint now than the one the model was loaded from")
+    return loaded, checkpoint
+
+
+def _write(model: nn.Module, folder: Path, gauge: Gauge | None, texts: dict[str, str] | None = None) -> str:
+    """Writes a folder anew; returns the digest of its manifest."""
+    loaded, checkpoint = _source(model, folder)
+    contents = _Contents(model, checkpoint, loaded, gauge)
+    folder.mkdir(parents=True)
+    write_entries(folder / SHARD, contents.entries, {"format": "pt"})
+    companions = [
+        name
+        for name in checkpoint.manifest.companions
+        if name != _INDEX and (texts is None or name.startswith("skeleton"))
+    ]
+    for name in companions:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(checkpoint.path / name, folder / name)
+    if contents.added and "config.json" in companions and hasattr(model, "config"):
+        (folder / "config.json").write_text(model.config.to_json_string(), "utf-8")
+    for name, text in (texts or {}).items():
+        (folder / name).write_text(text, "utf-8")
+        companions.append(name)
+    manifest: dict[str, Any] = {
+        **checkpoint.manifest.raw,
+        "version": VERSION,
+        "generator": f"mpo_checkpoint {__version__}",
+        "shards": [fingerprint(folder / SHARD, SHARD)],
+        "companions": [fingerprint(folder / name, name) for name in companions],
+        "totals": totals(contents.tensors, contents.cores),
+        "tensors": [tensor.json() for tensor in contents.tensors.values()],
+        "operators": [operator.json() for operator in contents.operators.values()],
+        "cores": [core.json() for core in contents.cores.values()],
+    }
+    write_manifest(folder / NAME, manifest)
+    for file in filter(Path.is_file, folder.rglob("*")):
+        _flush(file)
+    return json.loads((folder / NAME).read_bytes())["manifest_sha256"]
 
 
 class _Contents:
@@ -142,8 +205,11 @@ class _Contents:
 
         shared = shared_cores(checkpoint)
         operators = {o.name: self._written_operator(o, shared) for o in checkpoint.operators.values()}
+        adapters = self._adapters(model, loaded)
         for old in checkpoint:
             tensor, entries = self._written_tensor(old, dense)
+            if old.name in adapters:
+                tensor, entries = self._with_adapter(tensor, entries, adapters[old.name], operators)
             self._add(tensor, entries)
         for name, tensor in new.items():
             entry = entry_of(tensor)
@@ -182,16 +248,19 @@ class _Contents:
             [False] * len(old.cores) if weight is None else [a != b for a, b in zip(digests, weight.origin.digests)]
         )
         is_shared = not shared.isdisjoint(old.chain_names)
-        if weight is not None and [tuple(core.shape) for core in weight.whole_cores()] != old.core_shapes:
-            raise CheckpointError(old.name, "has cores of other shapes now than when it was loaded")
+        is_deepened = weight is not None and weight.is_deepened
         if not any(is_core_changed) and (is_shared or gauge == old.gauge):
             return old
         chain = self.checkpoint.chain(old) if weight is None else [_array(core) for core in weight.whole_cores()]
+        while is_deepened and len(chain) > 2:
+            chain[1:3] = [np.tensordot(chain[1][:, 0, 0], chain[2], 1)]
+        if [core.shape for core in chain] != old.core_shapes:
+            raise CheckpointError(old.name, "has cores of other shapes now than when it was loaded")
         if is_shared and old.gauge == "spectral":
             raise CheckpointError(
                 old.name, "shares cores and has singular values; such operators can't be saved once trained"
             )
-        if is_shared or (gauge == "canonical" and self.gauge is None):
+        if is_shared or (gauge == "canonical" and self.gauge is None and not is_deepened):
             for name, core, is_changed in zip(old.cores, chain, is_core_changed):
                 if is_changed:
                     self._new_core(name, core)
@@ -209,7 +278,7 @@ class _Contents:
         return replace(old, gauge=gauge, singular_values=None if sigma is None else self._singular_values(old, sigma))
 
     def _new_core(
-        self, name: str, array: np.ndarray, side: str | None = None, pivots: np.ndarray | None = None
+        self, name: str, array: np.ndarray, side: Side | None = None, pivots: np.ndarray | None = None
     ) -> None:
         old = self.checkpoint.cores[name]
         encoding = old.encoding if old.encoding.pivots == side else replace(old.encoding, pivots=side)
@@ -237,6 +306,35 @@ class _Contents:
 
         is_compact = all(pivots(name) == operator.pivot_side(site) for site, name in enumerate(operator.cores))
         return replace(operator, gauge="canonical") if operator.gauge == "compact" and not is_compact else operator
+
+    # Adapters
+
+    def _adapters(self, model: nn.Module, loaded: LoadedCheckpoint) -> dict[str, Adapter]:
+        """By the name of the tensor that holds the elements of the layer's matrix."""
+        adapters, tensors = {}, self.checkpoint.tensors
+        for path, adapter in adapters_of(model).items():
+            name = loaded.names.get(f"{path}.weight")
+            if name is None:
+                raise CheckpointError(path, "has an adapter beside a matrix that the checkpoint does not have")
+            if tensors[name].kind == "tied" or any(other.tied_to == name for other in tensors.values()):
+                raise CheckpointError(path, f"has an adapter, but its matrix {name} is tied to another tensor")
+            adapters[name] = adapter
+        return adapters
+
+    def _with_adapter(
+        self, tensor: TensorRecord, entries: dict[str, Entry], adapter: Adapter, operators: dict[str, OperatorRecord]
+    ) -> tuple[TensorRecord, dict[str, Entry]]:
+        """A tensor as it is written, with an adapter; adds the operators that are new."""
+        base = None
+        if tensor.kind == "dense":
+            value = tensor.encoding.decode(entries, tensor.name, tensor.shape, tensor.name)
+            base, dtype = tensor.name, tensor.encoding.dtype if tensor.encoding.kind == "plain" else tensor.dtype
+            operators[base], cores = dense_operator(base, np.asarray(value, np.float64), dtype)
+            self._new_cores |= cores
+        name = free_name(tensor.name, operators.keys())
+        operators[name], cores = adapter_operator(adapter, name)
+        self._new_cores |= cores
+        return added(tensor, operators, base, name), {} if base else entries
 
     # Tensors
 
@@ -271,7 +369,7 @@ class _Contents:
             return replace(
                 old, encoding=encoding, packed={}, raw={**_without(old, "packed").raw, "encoding": encoding.json()}
             ), entries
-        members = {key: old.raw[key] for key in ("name", "dtype", "shape", "orientation") if key in old.raw}
+        members: dict[str, Any] = {key: old.raw[key] for key in ("name", "dtype", "shape", "orientation") if key in old.raw}
         return TensorRecord.parse({**members, "kind": "dense"}, {}), {old.name: value}
 
     def _is_changed(self, tensor: TensorRecord) -> bool:

@@ -78,13 +78,12 @@ class Statistics:
     def matrices(self) -> list[str]:
         return sorted({name.rpartition(".")[0] for name in self.tensors} | set(self.written))
 
-    def save(self, path: Path | str, dtype: np.dtype | type = np.float32, *, is_packed: bool = False) -> None:
+    def save(self, path: Path | str, dtype: np.dtype | type | str = np.float32, *, is_packed: bool = False) -> None:
         """Writes the file; it appears whole or not at all.
 
         Args:
             is_packed: of each gram matrix, only the upper triangle is stored.
         """
-        from safetensors.numpy import save_file
 
         path = Path(path)
         self.validate(path)
@@ -185,7 +184,7 @@ class StatisticsWriter:
         self,
         path: Path | str,
         names: Iterable[str],
-        dtype: np.dtype | type = np.float32,
+        dtype: np.dtype | type | str = np.float32,
         *,
         temporary: Path | None = None,
         state: Mapping[str, Any] | None = None,
@@ -223,7 +222,7 @@ class StatisticsWriter:
         end = self._end + value.nbytes
         dtype = {2: "F16", 4: "F32", 8: "F64"}[self.dtype.itemsize]
         self._header[name] = {"dtype": dtype, "shape": list(value.shape), "data_offsets": [self._end, end]}
-        self._file.write(value.astype(self.dtype.newbyteorder("<"), copy=False))
+        self._file.write(value.astype(self.dtype.newbyteorder("<"), copy=False).data)
         self._end = end
 
     def finish(self, metadata: Mapping[str, str]) -> None:

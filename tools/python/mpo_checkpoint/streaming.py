@@ -37,7 +37,7 @@ from .layers import Kind, kind_of
 from .objectives import Objective
 from .resuming import UnfinishedRun
 from .statistics import Statistics, StatisticsWriter
-from .trunk import NoTrunk, Trunk
+from .trunk import Trunk
 
 # Positions that run through a block together.
 BATCH_POSITIONS = 2048

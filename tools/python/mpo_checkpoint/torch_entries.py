@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .errors import CheckpointError
-from .safetensors_file import Entry
+from .safetensors_file import Entry, copied
 
 _TORCH = {
     name: getattr(torch, attribute)
@@ -35,7 +34,7 @@ def torch_dtype(name: str) -> torch.dtype:
 def tensor_of(entry: Entry) -> Tensor:
     """An entry's elements, copied."""
     dtype = torch_dtype(entry.dtype)
-    return torch.from_numpy(np.array(entry.data)).view(dtype).reshape(entry.shape)
+    return torch.from_numpy(copied(entry)).view(dtype).reshape(entry.shape)
 
 
 def entry_of(tensor: Tensor, dtype: str | None = None) -> Entry:

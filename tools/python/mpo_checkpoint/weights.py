@@ -30,14 +30,14 @@ class WeightBuilder:
 
     Parameters
     ----------
-    trains_cores
-        whether cores are to be trained: then operators in the gauge compact become canonical, by QR in
-        float64, but for those that share a core, whose cores stay as they are, whole. Otherwise low-rank operators
-        stay compact.
+    trainable
+        which cores are to be trained, see `load_into`. Operators in the gauge compact that are to be trained become
+        canonical, by QR in float64, but for those that share a core, whose cores stay as they are, whole. Other low-rank
+        operators stay compact.
     """
 
-    def __init__(self, checkpoint: MPOCheckpoint, trains_cores: bool, keeps_matrix: bool):
-        self.checkpoint, self.trains_cores, self.keeps_matrix = checkpoint, trains_cores, keeps_matrix
+    def __init__(self, checkpoint: MPOCheckpoint, trainable: str, keeps_matrix: bool):
+        self.checkpoint, self.trainable, self.keeps_matrix = checkpoint, trainable, keeps_matrix
         self._shared = shared_cores(checkpoint)
         self._weights: dict[tuple[str, ...], MPOMatrix] = {}
         self._parameters: dict[tuple[str, ...], nn.Parameter] = {}
@@ -61,19 +61,38 @@ class WeightBuilder:
         key = ("operator", operator.name, *_place(like))
         if key not in self._weights:
             bases = [self._basis(operator.row_basis, like), self._basis(operator.column_basis, like)]
-            weight = self._compact(operator, like, bases) or self._whole(operator, like, bases)
+            weight = (
+                self._deepened(operator, like, bases)
+                or self._compact(operator, like, bases)
+                or self._whole(operator, like, bases)
+            )
             weight.origin = Origin(operator.name, tuple(map(digest_of, weight.cores)))
             self._weights[key] = weight
+            self.checkpoint.release()
         return self._weights[key]
+
+    def _deepened(self, operator: OperatorRecord, like: Tensor, bases: list[SideBasis | None]) -> MPOWeight | None:
+        """Where inner cores are trained, a low-rank operator of two sites with a square core between two frames.
+
+        None for any other operator, for one of full rank, and for one that shares a core.
+        """
+        is_shared = not self._shared.isdisjoint(operator.chain_names)
+        bond = operator.bonds[0]
+        if self.trainable != "inner" or not _is_low_rank(operator) or is_shared or bond == min(operator.matrix_shape):
+            return None
+        left, right = self.checkpoint.chain(operator)
+        chain = gauge.deep([left, np.eye(bond)[:, None, None], right])
+        keys = [("deepened", f"{operator.name}.{k}") for k in range(3)]
+        cores = [self._parameter(key, core, like) for key, core in zip(keys, chain)]
+        weight = MPOWeight(cores, operator.matrix_shape, 2 * operator.central, self.keeps_matrix, *bases)
+        weight.is_deepened = True
+        return weight
 
     def _compact(
         self, operator: OperatorRecord, like: Tensor, bases: list[SideBasis | None]
     ) -> CompactMPOWeight | None:
-        """A low-rank operator as it is stored; None for any other, and where cores are trained."""
-        is_low_rank = (
-            operator.padded_shape == operator.matrix_shape == (operator.row_factors[0], operator.column_factors[-1])
-        )
-        if self.trains_cores or operator.gauge != "compact" or len(operator.cores) != 2 or not is_low_rank:
+        """A low-rank operator of two sites as it is stored; None for any other, and where its cores are trained."""
+        if self.trainable not in ("none", "inner") or operator.gauge != "compact" or not _is_low_rank(operator):
             return None
         name = operator.cores[1 - operator.central]
         core = self.checkpoint.cores[name]
@@ -92,7 +111,7 @@ class WeightBuilder:
     def _whole(self, operator: OperatorRecord, like: Tensor, bases: list[SideBasis | None]) -> MPOWeight:
         chain = self.checkpoint.chain(operator)
         is_shared = not self._shared.isdisjoint(operator.chain_names)
-        if operator.gauge == "compact" and self.trains_cores and not is_shared:
+        if operator.gauge == "compact" and self.trainable != "none" and not is_shared:
             chain = gauge.canonical(chain, operator.central)
         keys = [("whole", name) for name in operator.cores]
         if operator.gauge == "spectral":  # its central core is not the one that is stored
@@ -122,6 +141,12 @@ class WeightBuilder:
             is_index = self.checkpoint.cores[name].role == "permutation"
             self._constants[key] = Constant(value.to(like.device) if is_index else value.to(like))
         return self._constants[key]
+
+
+def _is_low_rank(operator: OperatorRecord) -> bool:
+    """Whether it has two sites, the rows at one and the columns at the other."""
+    sides = (operator.row_factors[0], operator.column_factors[-1])
+    return len(operator.cores) == 2 and operator.padded_shape == operator.matrix_shape == sides
 
 
 def shared_cores(checkpoint: MPOCheckpoint) -> set[str]:

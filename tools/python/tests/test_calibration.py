@@ -289,3 +289,64 @@ def test_the_seed_decides_the_projections():
     name = "first.weight.row_gram"
     np.testing.assert_array_equal(first.tensors[name], again.tensors[name])
     assert not np.array_equal(first.tensors[name], other.tensors[name])
+
+
+def test_element_weights_are_the_mean_squared_gradients_of_samples():
+    model, x, r = TwoLayers(), torch.randn(5, 6, 4), torch.randn(5, 6, 5)
+    mask = torch.tensor([[1] * 6, [1] * 4 + [0] * 2, [1] * 6, [1] * 2 + [0] * 4, [1] * 6])
+    loss = lambda output, batch: (output * batch[1] * batch[2][..., None]).sum((1, 2))  # noqa: E731
+    statistics = run(
+        model, zip(x.split(2), r.split(2), mask.split(2)), lambda model, batch: model(batch[0]),
+        mask=lambda batch: batch[2], loss=loss, has_element_weights=True,
+    )  # fmt: skip
+    expected = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters() if parameter.ndim == 2}
+    for sample in range(5):
+        batch = x[sample : sample + 1], r[sample : sample + 1], mask[sample : sample + 1]
+        gradients = torch.autograd.grad(loss(model(batch[0]), batch).sum(), [model.first.weight, model.second.weight])
+        for name, gradient in zip(expected, gradients):
+            expected[name] += gradient.square() / 5
+    assert statistics.tensors.keys() == {f"{name}.element_weights" for name in expected}
+    for name, value in expected.items():
+        np.testing.assert_allclose(statistics.tensors[f"{name}.element_weights"], value, rtol=1e-4, atol=1e-7)
+
+
+def test_element_weights_of_embeddings_count_a_sample_once_for_each_token(tmp_path):
+    table, head = nn.Embedding(7, 3), nn.Linear(3, 2, bias=False)
+    model = nn.Sequential(table, head)
+    ids, r = torch.tensor([[1, 1, 4], [4, 2, 2]]), torch.randn(2, 3, 2)
+    loss = lambda output, _: (output * r).sum((1, 2))  # noqa: E731
+    statistics = run(model, [ids], loss=loss, has_element_weights=True)
+    expected = torch.zeros(7, 3)
+    for sample in range(2):
+        value = (model(ids[sample]) * r[sample]).sum()
+        expected += torch.autograd.grad(value, table.weight)[0].square() / 2
+    np.testing.assert_allclose(statistics.tensors["0.weight.element_weights"], expected, rtol=1e-4, atol=1e-7)
+    assert statistics.input_rows == ["0.weight"]
+    statistics.save(tmp_path / "stats.safetensors")
+    assert type(statistics).load(tmp_path / "stats.safetensors").tensors.keys() == statistics.tensors.keys()
+
+
+def test_element_weights_of_a_language_model_are_of_its_pieces(tmp_path):
+    from mpo_checkpoint import Statistics
+    from mpo_checkpoint.huggingface import calibrate_language_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, intermediate_size=24
+    )
+    model = LlamaForCausalLM(config).eval()
+    model.save_pretrained(tmp_path / "model")
+    pieces, notices = torch.randint(5, 50, (3, 8)), []
+    calibrate_language_model(
+        tmp_path / "model", pieces, tmp_path / "stats.safetensors", min_side=8, has_element_weights=True, notice=notices.append
+    )
+    assert any("all of it is loaded" in notice for notice in notices)
+    statistics = Statistics.load(tmp_path / "stats.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    expected = torch.zeros(24, 16)
+    for piece in pieces:
+        logits = model(input_ids=piece[None]).logits[0]
+        value = nn.functional.cross_entropy(logits[:-1], piece[1:], reduction="sum")
+        expected += torch.autograd.grad(value, model.get_parameter(name))[0].square() / 3
+    np.testing.assert_allclose(statistics.tensors[f"{name}.element_weights"], expected, rtol=1e-3, atol=1e-9)
+    assert all(name.startswith("model.layers.0.") for name in statistics.matrices)

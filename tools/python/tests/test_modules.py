@@ -7,6 +7,10 @@ import pickle
 
 import pytest
 import torch
+from reference import central_index, compacted, decompose
+from torch import nn
+from torch.nn import functional
+
 from mpo_checkpoint import (
     CompactMPOWeight,
     MPOBlockWeight,
@@ -16,12 +20,10 @@ from mpo_checkpoint import (
     MPOMatrix,
     MPOWeight,
     contraction,
+    modules,
 )
 from mpo_checkpoint.modules import Constant, SideBasis
 from mpo_checkpoint.records import Term
-from reference import central_index, compacted, decompose
-from torch import nn
-from torch.nn import functional
 
 SHAPES = {
     "low rank": ((12, 1), (1, 10), 3),
@@ -119,14 +121,16 @@ def dense(weight):
     return matrix
 
 
-@pytest.mark.parametrize("way", ["cores", "matrix"])
+@pytest.mark.parametrize("way", ["product", "factors", "matrix"])
 @pytest.mark.parametrize("shape", WEIGHTS)
-class TestBothWays:
+class TestAllWays:
     """The way is what the cost rule would choose; here it is forced."""
 
     @pytest.fixture(autouse=True)
-    def _forced(self, monkeypatch, way):
-        monkeypatch.setattr(MPOMatrix, "_is_matrix_cheaper", lambda *_: way == "matrix")
+    def _forced(self, monkeypatch, way, shape):
+        if way == "factors" and weight(shape).factor_rank() is None:
+            pytest.skip("has no two factors")
+        monkeypatch.setattr(MPOMatrix, "_route", lambda *_: way)
         monkeypatch.setattr(contraction, "matrix_cost", lambda _: 0 if way == "matrix" else 10**9)
         monkeypatch.setattr(MPOWeight, "_basis_cost", lambda *_: 0)
 
@@ -183,6 +187,7 @@ def test_costs_count_multiplications():
 
 
 def test_the_cheaper_way_depends_on_the_batch(monkeypatch):
+    monkeypatch.setattr(modules, "CHAIN_OVERHEAD", 1)
     layer = MPOLinear(weight("five sites"))
     assert layer.weight._may_keep is False  # its cores are trained
     built = []
@@ -268,7 +273,9 @@ def test_a_compact_product_takes_a_multiplication_for_each_number_stored(rows, c
     assert held.product_cost(False) == held.product_cost(True) == bond * (rows + columns - bond)
     assert sum(p.numel() for p in held.parameters()) == bond * (rows + columns - bond)
     assert held.shape == (rows, columns) and [tuple(c.shape) for c in held.whole_cores()] == held._shapes()
-    assert not any(held._is_matrix_cheaper(batch, False) for batch in (1, 10**6))
+    assert all(held._route(batch, False) == "product" for batch in (1, 10**6))
+    with torch.no_grad():
+        assert held.eval()._route(1, False) == "factors", "whole, they are kept where no gradient is wanted"
 
 
 @pytest.mark.parametrize("shape", ["low rank", "compact, columns", "compact, rows", "padded", "bases"])

@@ -10,7 +10,16 @@ import sys
 import numpy as np
 import pytest
 import torch
-from mpo_checkpoint import CheckpointError, MPOCheckpoint, MPOMatrix, from_pretrained, load_dense, save
+from mpo_checkpoint import (
+    CheckpointError,
+    MPOCheckpoint,
+    MPOMatrix,
+    add_deep_lora,
+    add_lora,
+    from_pretrained,
+    load_dense,
+    save,
+)
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.skipif(
@@ -121,15 +130,18 @@ def test_linked_matrices_are_trained_as_one_operator_and_saved_again(
             torch.testing.assert_close(found, matrix.detach(), atol=1e-5, rtol=1e-4)
 
 
-def test_layers_that_share_a_central_core_are_trained_with_it_and_saved_again(folder, tmp_path, token_batch):
+@pytest.mark.parametrize("residual", [[], ["--residual-rank", 3]])
+def test_layers_that_share_a_central_core_are_trained_with_it_and_saved_again(folder, tmp_path, token_batch, residual):
     mpo(
         *("convert", folder, "-o", tmp_path / "x.mpo", "--ratio", 0.9),
-        *("--share-central", "encoder.layer.*.attention.self.query.weight"),
+        *("--share-central", "encoder.layer.*.attention.self.query.weight", *residual),
     )
     model = from_pretrained(tmp_path / "x.mpo", "all")
     queries = [layer.attention.self.query.weight for layer in model.encoder.layer]
-    assert queries[0].central_core is queries[1].central_core
-    assert queries[0].cores[0] is not queries[1].cores[0]
+    chains = [query.operators[0] for query in queries]
+    assert chains[0].central_core is chains[1].central_core
+    assert chains[0].cores[0] is not chains[1].cores[0]
+    assert [len(query.operators) for query in queries] == [2 if residual else 1] * 2
     raw = MPOCheckpoint(tmp_path / "x.mpo").manifest.raw
     assert model.mpo_source.report.parameters_stored == raw["totals"]["parameters_stored"]
     restored = trained_and_restored(model, tmp_path, token_batch)
@@ -168,10 +180,77 @@ def test_of_deep_factors_the_inner_cores_are_trained_alone(folder, tmp_path, tok
         np.testing.assert_allclose(found, restored, atol=1e-5)
 
 
-def test_inner_cores_that_are_not_there_are_not_trained(folder, tmp_path):
-    mpo("convert", folder, "-o", tmp_path / "x.mpo", "--ratio", 0.6, "--structure", "svd")
-    with pytest.raises(CheckpointError, match="no square cores.*--sites 3"):
+@pytest.mark.parametrize("gauge", ["compact", "canonical", "spectral"])
+def test_of_low_rank_matrices_of_two_sites_an_inner_core_is_trained_and_multiplied_in(
+    folder, tmp_path, token_batch, gauge
+):
+    from transformers import BertModel
+
+    mpo("convert", folder, "-o", tmp_path / "x.mpo", "--ratio", 0.6, "--structure", "svd", "--gauge", gauge)
+    mpo("restore", tmp_path / "x.mpo", "-o", tmp_path / "x")
+    model = from_pretrained(tmp_path / "x.mpo", "inner")
+    operators = MPOCheckpoint(tmp_path / "x.mpo").operators
+    report = model.mpo_source.report
+    assert report.trainable["inner"] == report.parameters["inner"] == sum(o.bonds[0] ** 2 for o in operators.values())
+    assert not report.trainable["central"] and not report.trainable["auxiliary"]
+    dense = BertModel.from_pretrained(tmp_path / "x").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model(**token_batch).last_hidden_state, dense(**token_batch).last_hidden_state, atol=1e-4, rtol=1e-3
+        )
+    save(model, tmp_path / "same.mpo")
+    old, new = (load_file(tmp_path / name / "tensors.safetensors") for name in ("x.mpo", "same.mpo"))
+    assert old.keys() == new.keys() and all(torch.equal(old[name], new[name]) for name in old)
+    weight, name = model.encoder.layer[0].intermediate.dense.weight, "encoder.layer.0.intermediate.dense.weight"
+    with torch.no_grad():
+        weight.cores[1].mul_(1.5)
+    restored = trained_and_restored(model, tmp_path, token_batch)
+    assert (restored[name] - dense.state_dict()[name]).norm() > 0.4 * restored[name].norm() / 1.5
+    torch.testing.assert_close(restored[name], weight.matrix().detach(), atol=1e-5, rtol=1e-4)
+    tuned = MPOCheckpoint(tmp_path / "y.mpo")
+    assert {o.name: (o.bonds, o.gauge) for o in tuned.operators.values()} == {
+        o.name: (o.bonds, o.gauge) for o in operators.values()
+    }
+    assert tuned.manifest.raw["totals"]["parameters_stored"] == report.parameters_stored
+
+
+def test_where_there_is_no_low_rank_matrix_no_inner_core_is_trained(folder, tmp_path):
+    mpo("convert", folder, "-o", tmp_path / "x.mpo", "--ratio", 0.6, "--structure", "chain")
+    with pytest.raises(CheckpointError, match="no low-rank matrices.*--structure svd"):
         from_pretrained(tmp_path / "x.mpo", "inner")
+
+
+@pytest.mark.parametrize("options", [("--ratio", 0.6), ("--ratio", 0.6, "--structure", "chain"), ("--lossless",)])
+@pytest.mark.parametrize("kind", ["lora", "deep"])
+def test_the_tool_takes_adapters(folder, tmp_path, token_batch, options, kind):
+    """Beside low-rank factors, chains, and matrices that stay dense."""
+    mpo("convert", folder, "-o", tmp_path / "x.mpo", *options, "--exclude", "encoder.layer.1.*")
+    model = from_pretrained(tmp_path / "x.mpo", "none")
+    layers = ["encoder.layer.0.attention.*", "encoder.layer.1.output.dense", "encoder.layer.1.intermediate.dense"]
+    if kind == "lora":
+        adapters = add_lora(model, 3, include=layers)
+    else:
+        loss = lambda net: net(**token_batch).last_hidden_state.square().mean()  # noqa: E731
+        adapters = add_deep_lora(model, 3, loss, include=layers, scale=0.5)
+    assert len(adapters) == 6
+    parameters = [core for adapter in adapters.values() for core in adapter.cores if core.requires_grad]
+    optimizer = torch.optim.Adam(parameters, 0.05)
+    model(**token_batch).last_hidden_state[..., 0].square().mean().backward()
+    optimizer.step()
+    before = {path: model.get_submodule(path).weight for path in adapters}
+    save(model, tmp_path / "y.mpo")
+    mpo("verify", tmp_path / "y.mpo")
+    assert "encoder.layer.1.output.dense.weight" in mpo("inspect", tmp_path / "y.mpo")
+    totals = json.loads(mpo("inspect", tmp_path / "y.mpo", "--json"))["totals"]
+    plain = MPOCheckpoint(tmp_path / "x.mpo").manifest.raw["totals"]
+    added = sum(core.numel() for adapter in adapters.values() for core in adapter.cores)
+    assert totals["parameters_stored"] == plain["parameters_stored"] + added
+    mpo("restore", tmp_path / "y.mpo", "-o", tmp_path / "y")
+    restored = load_file(tmp_path / "y" / "model.safetensors")
+    for path, adapter in adapters.items():
+        matrix = before[path] if isinstance(before[path], torch.Tensor) else before[path].matrix()
+        expected = (matrix + adapter.matrix()).detach()
+        torch.testing.assert_close(restored[f"{path}.weight"], expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("gauge", ["compact", "canonical", "spectral"])
@@ -227,7 +306,8 @@ def test_the_squeeze_loop_fine_tunes_with_it(folder, tmp_path):
     mpo("verify", tmp_path / "y.mpo")
 
 
-def test_statistics_from_the_command_line_guide_a_conversion(folder, tmp_path):
+@pytest.mark.parametrize("option, kind", [([], "row_gram"), (["--element-weights"], "element_weights")])
+def test_statistics_from_the_command_line_guide_a_conversion(folder, tmp_path, option, kind):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -238,8 +318,9 @@ def test_statistics_from_the_command_line_guide_a_conversion(folder, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("".join(f"w{n} w{n + 1} w{2 * n}\n" for n in range(40)))
     stats = tmp_path / "stats.safetensors"
-    command = [sys.executable, "-m", "mpo_checkpoint", "calibrate", folder, text, "-o", stats]
+    command = [sys.executable, "-m", "mpo_checkpoint", "calibrate", folder, text, "-o", stats, *option]
     subprocess.run(command, check=True, capture_output=True)
+    assert any(name.endswith(kind) for name in load_file(stats))
     mpo("convert", folder, "-o", tmp_path / "x.mpo", "--ratio", 0.6, "--calibration", stats)
     records = MPOCheckpoint(tmp_path / "x.mpo").manifest.raw["tensors"]
     assert any(record.get("metric_relative_error") is not None for record in records)

@@ -1,0 +1,201 @@
+import Checkpoints
+import Files
+import LinearAlgebra
+import MPOCheckpoints
+import Recipes
+import TensorNetworks
+
+/// Writes the best correction of low rank of a compressed model as a LoRA adapter of the PEFT library.
+///
+/// For each matrix `W` and what stands for it, `Ŵ`, the adapter is the `B A` of rank r that minimises
+/// `‖G^½ (W − Ŵ − B A) S^½‖`, by a truncated singular value decomposition of the whitened difference. With the inputs' side
+/// alone that is EoRA ([arXiv 2410.21271](https://arxiv.org/abs/2410.21271)) and QERA
+/// ([arXiv 2410.06040](https://arxiv.org/abs/2410.06040)).
+public struct Adapter: Sendable {
+  /// Of each matrix; a matrix with a shorter side gets that rank.
+  public var rank: Int
+  /// Which matrices; those whose rows are inputs, as embeddings, have no place in such an adapter.
+  public var selection: TensorSelection
+  /// nil for the Frobenius norm.
+  public var statistics: CalibrationStatistics?
+  public var options: ConversionOptions
+
+  public init(
+    rank: Int, selection: TensorSelection = TensorSelection(), statistics: CalibrationStatistics? = nil,
+    options: ConversionOptions
+  ) {
+    self.rank = rank
+    self.selection = selection
+    self.statistics = statistics
+    self.options = options
+  }
+
+  /// What was written.
+  public struct Report: Sendable, Equatable {
+    public var matrices = 0
+    public var parameters = 0
+    /// `√(Σ‖W−Ŵ‖² / Σ‖W‖²)` in the metric of the statistics without ridges, over the matrices.
+    public var errorBefore = 0.0
+    /// The same with the adapter.
+    public var errorAfter = 0.0
+  }
+
+  /// Computes and writes the adapter.
+  ///
+  /// - Parameters:
+  ///   - compressed: what the adapter is for.
+  ///   - original: the model that it stands for.
+  ///   - folder: an empty folder.
+  ///   - base: what the adapter's configuration names as the model that it is for.
+  /// - Throws: `ConversionError` for models that do not belong together and statistics of another model, and the errors of
+  ///   reading and writing.
+  public func write(
+    for compressed: CompressedModel, against original: any DenseCheckpoint, to folder: String, base: String
+  ) throws -> Report {
+    let network = try SourceNetwork(original, selection: selection)
+    if let warning = try statistics?.warning(for: network) { options.warning(warning) }
+    let matrices = try corrected(network, compressed)
+    let weights = folder + "/adapter_model.safetensors"
+    let writer = try SafetensorsWriter(
+      path: weights, tensors: matrices.flatMap { Self.tensors(of: $0, rank: rank) }, metadata: ["format": "pt"])
+    let counter = ProgressCounter(
+      .adapt, total: matrices.reduce(0) { $0 + $1.rows * $1.columns }, options.progress)
+    let errors = ParallelResults<Errors>(count: matrices.count)
+    BLASThreads.use(1)
+    try forEachInParallel(Array(matrices.indices), jobs: options.jobs) { index in
+      let matrix = matrices[index]
+      let (errorsOfIt, factors) = try correction(of: matrix, compressed, original)
+      errors[index] = errorsOfIt
+      for (tensor, factor) in zip(Self.tensors(of: matrix, rank: rank), factors) {
+        try factor.elements.withUnsafeBytes { try writer.write($0, to: tensor.name) }
+      }
+      counter.finished(matrix.name, elements: matrix.rows * matrix.columns)
+    }
+    try writer.finish()
+    try Array(Self.configuration(of: matrices, rank: rank, base: base).utf8).withUnsafeBytes {
+      try writeFile($0, to: folder + "/adapter_config.json")
+    }
+    var report = Report(matrices: matrices.count)
+    report.parameters = matrices.reduce(0) { $0 + Self.rank($1, rank) * ($1.rows + $1.columns) }
+    let all = matrices.indices.compactMap { errors[$0] }
+    let total = all.reduce(0) { $0 + $1.norm }
+    if total > 0 {
+      report.errorBefore = (all.reduce(0) { $0 + $1.before } / total).squareRoot()
+      report.errorAfter = (all.reduce(0) { $0 + $1.after } / total).squareRoot()
+    }
+    return report
+  }
+
+  /// Squares, in the metric.
+  private struct Errors {
+    let norm: Double
+    let before: Double
+    let after: Double
+  }
+
+  /// The matrices of linear layers that differ.
+  private func corrected(_ network: SourceNetwork, _ compressed: CompressedModel) throws -> [WeightMatrix] {
+    let known = statistics?.matrices ?? []
+    let suitable = network.matrices.filter { matrix in
+      matrix.expert == nil && matrix.tensor.shape.count == 2 && matrix.name.hasSuffix(Self.suffix)
+        && isOfLinearLayer(matrix, hasStatistics: known.contains(TensorName(matrix.name)))
+    }
+    let different = try suitable.filter { matrix in
+      try network.checkpoint.withBytes(of: matrix.tensor) { bytes in
+        try compressed.withBytes(of: matrix.tensor) { found, dtype in
+          dtype != matrix.tensor.dtype || !found.elementsEqual(bytes)
+        }
+      }
+    }
+    guard different.isEmpty else { return different }
+    throw ConversionError.stageFile(
+      path: compressed.path,
+      reason: suitable.isEmpty
+        ? "has no matrix of a linear layer that an adapter could be for; choose others with selection.include"
+        : "equals \(escaped(network.checkpoint.path, limit: 4096)) in every matrix; there is nothing to correct")
+  }
+
+  private static let suffix = ".weight"
+
+  /// By the statistics, whose rows are inputs of embeddings; without them by what embeddings are called.
+  private func isOfLinearLayer(_ matrix: WeightMatrix, hasStatistics: Bool) -> Bool {
+    if hasStatistics, let statistics {
+      return statistics.inputs(of: matrix.name, orientation: matrix.tensor.orientation) == .columns
+    }
+    return matrix.tensor.orientation == .outputInput
+      && !["*embed*", "*wte.weight", "*wpe.weight", "*shared.weight"].contains { matches($0, matrix.name) }
+  }
+
+  /// The errors of a matrix, and `A [r, J]` and `B [I, r]`.
+  private func correction(
+    of matrix: WeightMatrix, _ compressed: CompressedModel, _ original: any DenseCheckpoint
+  ) throws -> (Errors, [Matrix<Float>]) {
+    let (rows, columns) = (matrix.rows, matrix.columns)
+    func values(_ bytes: UnsafeRawBufferPointer, _ dtype: DType) throws -> Matrix<Double> {
+      try TensorElements.withDoubles(of: bytes, dtype) { Matrix(rows: rows, columns: columns, elements: Array($0)) }
+    }
+    let whole = try original.withBytes(of: matrix.tensor) { try values($0, matrix.tensor.dtype) }
+    var difference = whole
+    difference.subtract(try compressed.withBytes(of: matrix.tensor, values))
+    guard difference.elements.allSatisfy(\.isFinite) else {
+      throw ConversionError.mismatch(
+        path: compressed.path, tensor: matrix.name, reason: "has NaN or infinite elements, or the original has")
+    }
+    let metric =
+      try statistics?.preparedMetric(of: matrix.info, rows: rows, columns: columns) ?? PreparedMetric(.frobenius)
+    // Weights of elements have no best correction that is known.
+    let solved: PreparedMetric = if case .elements = metric { try PreparedMetric(.frobenius) } else { metric }
+    let rank = Self.rank(matrix, rank)
+    let chain: MPO<Double>? = try difference.withView { try solved.lowRank(of: $0, rank: rank) }
+    guard let cores = chain?.cores, cores.count == 2 else {
+      throw ConversionError.mismatch(path: compressed.path, tensor: matrix.name, reason: "can't be corrected")
+    }
+    let up = Matrix(rows: rows, columns: rank, elements: cores[0].elements).converted(to: Float.self)
+    let down = Matrix(rows: rank, columns: columns, elements: cores[1].elements).converted(to: Float.self)
+    var rest = difference
+    rest.subtract(up.converted(to: Double.self) * down.converted(to: Double.self))
+    let errors = Errors(
+      norm: metric.squaredNorm(of: whole), before: metric.squaredNorm(of: difference),
+      after: metric.squaredNorm(of: rest))
+    return (errors, [down, up])
+  }
+
+  private static func rank(_ matrix: WeightMatrix, _ rank: Int) -> Int { min(rank, matrix.rows, matrix.columns) }
+
+  /// The path of the layer in its model.
+  private static func layer(of matrix: WeightMatrix) -> String { String(matrix.name.dropLast(suffix.count)) }
+
+  /// `A` and `B`, by the names that PEFT gives them.
+  private static func tensors(of matrix: WeightMatrix, rank: Int) -> [TensorInfo] {
+    let (prefix, rank) = ("base_model.model." + layer(of: matrix), Self.rank(matrix, rank))
+    return [
+      TensorInfo(name: prefix + ".lora_A.weight", dtype: .f32, shape: [rank, matrix.columns]),
+      TensorInfo(name: prefix + ".lora_B.weight", dtype: .f32, shape: [matrix.rows, rank]),
+    ]
+  }
+
+  private static func configuration(of matrices: [WeightMatrix], rank: Int, base: String) -> String {
+    let ranks = matrices.map { (layer(of: $0), Self.rank($0, rank)) }
+    // A layer's whole path, as a pattern that no longer path ends with.
+    let others = ranks.filter { $0.1 != rank }.map { "\(jsonString("^" + $0.0)): \($0.1)" }.joined(separator: ", ")
+    return """
+      {
+        "peft_type": "LORA",
+        "base_model_name_or_path": \(jsonString(base)),
+        "r": \(rank),
+        "lora_alpha": \(rank),
+        "rank_pattern": {\(others)},
+        "alpha_pattern": {\(others)},
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "target_modules": [
+          \(ranks.map { jsonString($0.0) }.joined(separator: ",\n    "))
+        ],
+        "task_type": null
+      }
+
+      """
+  }
+}

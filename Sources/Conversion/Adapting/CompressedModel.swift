@@ -1,0 +1,66 @@
+import Checkpoints
+import MPOCheckpoints
+
+/// A model that stands for another one with an error: quantised and written out densely again, or an MPO checkpoint.
+public enum CompressedModel: Sendable {
+  case dense(any DenseCheckpoint)
+  case operators(MPOCheckpoint)
+
+  /// Opens what is at `path`.
+  /// - Throws: the errors of opening; `ConversionError.onePart` for a part of a conversion.
+  public init(path: String) throws {
+    guard MPOCheckpoint.isPresent(at: path) else {
+      self = .dense(try openDenseCheckpoint(at: path))
+      return
+    }
+    let checkpoint = try MPOCheckpoint(path: path)
+    if let part = checkpoint.manifest.part {
+      throw ConversionError.onePart(path: path, index: part.index, count: part.count)
+    }
+    self = .operators(checkpoint)
+  }
+
+  public var path: String {
+    switch self {
+    case .dense(let checkpoint): checkpoint.path
+    case .operators(let checkpoint): checkpoint.path
+    }
+  }
+
+  /// Its files, for what must not be overwritten.
+  public var files: [String] {
+    switch self {
+    case .dense(let checkpoint): checkpoint.files
+    case .operators(let checkpoint): [checkpoint.path]
+    }
+  }
+
+  /// Calls `body` with the bytes that stand for a tensor of the original, in the dtype of the first.
+  /// - Throws: `ConversionError.mismatch` where there is no such tensor, or one that is no matrix of numbers of its shape.
+  func withBytes<Result>(
+    of original: TensorInfo, _ body: (UnsafeRawBufferPointer, DType) throws -> Result
+  ) throws -> Result {
+    func mismatch(_ reason: String) -> ConversionError {
+      .mismatch(path: path, tensor: original.name, reason: reason)
+    }
+    func check(_ found: TensorInfo?) throws -> TensorInfo {
+      guard let found else { throw mismatch("is missing; is it the same model, written out densely?") }
+      guard found.shape == original.shape, found.dtype.isDecomposable else {
+        throw mismatch(
+          "is \(found.dtype.rawValue) \(found.shape), the original \(original.dtype.rawValue) \(original.shape); write "
+            + "the quantised model out densely first")
+      }
+      return found
+    }
+    switch self {
+    case .dense(let checkpoint):
+      let found = try check(checkpoint.tensor(named: original.name))
+      return try checkpoint.withBytes(of: found) { try body($0, found.dtype) }
+    case .operators(let checkpoint):
+      let record = checkpoint.contents.tensors.first { $0.info.key == original.key }
+      let found = try check(record?.info)
+      guard let record else { throw mismatch("is missing") }
+      return try withRestoredBytes(of: record, in: checkpoint) { try body($0, found.dtype) }
+    }
+  }
+}

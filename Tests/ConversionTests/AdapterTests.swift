@@ -1,0 +1,105 @@
+import Checkpoints
+import Foundation
+import LinearAlgebra
+import MPOCheckpoints
+import Recipes
+import TensorNetworks
+import TestSupport
+import Testing
+
+@testable import Conversion
+
+@Suite struct AdapterTests {
+  private let folder: TemporaryFolder
+  private let original: any DenseCheckpoint
+  private let compressed: any DenseCheckpoint
+
+  init() throws {
+    folder = try TemporaryFolder()
+    let names = ["a.weight", "b.weight"]
+    let whole = names.enumerated().map { ModelTensor.random($1, [80, 64], seed: UInt64($0)) }
+    let errors = names.enumerated().map { ModelTensor.random($1, [80, 64], decay: 1, seed: UInt64($0) + 7) }
+    let same = [ModelTensor.random("same.weight", [64, 64], seed: 3), ModelTensor.random("a.bias", [80], seed: 4)]
+    original = try writeModel(whole + same, to: folder.path + "/original.safetensors")
+    let worse = zip(whole, errors).map { whole, error in
+      ModelTensor(whole.info.name, .f32, whole.info.shape, zip(whole.values, error.values).map { $0 + 0.1 * $1 })
+    }
+    compressed = try writeModel(worse + same, to: folder.path + "/compressed.safetensors")
+  }
+
+  private func adapted(
+    _ rank: Int, _ model: CompressedModel? = nil, statistics: CalibrationStatistics? = nil, to name: String
+  ) throws -> (report: Adapter.Report, tensors: any DenseCheckpoint) {
+    let output = try folder.folder(name)
+    let report = try Adapter(
+      rank: rank, statistics: statistics, options: ConversionOptions(jobs: 2, generator: "tests")
+    ).write(for: model ?? .dense(compressed), against: original, to: output, base: "base")
+    return (report, try openDenseCheckpoint(at: output + "/adapter_model.safetensors"))
+  }
+
+  private func matrix(_ checkpoint: any DenseCheckpoint, _ name: String) throws -> Matrix<Double> {
+    let info = try #require(checkpoint.tensor(named: name))
+    return Matrix(rows: info.shape[0], columns: info.shape[1], elements: try checkpoint.values(of: name))
+  }
+
+  /// `W − Ŵ − B A`.
+  private func rest(_ adapter: any DenseCheckpoint, _ layer: String) throws -> Matrix<Double> {
+    var rest = try matrix(original, layer + ".weight")
+    rest.subtract(try matrix(compressed, layer + ".weight"))
+    let prefix = "base_model.model.\(layer)"
+    rest.subtract(
+      try matrix(adapter, prefix + ".lora_B.weight") * matrix(adapter, prefix + ".lora_A.weight"))
+    return rest
+  }
+
+  @Test func `an adapter of full rank corrects everything, and only what differs`() throws {
+    let (report, adapter) = try adapted(100, to: "full")
+    #expect(report.matrices == 2 && report.errorBefore > 0.05 && report.errorAfter < 1e-6)
+    #expect(adapter.tensors.count == 4 && adapter.tensors.allSatisfy { $0.dtype == .f32 && $0.shape.contains(64) })
+    #expect(try rest(adapter, "a").norm < 1e-5)
+  }
+
+  @Test func `the correction is the best of its rank in the metric`() throws {
+    // Inputs of which few directions are large.
+    let x = ModelTensor.random("x", [200, 64], decay: 0.9, seed: 9).values
+    var gram = [Double](repeating: 0, count: 64 * 64)
+    for sample in 0..<200 {
+      for i in 0..<64 { for j in 0..<64 { gram[i * 64 + j] += x[sample * 64 + i] * x[sample * 64 + j] } }
+    }
+    let path = folder.path + "/stats.safetensors"
+    let tensors = ["a", "b"].map { ModelTensor("\($0).weight.column_gram", .f64, [64, 64], gram) }
+    let writer = try SafetensorsWriter(
+      path: path, tensors: tensors.map(\.info), metadata: ["format": "mpo-statistics", "version": "2"])
+    for tensor in tensors { try tensor.bytes.withUnsafeBytes { try writer.write($0, to: tensor.info.name) } }
+    try writer.finish()
+    let statistics = try CalibrationStatistics(path: path)
+    let (report, inMetric) = try adapted(4, statistics: statistics, to: "metric")
+    let (_, plain) = try adapted(4, to: "plain")
+    let metric = try PreparedMetric(
+      .sides(rows: .identity, columns: .full(Matrix(rows: 64, columns: 64, elements: gram))))
+    for layer in ["a", "b"] {
+      let (own, other) = (try rest(inMetric, layer), try rest(plain, layer))
+      #expect(metric.squaredNorm(of: own) < 0.8 * metric.squaredNorm(of: other))
+      #expect(own.norm > other.norm)
+    }
+    #expect(report.errorAfter < 0.7 * report.errorBefore)
+  }
+
+  @Test func `an MPO checkpoint is corrected where it has cores`() throws {
+    let mpo = try converted(original, .ratio(0.6), to: try folder.folder("c.mpo"))
+    let (report, adapter) = try adapted(8, .operators(mpo), to: "mpo")
+    let cores = mpo.contents.tensors.count { !$0.isDense }
+    #expect(report.matrices == cores && adapter.tensors.count == 2 * cores)
+    #expect(report.errorAfter < report.errorBefore)
+    let text = try String(contentsOfFile: folder.path + "/mpo/adapter_config.json", encoding: .utf8)
+    let json = try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any]
+    #expect(json?["r"] as? Int == 8 && json?["peft_type"] as? String == "LORA")
+    #expect((json?["target_modules"] as? [String])?.count == cores)
+  }
+
+  @Test func `models that do not belong together are refused`() throws {
+    let other = try writeModel([ModelTensor.random("a.weight", [64, 80], seed: 1)], to: folder.path + "/o.safetensors")
+    expectFailure("o.safetensors", "'a.weight'", "[64, 80]") { _ = try adapted(2, .dense(other), to: "x") }
+    expectFailure("original.safetensors", "nothing to correct") { _ = try adapted(2, .dense(original), to: "y") }
+  }
+}

@@ -1,0 +1,32 @@
+"""First-order pruning of a sentence-embedding model, as LPAF (arXiv 2306.14152) begins with: to have a model that is sparse already."""
+
+import torch
+from mpo_checkpoint.huggingface import TextBatches, sentence_embedding
+from transformers import AutoModel
+
+
+def first_order_scores(folder, samples, names, projections=12, seed=0):
+    """``|w| √E[(∂L/∂w)²]`` of every element, by name: how much setting it to zero moves L, to first order.
+
+    L is the product of the sentence embedding with standard normal numbers, others for each of the samples and ``projections``.
+    """
+    model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+    weights = {name: weight for name, weight in model.named_parameters() if name in names}
+    squares = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    generator = torch.Generator().manual_seed(seed)
+    for batch in TextBatches(folder, samples, batch_size=32):
+        output = sentence_embedding(model(**batch).last_hidden_state, batch["attention_mask"])
+        for left in reversed(range(projections)):
+            value = (torch.randn(output.shape, generator=generator) * output).sum()
+            # Signs of different samples are independent: the square of the sum is, in the mean, the sum of the squares.
+            gradients = torch.autograd.grad(value, list(weights.values()), retain_graph=left > 0)
+            for name, gradient in zip(weights, gradients):
+                squares[name] += gradient.square()
+    return {name: (weight.detach().square() * squares[name]).sqrt() for name, weight in weights.items()}
+
+
+def pruned(weights, scores, kept):
+    """The weights without those of the lowest scores over all matrices; the part ``kept`` is left."""
+    everything = torch.cat([scores[name].flatten() for name in scores])
+    threshold = everything.kthvalue(max(1, round((1 - kept) * len(everything)))).values
+    return {name: weight * (scores[name] > threshold) for name, weight in weights.items()}
