@@ -29,12 +29,14 @@ public enum PreparedMetric: Sendable {
   /// - Throws: `LinearAlgebraError`.
   public func spectrum<Scalar>(of view: MatrixView<Scalar>) throws -> WhitenedSpectrum? {
     guard case .sides(let rows, let columns) = self else { return nil }
-    return try GramPrecision.sufficient(for: Scalar.self) { precision in
+    // The result is never nil: double precision suffices for what is finite.
+    let spectrum: WhitenedSpectrum = try GramPrecision.sufficient(for: Scalar.self) { precision in
       switch precision {
       case .single: try WhitenedMatrix<Float>(view.copy(), rows: rows, columns: columns).spectrum(.single)
       case .double: try WhitenedMatrix<Double>(view.copy(), rows: rows, columns: columns).spectrum(.double)
       }
     }
+    return spectrum
   }
 
   /// The factorisation of rank `rank` (lowered to what the sides allow) that is nearest to the matrix in the regularised
