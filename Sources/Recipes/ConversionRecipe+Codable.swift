@@ -8,7 +8,7 @@ extension ConversionRecipe: Codable {
     case sharedCentres = "shared_centres"
     case ties, budget, structure, depth, criterion
     case minimumBond = "minimum_bond"
-    case alignment, gauge, metric, mask, basis, dtype, central, pack
+    case alignment, gauge, metric, mask, basis, spaces, dtype, central, pack
 
     var allowed: String {
       switch self {
@@ -27,6 +27,7 @@ extension ConversionRecipe: Codable {
       case .metric: "a mapping of \(StatisticsIdentity.CodingKeys.names.joined(separator: ", "))"
       case .mask: "a mapping of \(MaskRule.CodingKeys.names.joined(separator: ", "))"
       case .basis: BasisChoice.choices
+      case .spaces: "a list of mappings of \(SpaceRule.CodingKeys.names.joined(separator: ", "))"
       case .dtype: "f64, f32, f16 or bf16"
       case .central: CentralEncoding.choices
       case .pack: "true or false"
@@ -38,6 +39,7 @@ extension ConversionRecipe: Codable {
       case .selection: TensorSelection.CodingKeys.self
       case .links: LinkRule.CodingKeys.self
       case .sharedCentres: SharedCentreRule.CodingKeys.self
+      case .spaces: SpaceRule.CodingKeys.self
       case .budget: Budget.CodingKeys.self
       case .metric: StatisticsIdentity.CodingKeys.self
       case .mask: MaskRule.CodingKeys.self
@@ -65,6 +67,7 @@ extension ConversionRecipe: Codable {
     metric = try container.decodeIfPresent(.metric)
     mask = try container.decodeIfPresent(.mask)
     basis = try container.decode(.basis, default: basis)
+    spaces = try container.decode(.spaces, default: spaces)
     dtype = try container.decodeIfPresent(.dtype, as: String.self) { DType(coreName: $0) != nil }
       .flatMap(DType.init(coreName:))
     central = try container.decodeIfPresent(.central)
@@ -93,6 +96,7 @@ extension ConversionRecipe: Codable {
     try container.encodeIfPresent(metric, forKey: .metric)
     try container.encodeIfPresent(mask, forKey: .mask)
     try container.encode(basis, forKey: .basis)
+    if !spaces.isEmpty { try container.encode(spaces, forKey: .spaces) }
     try container.encodeIfPresent(dtype?.rawValue.lowercased(), forKey: .dtype)
     try container.encodeIfPresent(central, forKey: .central)
     try container.encode(pack, forKey: .pack)

@@ -46,6 +46,8 @@ public struct ConversionRecipe: Sendable, Hashable {
   public var mask: MaskRule?
   /// Which bases the chains of matrices are computed in.
   public var basis = BasisChoice.auto
+  /// Spaces that sides of matrices belong to, where the names of the matrices do not say it; the last rule for a side counts.
+  public var spaces: [SpaceRule] = []
   /// The dtype of the cores; nil for that of the source (of a lossless conversion: at least F32).
   public var dtype: DType?
   /// How central cores are encoded; nil for plain values.

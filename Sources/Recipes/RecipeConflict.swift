@@ -66,7 +66,10 @@ extension ConversionRecipe {
       return .noEffect(member: "criterion", value: "error", beside: "metric", itsValue: nil)
     }
     if let conflict = maskConflict(given: given) { return conflict }
-    if isWritten("basis", basis != plain.basis) {
+    if basis == .none, !spaces.isEmpty {
+      return .noEffect(member: "spaces", value: nil, beside: "basis", itsValue: "none")
+    }
+    if isWritten("basis", basis != plain.basis || !spaces.isEmpty) {
       if structure != .chain {
         return .noEffect(member: "basis", value: nil, beside: "structure", itsValue: structure.rawValue)
       }

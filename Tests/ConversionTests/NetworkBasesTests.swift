@@ -92,6 +92,49 @@ import Testing
     #expect(try Verifier(jobs: 2).verify(checkpoint).problems == [])
   }
 
+  @Test func `rules say which sides share a basis, and which share nothing`() throws {
+    var recipe = recipe
+    recipe.spaces = [
+      SpaceRule(glob: "*.self_attn.*", side: .outputs, space: "own"),
+      SpaceRule(glob: "*.o_proj.weight", side: .inputs, space: "heads"),
+      SpaceRule(glob: "*.q_proj.weight", side: .outputs, space: "heads"),
+    ]
+    let checkpoint = try converted(recipe, "out.mpo")
+    for record in checkpoint.contents.operators {
+      if record.name.contains("q_proj") {
+        #expect(record.rowBasis?.basis == "heads.64.basis" && record.columnBasis?.basis == "stream.read.64.basis")
+      } else if record.name.contains("o_proj") {
+        #expect(record.columnBasis?.basis == "heads.64.basis")
+        #expect(record.rowBasis?.basis == nil && record.rowBasis?.permutation == "\(record.name).rows.permutation")
+      } else if record.name.contains("down_proj") {
+        #expect(record.rowBasis?.basis == "stream.written.64.basis")
+      }
+    }
+    #expect(checkpoint.contents.operators.contains { $0.name.contains("q_proj") })
+    #expect(checkpoint.contents.operators.contains { $0.name.contains("o_proj") })
+    #expect(try Verifier(jobs: 2).verify(checkpoint).problems == [])
+    #expect(try Conversion.recipe(of: checkpoint).spaces == recipe.spaces)
+  }
+
+  @Test func `without a side a rule goes to both, where a basis pays`() throws {
+    var recipe = recipe
+    recipe.spaces = [SpaceRule(glob: "*.mlp.*", space: "stream")]
+    for record in try converted(recipe, "out.mpo").contents.operators where record.name.contains("up_proj") {
+      #expect(record.columnBasis?.basis == "stream.read.64.basis")
+      // Of 128 × 128 numbers there are too many for the matrices that share them.
+      #expect(record.rowBasis?.basis == nil)
+    }
+  }
+
+  @Test func `a rule for no matrix is refused`() throws {
+    var recipe = recipe
+    recipe.spaces = [SpaceRule(glob: "*.nothing", side: .inputs, space: "stream")]
+    #expect(
+      throws: ConversionError.badMember(
+        member: "spaces", value: "*.nothing", reason: "matches no matrix that may become a chain and has statistics")
+    ) { try converted(recipe, "out.mpo") }
+  }
+
   @Test func `bases count once, and all numbers together keep the budget`() throws {
     let checkpoint = try converted(recipe, "out.mpo")
     let totals = checkpoint.manifest.totals

@@ -85,6 +85,13 @@ import Testing
       "--ratio 0.5 --mask zeros --mask-weights elements --link a{b,c}",
       "--mask-weights elements has no effect with --link"
     ),
+    (
+      "--ratio 0.5 --sites 5 --calibration s --basis none --basis a*=inputs:stream",
+      "--basis has no effect with --basis none"
+    ),
+    ("--ratio 0.5 --sites 5 --basis auto --basis none", "give it once"),
+    ("--ratio 0.5 --calibration s --basis a*=inputs:stream", "--basis has no effect with --structure auto"),
+    ("--ratio 0.5 --sites 5 --basis a*=columns:stream", "'a*=columns:stream' is invalid for '--basis"),
     ("--ratio 0.5 --share-central a*=0", "'0' is no number of central cores"),
     ("--lossless --link a{b,c}", "--link has no effect with --lossless"),
     ("--bond 4 --link a{b,c}", "--link has no effect with --bond"),

@@ -295,6 +295,11 @@ import Testing
     #expect(recipe.conflict() == nil && !recipe.usesBases)
     recipe.basis = .auto
     #expect(recipe.conflict(given: ["basis"]) == nil && recipe.usesBases)
+    recipe.spaces = [SpaceRule(glob: "*.mix", side: .inputs, space: "stream")]
+    #expect(recipe.conflict() == nil)
+    recipe.basis = .none
+    #expect(recipe.conflict() == .noEffect(member: "spaces", value: nil, beside: "basis", itsValue: "none"))
+    (recipe.basis, recipe.spaces) = (.auto, [])
     recipe.budget = .lossless
     #expect(
       recipe.conflict(given: ["basis"])

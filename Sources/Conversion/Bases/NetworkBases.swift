@@ -55,9 +55,14 @@ struct NetworkBases: Sendable {
     return counts.values.reduce(0, +)
   }
 
-  /// - Parameter matrices: those of a network that may become chains.
-  /// - Throws: `ConversionError.mismatch` for statistics that are not of these matrices.
-  init(of matrices: [WeightMatrix], _ statistics: CalibrationStatistics, jobs: Int) throws {
+  /// - Parameters:
+  ///   - matrices: those of a network that may become chains.
+  ///   - rules: spaces that are not what the names of the matrices say.
+  /// - Throws: `ConversionError.mismatch` for statistics that are not of these matrices,
+  ///   `ConversionError.badMember` for a rule for none of them.
+  init(
+    of matrices: [WeightMatrix], _ statistics: CalibrationStatistics, rules: [SpaceRule] = [], jobs: Int
+  ) throws {
     // With several threads the eigenvectors would hang on how many there are.
     BLASThreads.use(1)
     var metrics: [(matrix: WeightMatrix, rows: Metric.Side, columns: Metric.Side)] = []
@@ -66,7 +71,11 @@ struct NetworkBases: Sendable {
       let metric = try statistics.metric(of: matrix.info, rows: matrix.rows, columns: matrix.columns)
       if case .sides(let rows, let columns) = metric { metrics.append((matrix, rows, columns)) }
     }
-    let spaces = NetworkSpaces(metrics.map(\.matrix)) {
+    for rule in rules where !metrics.contains(where: { matches(rule.glob, $0.matrix.name) }) {
+      throw ConversionError.badMember(
+        member: "spaces", value: rule.glob, reason: "matches no matrix that may become a chain and has statistics")
+    }
+    let spaces = NetworkSpaces(metrics.map(\.matrix), rules: rules) {
       statistics.inputs(of: $0.name, orientation: $0.info.orientation)
     }
     var sums: [NetworkSpaces.Space: Sum] = [:]

@@ -19,14 +19,29 @@ struct NetworkSpaces: Sendable {
   /// A rotation is worth its numbers where they are at most this part of those of the matrices that share it.
   private static let rotationShare = 0.05
 
-  /// - Parameter inputs: the side of a matrix that the layer's inputs are on.
-  init(_ matrices: [WeightMatrix], inputs: (WeightMatrix) -> CalibrationStatistics.Axis) {
+  /// - Parameters:
+  ///   - rules: spaces that are not what the names of the matrices say.
+  ///   - inputs: the side of a matrix that the layer's inputs are on.
+  init(
+    _ matrices: [WeightMatrix], rules: [SpaceRule] = [], inputs: (WeightMatrix) -> CalibrationStatistics.Axis
+  ) {
     var spaces: [TensorName: (rows: Space, columns: Space)] = [:]
     var elements: [Space: Int] = [:]
+    // Sides whose space somebody has said.
+    var wanted: Set<TensorName> = []
     for matrix in matrices {
       let parts = matrix.name.split(whereSeparator: { $0 == "." || $0 == "/" }).map(String.init)
-      let (inputSpace, outputSpace) = Self.spaces(of: parts)
       let isInputRows = inputs(matrix) == .rows
+      let named = Self.spaces(of: parts)
+      let rules = rules.filter { matches($0.glob, matrix.name) }
+      func ruled(_ side: LinkRule.Side, _ named: Space?) -> Space? {
+        guard let rule = rules.last(where: { $0.side == nil || $0.side == side }) else { return named }
+        if rule.side != nil {
+          wanted.insert(TensorName("\(matrix.name).\((side == .inputs) == isInputRows ? "rows" : "columns")"))
+        }
+        return Self.space(rule.space, side)
+      }
+      let (inputSpace, outputSpace) = (ruled(.inputs, named.inputs), ruled(.outputs, named.outputs))
       let (rowSpace, columnSpace) = isInputRows ? (inputSpace, outputSpace) : (outputSpace, inputSpace)
       func sized(_ space: Space?, _ side: String, _ size: Int) -> Space {
         switch space {
@@ -41,7 +56,7 @@ struct NetworkSpaces: Sendable {
     }
     // A rotation that few matrices share costs more than it saves.
     func affordable(_ space: Space, _ name: String, _ side: String, _ size: Int) -> Space {
-      guard case .rotated = space,
+      guard case .rotated = space, !wanted.contains(TensorName("\(name).\(side)")),
         Double(size * size) > Self.rotationShare * Double(elements[space] ?? 0)
       else { return space }
       return .sorted("\(name).\(side)")
@@ -57,6 +72,15 @@ struct NetworkSpaces: Sendable {
   }
 
   func spaces(of matrix: String) -> (rows: Space, columns: Space)? { spaces[TensorName(matrix)] }
+
+  /// What a rule calls a space; nil for one of the side's own.
+  private static func space(_ name: String, _ side: LinkRule.Side) -> Space? {
+    switch name {
+    case SpaceRule.own: nil
+    case SpaceRule.stream: .rotated(side == .inputs ? "stream.read" : "stream.written")
+    default: .rotated(name)
+    }
+  }
 
   private static let readers: Set<String> = [
     "q_proj", "k_proj", "v_proj", "qkv_proj", "query", "key", "value", "query_key_value", "c_attn", "qkv", "q_lin",

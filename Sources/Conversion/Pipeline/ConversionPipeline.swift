@@ -113,7 +113,9 @@ public struct ConversionPipeline: Sendable {
   /// The bases of the chains, computed once; nil for a recipe without.
   private func bases(of network: SourceNetwork) throws -> NetworkBases? {
     guard let statistics, recipe.usesBases else { return nil }
-    return try cachedBases.bases { try NetworkBases(of: network.matrices, statistics, jobs: options.jobs) }
+    return try cachedBases.bases {
+      try NetworkBases(of: network.matrices, statistics, rules: recipe.spaces, jobs: options.jobs)
+    }
   }
 
   /// Which bond goes where.
