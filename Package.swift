@@ -9,13 +9,14 @@ let package = Package(
       name: "MPO",
       targets: [
         "LinearAlgebra", "TensorNetworks", "Files", "Checkpoints", "MPOCheckpoints", "Squeezing", "Recipes",
-        "Conversion", "SqueezeLoop",
+        "Conversion", "Reports", "SqueezeLoop",
       ]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+    .package(url: "https://github.com/hummingbird-project/swift-mustache", from: "2.1.1"),
     .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
   ],
   targets: [
@@ -50,6 +51,12 @@ let package = Package(
         "Checkpoints", "Files", "LinearAlgebra", "MPOCheckpoints", "Recipes", "Squeezing", "TensorNetworks",
       ]),
     .target(
+      name: "Reports",
+      dependencies: [
+        "Checkpoints", "Conversion", "Files", "MPOCheckpoints", "Recipes", "Squeezing", "TensorNetworks",
+        .product(name: "Mustache", package: "swift-mustache"),
+      ]),
+    .target(
       name: "SqueezeLoop",
       dependencies: [
         "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Recipes", "Squeezing",
@@ -58,8 +65,8 @@ let package = Package(
     .executableTarget(
       name: "mpo",
       dependencies: [
-        "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Recipes", "SqueezeLoop", "Squeezing",
-        "TensorNetworks", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Recipes", "Reports", "SqueezeLoop",
+        "Squeezing", "TensorNetworks", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .executableTarget(
       name: "mpo-bench",
@@ -98,6 +105,9 @@ let package = Package(
         "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Recipes", "Squeezing",
         "TensorNetworks", "TestSupport",
       ]),
+    .testTarget(
+      name: "ReportsTests",
+      dependencies: ["Conversion", "Recipes", "Reports", "Squeezing", "TensorNetworks"]),
     .testTarget(
       name: "SqueezeLoopTests",
       dependencies: [

@@ -308,7 +308,7 @@ extension NetworkProfile {
 
   /// What the squared error of each layer counts: 1 in a metric, which makes layers comparable. Without one, the number
   /// of elements over the squared norm; beside layers that have one, so that the mean layer counts as much.
-  fileprivate var errorWeights: [Double] {
+  var errorWeights: [Double] {
     let measured = layers.filter { $0.metricSingularValues != nil }
     let energy = measured.reduce(0) { $0 + $1.squaredNorm }
     let count = measured.reduce(0) { $0 + $1.denseParameterCount }

@@ -23,7 +23,8 @@ struct MPOTool: ParsableCommand {
       """,
     version: version,
     subcommands: [
-      Convert.self, Profile.self, Plan.self, Merge.self, Squeeze.self, Adapt.self, Inspect.self, Restore.self,
+      Convert.self, Profile.self, Plan.self, Merge.self, Squeeze.self, Adapt.self, Inspect.self, Report.self,
+      Restore.self,
       Verify.self,
       ProbeHDF5.self,
     ])

@@ -3,7 +3,9 @@ import TestSupport
 import Testing
 
 @Suite struct CommandLineTests {
-  @Test(arguments: [[], ["convert"], ["profile"], ["plan"], ["inspect"], ["restore"], ["verify"]])
+  @Test(arguments: [
+    [], ["convert"], ["profile"], ["plan"], ["inspect"], ["report"], ["restore"], ["verify"],
+  ])
   func `help goes to stdout`(command: [String]) throws {
     let result = try Tool.Run(command + ["--help"]).finish()
     #expect(result.status == 0 && result.messages.isEmpty)
@@ -42,7 +44,12 @@ import Testing
     ["convert", "m", "-o", "o", "--ratio", "0.5", "--progress", "loud"],
     ["convert", "m", "-o", "o", "--ratio", "0.5", "--criterion", "luck"],
     ["convert", "m", "-o", "o", "--plan", "p", "--ratio", "0.5"],
-    ["plan", "-o", "o", "--ratio", "0.5"],
+    ["plan", "-o", "o", "--ratio", "0.5"], ["convert", "m", "--ratio", "0.5"], ["report"],
+    ["convert", "m", "-o", "o", "--ratio", "0.5", "--profile", "p"],
+    ["convert", "m", "--plan", "p", "--dry-run", "--profile", "p"],
+    ["convert", "m", "--plan", "p", "--dry-run", "--part", "1/2"], ["inspect", "m", "--top", "0"],
+    ["inspect", "m", "--sort", "luck"], ["inspect", "m", "*", "--json"],
+    ["inspect", "m", "--top", "3", "--tensor", "t"],
     ["profile", "m", "-o", "o", "--part", "0/2"], ["profile", "m", "-o", "o", "--part", "3/2"],
     ["profile", "m", "-o", "o", "--part", "1"], ["profile", "m", "-o", "o", "--part", "1/2/3"],
     ["inspect", "m", "--spectrum"], ["restore", "m"], ["verify", "m", "--against"],

@@ -32,7 +32,8 @@ import Testing
     #expect(converted.output.contains("packed from") == options.contains("--pack"))
     #expect(try temporary.names == ["m.safetensors", "out.mpo", "plain.mpo"])
     #expect(
-      try FileManager.default.contentsOfDirectory(atPath: output).sorted() == ["manifest.json", "tensors.safetensors"])
+      try FileManager.default.contentsOfDirectory(atPath: output).sorted()
+        == ["README.md", "manifest.json", "tensors.safetensors"])
 
     let (before, after) = (try totals(plain), try totals(output))
     #expect(after["ratio"] as? Double == before["ratio"] as? Double)

@@ -117,6 +117,7 @@ import Testing
     for part in ["of my\\u{1b} texts", "matrices    1\n", "samples     7\n", "tokens      1,234\n"] {
       #expect(text.contains(part), "'\(part)' is not in: \(text)")
     }
+    #expect(try Tool.run("inspect", statistics, "--top", "3").messages.contains("--top has no effect"))
     let object = try Tool.run("inspect", statistics, "--json").json
     #expect((object["metadata"] as? [String: String])?["samples"] == "7")
 

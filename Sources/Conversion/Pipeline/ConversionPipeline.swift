@@ -147,16 +147,47 @@ public struct ConversionPipeline: Sendable {
   public func decompose(
     _ plan: SqueezePlan, to folder: String, part: SourceNetwork.Part? = nil
   ) throws -> Manifest {
+    var converter = try converter()
+    converter.part = part
+    return try converter.convert(source, plan: plan, to: folder, progress: options.progress)
+  }
+
+  private func converter() throws -> Converter {
     var converter = Converter(recipe: recipe, jobs: options.jobs, generator: options.generator)
     converter.statistics = statistics
     converter.mask = mask
-    converter.part = part
     converter.ties = ties
     converter.kept = kept
     let network = try self.network
     _ = try mask?.file?.check(against: network)
     converter.bases = try bases(of: network)
-    return try converter.convert(source, plan: plan, to: folder, progress: options.progress)
+    return converter
+  }
+
+  /// What `decompose` would store, and with which errors, as far as the plan knows: nothing is decomposed or written.
+  ///
+  /// - Returns: a manifest without files, the errors that the plan expects in the place of measured ones. Its bytes are
+  ///   those before packing.
+  /// - Throws: `ConversionError.mismatch` when the plan is not for this checkpoint.
+  public func preview(_ plan: SqueezePlan) throws -> Manifest {
+    let contents = try converter().contents(of: source, plan: plan, ties: ties)
+    return Manifest(
+      generator: options.generator, source: nil, shards: [], companions: [], conversion: recipe,
+      contents: contents.expecting(plan, inMetric: recipe.hasMetric))
+  }
+
+  /// What the conversion takes, reckoned from the sizes of the matrices.
+  public func cost() throws -> ConversionCost {
+    ConversionCost(
+      of: try network.matrices, bytes: source.tensors.reduce(0) { $0 + $1.byteCount }, recipe,
+      inMetric: mask != nil
+        ? { _ in true } : statistics.map { statistics in { statistics.matrices.contains(TensorName($0)) } })
+  }
+
+  /// The matrices that are to be decomposed, and their elements.
+  public func selected() throws -> (matrices: Int, elements: Int) {
+    let matrices = try network.matrices
+    return (matrices.count, matrices.reduce(0) { $0 + $1.rows * $1.columns })
   }
 }
 
@@ -184,16 +215,30 @@ extension ConversionRecipe {
       if !usesBases { network.basisParameters = nil }
       if links.isEmpty { network.links = nil }
       if sharedCentres.isEmpty { network.centres = nil }
+      let settings = curveSettings(sourceDType: sourceDType)
       return try SqueezePlan(
         network, budget: budget, criterion: criterion, ties: network.ties(ties, path: path),
-        minimumBond: minimumBond, alignment: alignment ?? 1, structure: structure, factorSites: depth,
-        gauge: depth > 2 ? .canonical : gauge,
-        rounding: RoundingError(of: dtype ?? (budget == .lossless ? nil : sourceDType)))
+        minimumBond: settings.minimumBond, alignment: settings.alignment, structure: settings.structure,
+        factorSites: settings.factorSites, gauge: settings.gauge, rounding: settings.rounding)
     } catch let error as SqueezeError {
       var reason = error.description
       if case .ratioOutOfReach = error, let tensors = largestDense() { reason += "; dense stay \(tensors)" }
       throw ConversionError.stageFile(path: path, reason: reason)
     }
+  }
+}
+
+extension ConversionRecipe {
+  /// Whether errors are measured in a metric: of statistics, or of what a mask keeps.
+  package var hasMetric: Bool { metric != nil || mask != nil }
+
+  /// How a plan by the recipe counts errors and numbers.
+  /// - Parameter sourceDType: of a network in half precision.
+  package func curveSettings(sourceDType: DType?) -> CurveSettings {
+    CurveSettings(
+      structure: structure, minimumBond: minimumBond, alignment: alignment ?? 1, factorSites: depth,
+      gauge: depth > 2 ? .canonical : gauge,
+      rounding: RoundingError(of: dtype ?? (budget == .lossless ? nil : sourceDType)))
   }
 }
 

@@ -199,7 +199,7 @@ public struct Converter: Sendable {
   }
 
   /// What will be stored: for every tensor of the source its record, with the operators and cores that the plan gives it.
-  private func contents(
+  func contents(
     of checkpoint: any DenseCheckpoint, plan: SqueezePlan, ties: [TensorName: TensorInfo]
   ) throws -> CheckpointContents {
     var layers = Dictionary(plan.layers.map { (TensorName($0.name), $0) }, uniquingKeysWith: { first, _ in first })

@@ -63,6 +63,14 @@ public enum StageFile {
     let version: Int
   }
 
+  /// The name of the format that a file says it has; nil for what is no file of a stage.
+  public static func formatName(of bytes: [UInt8]) -> String? {
+    guard bytes.first == UInt8(ascii: "{"), let head = try? JSONDecoder().decode(Head.self, from: Data(bytes)) else {
+      return nil
+    }
+    return [Profile.formatName, Plan.formatName].first { $0 == head.format }
+  }
+
   /// As a file's content.
   public static func encode<Content: Encodable>(_ content: Content) throws -> [UInt8] {
     let encoder = JSONEncoder()

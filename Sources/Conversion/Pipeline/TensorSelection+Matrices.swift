@@ -81,7 +81,7 @@ extension TensorSelection {
 
   /// The sides of the matrix that a tensor is, or of each of the matrices that are stacked in it; nil for what can't be
   /// decomposed.
-  private func sides(
+  func sides(
     of tensor: TensorInfo, _ configuration: ModelConfiguration
   ) -> (rows: Int, columns: Int, experts: Int?)? {
     let isStack =
@@ -92,7 +92,7 @@ extension TensorSelection {
   }
 
   /// Whether a matrix of these sides is to be decomposed.
-  private func selects(_ tensor: TensorInfo, rows: Int, columns: Int) -> Bool {
+  func selects(_ tensor: TensorInfo, rows: Int, columns: Int) -> Bool {
     let isIncluded =
       include.isEmpty ? min(rows, columns) >= Self.minimumSide : include.contains { matches($0, tensor.name) }
     return isIncluded && !exclude.contains { matches($0, tensor.name) }

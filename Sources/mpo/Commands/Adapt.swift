@@ -4,6 +4,7 @@ import Conversion
 import Files
 import MPOCheckpoints
 import Recipes
+import Reports
 
 struct Adapt: ParsableCommand {
   static let configuration = CommandConfiguration(

@@ -20,8 +20,23 @@ struct Convert: ParsableCommand {
   @Argument(help: "The dense checkpoint.")
   var model: String
 
-  @Option(name: .shortAndLong, help: ArgumentHelp("The folder to write.", valueName: "out.mpo"))
-  var output: String
+  @Option(
+    name: .shortAndLong,
+    help: ArgumentHelp("The folder to write; may be left out with --dry-run.", valueName: "out.mpo")
+  )
+  var output: String?
+
+  @Flag(
+    help:
+      "Print what the conversion would store, its expected errors, and the time and memory to expect; write nothing."
+  )
+  var dryRun = false
+
+  @Option(
+    help: ArgumentHelp(
+      "With --dry-run: what 'mpo profile' wrote of this model, all parts of it, to plan by; repeatable. Without it or --plan "
+        + "no error is known.", valueName: "profile.json"))
+  var profile: [String] = []
 
   @Option(help: ArgumentHelp("Take the recipe from this file, instead of options.", valueName: "recipe.yaml"))
   var recipe: String?
@@ -66,6 +81,21 @@ struct Convert: ParsableCommand {
       try recipeOptions.check(metric: calibration.calibration != nil)
       guard budget.hasBudget else { throw BudgetOptions.missing }
     }
+    if dryRun {
+      if part != nil {
+        throw ValidationError("--part has no effect with --dry-run; leave one of them out.")
+      }
+      if plan != nil, !profile.isEmpty {
+        throw ValidationError(
+          "--profile has no effect with --plan, which says all of it; leave one of them out.")
+      }
+    } else {
+      if output == nil { throw ValidationError("Missing expected argument '--output <out.mpo>'") }
+      if !profile.isEmpty {
+        throw ValidationError(
+          "--profile goes with --dry-run; for a conversion make a plan of it with 'mpo plan'.")
+      }
+    }
     if part != nil, plan == nil {
       throw ValidationError(
         "--part goes with --plan, the same for all parts: make it with 'mpo profile' and 'mpo plan'.")
@@ -80,7 +110,11 @@ struct Convert: ParsableCommand {
     let source = try source
     let planned = try plan.map(RecipeSource.planFile)
     let recipe = try planned?.recipe ?? source?.recipe() ?? recipeOptions.recipe(calibration, statistics, maskFile)
-    let output = try outputOptions.begin(output, kind: .folder, inputs: [model] + checkpoint.files)
+    guard let path = output, !dryRun else {
+      return try DryRun(checkpoint, recipe, statistics, maskFile, work, from: source).print(
+        plan: planned?.plan, profiles: profile)
+    }
+    let output = try outputOptions.begin(path, kind: .folder, inputs: [model] + checkpoint.files)
     let display = ProgressDisplay(work.progress)
     let pipeline = try ConversionPipeline(
       checkpoint, recipe: recipe, statistics: statistics, mask: maskFile,
@@ -92,8 +126,9 @@ struct Convert: ParsableCommand {
     }
     let manifest = try pipeline.decompose(plan, to: output.temporaryPath, part: part)
     display.clear()
+    if part == nil { try Card.write(manifest, to: output.temporaryPath) }
     try output.commit()
-    try StandardOutput.write(Summary(manifest).text(of: self.output))
+    try StandardOutput.write(Summary(manifest).text(of: path))
   }
 }
 

@@ -34,6 +34,11 @@ struct Inspect: ParsableCommand {
   @Flag(help: "Print the recipe that made an MPO checkpoint, as YAML that 'mpo convert --recipe' reads.")
   var recipe = false
 
+  @OptionGroup(title: "Lines") var lines: LineOptions
+
+  @Flag(inversion: .prefixedNo, help: "On a terminal: show what does not fit it with $PAGER.")
+  var pager = true
+
   @OptionGroup var sourceOptions: SourceOptions
 
   func validate() throws {
@@ -41,6 +46,11 @@ struct Inspect: ParsableCommand {
     if mask != nil, tensor != nil, !spectrum { throw ValidationError("--mask with --tensor needs --spectrum.") }
     if recipe, tensor != nil || spectrum || json {
       throw ValidationError("--recipe prints the whole recipe as YAML; leave out --tensor, --spectrum and --json.")
+    }
+    if let option = lines.given.first, tensor != nil || json || recipe || mask != nil {
+      let other = tensor != nil ? "--tensor" : json ? "--json" : recipe ? "--recipe" : "--mask"
+      throw ValidationError(
+        "\(option) has no effect with \(other), which prints no table; leave one of them out.")
     }
     if spectrum, tensor == nil { throw ValidationError("--spectrum needs --tensor NAME.") }
   }
@@ -50,19 +60,24 @@ struct Inspect: ParsableCommand {
       try StandardOutput.write(Conversion.recipe(of: MPOCheckpoint(path: path)).yaml())
     } else if MPOCheckpoint.isPresent(at: path) {
       if mask != nil { throw ValidationError("--mask is for dense checkpoints; \(path) is an MPO checkpoint.") }
-      try MPOInspection(MPOCheckpoint(path: path)).print(tensor: tensor, spectrum: spectrum, json: json)
+      try MPOInspection(MPOCheckpoint(path: path)).print(
+        tensor: tensor, spectrum: spectrum, json: json, lines: lines, pages: pager)
     } else {
       let checkpoint = try sourceOptions.open(path)
       if tensor == nil, !json, CalibrationStatistics.isPresent(in: checkpoint) {
-        try StandardOutput.write(StatisticsText.text(of: CalibrationStatistics(checkpoint)))
+        if let option = lines.given.first {
+          throw ValidationError("\(option) has no effect with a statistics file; leave it out.")
+        }
+        try Terminal.show(StatisticsText.text(of: CalibrationStatistics(checkpoint)), pages: pager)
       } else if let mask {
         let file = mask == "zeros" ? nil : try MaskFile(path: mask)
         if tensor == nil { return try MaskInspection(checkpoint: checkpoint, mask: file).print(json: json) }
         try DenseInspection(file?.applied(to: checkpoint) ?? checkpoint).print(
-          tensor: tensor, spectrum: spectrum, json: json)
+          tensor: tensor, spectrum: spectrum, json: json, lines: lines, pages: pager)
       } else {
         for notice in checkpoint.notices { warn(notice) }
-        try DenseInspection(checkpoint).print(tensor: tensor, spectrum: spectrum, json: json)
+        try DenseInspection(checkpoint).print(
+          tensor: tensor, spectrum: spectrum, json: json, lines: lines, pages: pager)
       }
     }
   }

@@ -26,6 +26,7 @@ struct Merge: ParsableCommand {
     let display = ProgressDisplay(work.progress)
     let manifest = try Merger(jobs: work.jobs).merge(checkpoints, to: output.temporaryPath, progress: display.handler)
     display.clear()
+    try Card.write(manifest, to: output.temporaryPath)
     try output.commit()
     try StandardOutput.write(Summary(manifest).text(of: self.output))
   }

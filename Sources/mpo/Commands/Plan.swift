@@ -3,6 +3,7 @@ import Checkpoints
 import Conversion
 import Files
 import Recipes
+import Reports
 
 struct Plan: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -27,21 +28,7 @@ struct Plan: ParsableCommand {
   func validate() throws { try recipeOptions.check() }
 
   func run() throws {
-    let parts = try profiles.map { path in
-      (
-        path,
-        try StageFile.decode(
-          readFile(path), as: StageFile.Profile.self, format: StageFile.Profile.formatName, path: path)
-      )
-    }
-    let profile: StageFile.Profile
-    do {
-      profile = try StageFile.merge(parts)
-    } catch let difference as RecipeDifference {
-      throw ConversionError.notMergeable(
-        path: difference.path,
-        reason: difference.text(naming: RecipeOption.name) + "; make all parts with the same options")
-    }
+    let profile = try Self.merged(Self.profiles(profiles))
     let recipe = try recipe(for: profile)
     let plan = try recipe.plan(profile.network, path: profiles[0], sourceDType: profile.sourceDType)
     try StageOutput(output, outputOptions, inputs: profiles)
@@ -51,6 +38,29 @@ struct Plan: ParsableCommand {
       "\(plan.layers.count) matrices: \(decomposed) as cores, \(plan.layers.count - decomposed) dense; "
         + "\(grouped(plan.parametersBefore)) -> \(grouped(plan.parametersAfter)) parameters "
         + "(ratio \(fixed(plan.ratio, 4)) of the checkpoint, \(fixed(plan.matrixRatio, 4)) of the matrices)\n")
+  }
+
+  /// What 'mpo profile' wrote to these files.
+  static func profiles(_ paths: [String]) throws -> [(path: String, profile: StageFile.Profile)] {
+    try paths.map { path in
+      (
+        path,
+        try StageFile.decode(
+          readFile(path), as: StageFile.Profile.self, format: StageFile.Profile.formatName,
+          path: path)
+      )
+    }
+  }
+
+  /// The profile that parts make.
+  static func merged(_ parts: [(path: String, profile: StageFile.Profile)]) throws -> StageFile.Profile {
+    do {
+      return try StageFile.merge(parts)
+    } catch let difference as RecipeDifference {
+      throw ConversionError.notMergeable(
+        path: difference.path,
+        reason: difference.text(naming: RecipeOption.name) + "; make all parts with the same options")
+    }
   }
 
   /// The recipe of the profile and what the options add to it.

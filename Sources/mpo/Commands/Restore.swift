@@ -3,6 +3,7 @@ import Checkpoints
 import Conversion
 import Files
 import MPOCheckpoints
+import Reports
 
 struct Restore: ParsableCommand {
   static let configuration = CommandConfiguration(

@@ -3,6 +3,7 @@ import Checkpoints
 import Conversion
 import Files
 import MPOCheckpoints
+import Reports
 
 struct Verify: ParsableCommand {
   static let configuration = CommandConfiguration(

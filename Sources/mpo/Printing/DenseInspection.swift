@@ -2,6 +2,7 @@ import Checkpoints
 import Conversion
 import Files
 import Recipes
+import Reports
 import TensorNetworks
 
 /// What `mpo inspect` prints of a dense checkpoint.
@@ -10,9 +11,12 @@ struct DenseInspection {
 
   init(_ checkpoint: any DenseCheckpoint) { self.checkpoint = checkpoint }
 
-  func print(tensor name: String?, spectrum: Bool, json: Bool) throws {
+  func print(tensor name: String?, spectrum: Bool, json: Bool, lines: LineOptions, pages: Bool)
+    throws
+  {
     guard let name else {
-      return json ? try StandardOutput.writeJSON(summary) : try StandardOutput.write(text)
+      return json
+        ? try StandardOutput.writeJSON(summary) : try Terminal.show(text(lines), pages: pages)
     }
     guard let tensor = checkpoint.tensor(named: name) else {
       throw CheckpointError.malformed(
@@ -23,7 +27,10 @@ struct DenseInspection {
     if json {
       try StandardOutput.writeJSON(Tensor(tensor, spectra))
     } else {
-      try StandardOutput.write(Self.table(of: [tensor]).text + (spectra.map(SpectraText.text) ?? ""))
+      try Terminal.show(
+        Self.table(of: [tensor]).text(fitting: Terminal.size()?.columns)
+          + (spectra.map(SpectraText.text) ?? ""),
+        pages: pages)
     }
   }
 
@@ -62,13 +69,19 @@ struct DenseInspection {
       bytes: checkpoint.tensors.reduce(0) { $0 + $1.byteCount }, tensors: checkpoint.tensors.map { Tensor($0) })
   }
 
-  private var text: String {
+  private func text(_ lines: LineOptions) throws -> String {
     let summary = summary
     let files = summary.files.count == 1 ? "1 file" : "\(summary.files.count) files"
+    let shown = try lines.selected(
+      checkpoint.tensors, path: checkpoint.path, name: \.name,
+      value: { tensor, key in key == .size || key == .numbers ? Double(tensor.elementCount) : nil })
+    let part =
+      shown.count < checkpoint.tensors.count
+      ? "\(shown.count) of \(checkpoint.tensors.count) tensors\n" : ""
     return """
       \(escaped(checkpoint.path, limit: 4096)): dense checkpoint, \(checkpoint.format.rawValue), \(files)
 
-      \(Self.table(of: checkpoint.tensors).text)
+      \(Self.table(of: shown).text(fitting: Terminal.size()?.columns))\(part)
       tensors     \(checkpoint.tensors.count)
       parameters  \(grouped(summary.parameters))
       bytes       \(bytes(summary.bytes))
@@ -78,9 +91,11 @@ struct DenseInspection {
 
   /// Matrices with the factors that a conversion would use.
   private static func table(of tensors: [TensorInfo]) -> Table {
-    var table = Table([
-      ("tensor", .left), ("dtype", .left), ("shape", .right), ("side", .left), ("parameters", .right),
-      ("factors", .left), ("full bonds", .left),
+    typealias Column = Table.Column
+    var table = Table(columns: [
+      Column("tensor", .left), Column("dtype", .left, dispensability: 1), Column("shape", .right),
+      Column("side", .left, dispensability: 4), Column("parameters", .right, dispensability: 2),
+      Column("factors", .left, dispensability: 3), Column("full bonds", .left, dispensability: 5),
     ])
     for tensor in tensors {
       let shape = TensorSelection().defaultShape(for: tensor)

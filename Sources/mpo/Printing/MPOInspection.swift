@@ -2,6 +2,7 @@ import Checkpoints
 import Conversion
 import Files
 import MPOCheckpoints
+import Reports
 import TensorNetworks
 
 /// What `mpo inspect` prints of an MPO checkpoint.
@@ -14,9 +15,13 @@ struct MPOInspection {
     counts = checkpoint.contents.apportionedValueCounts
   }
 
-  func print(tensor name: String?, spectrum: Bool, json: Bool) throws {
+  func print(tensor name: String?, spectrum: Bool, json: Bool, lines: LineOptions, pages: Bool)
+    throws
+  {
     guard let name else {
-      return json ? try StandardOutput.writeJSON(checkpoint.manifest) : try StandardOutput.write(text)
+      return json
+        ? try StandardOutput.writeJSON(checkpoint.manifest)
+        : try Terminal.show(text(lines), pages: pages)
     }
     guard let record = checkpoint.record(named: name) else {
       throw MPOCheckpointError.tensor(
@@ -27,7 +32,7 @@ struct MPOInspection {
     if json {
       try StandardOutput.writeJSON(TensorReport(record, in: checkpoint.contents, spectra: spectra))
     } else {
-      try StandardOutput.write(text(of: record) + (spectra.map(SpectraText.text) ?? ""))
+      try Terminal.show(text(of: record) + (spectra.map(SpectraText.text) ?? ""), pages: pages)
     }
   }
 
@@ -58,7 +63,7 @@ struct MPOInspection {
     }
   }
 
-  private var text: String {
+  private func text(_ lines: LineOptions) throws -> String {
     let manifest = checkpoint.manifest
     var text = "\(escaped(checkpoint.path, limit: 4096)): MPO checkpoint \(escaped(manifest.version)), "
     text += "written by \(escaped(manifest.generator))"
@@ -75,8 +80,21 @@ struct MPOInspection {
     let contents = manifest.contents
     let matrices = contents.tensors.filter { $0.blocks != nil }
     let dense = contents.tensors.filter(\.isDense)
-    if !matrices.isEmpty { text += "\n" + table(of: matrices).text }
-    for record in contents.tensors {
+    let shown = try lines.selected(
+      matrices, path: checkpoint.path, name: \.name,
+      value: { record, key in
+        switch key {
+        case .name: nil
+        case .size: Double(record.info.elementCount)
+        case .numbers: counts[record.info.key]
+        case .ratio: (counts[record.info.key] ?? 0) / Double(max(1, record.info.elementCount))
+        case .error: record.blocks.flatMap { $0.metricRelativeError ?? $0.relativeError }
+        case .svd: record.blocks?.svdRelativeError
+        }
+      })
+    if !shown.isEmpty { text += "\n" + table(of: shown).text(fitting: Terminal.size()?.columns) }
+    if shown.count < matrices.count { text += "\(shown.count) of \(matrices.count) matrices\n" }
+    for record in contents.tensors where lines.given.isEmpty {
       if case .tied(let other) = record.storage {
         text += "\(escaped(record.name)): the same as \(escaped(other))\n"
       }
@@ -102,20 +120,36 @@ struct MPOInspection {
 
   private func table(of records: [TensorRecord]) -> Table {
     let inMetric = records.contains { $0.blocks?.metricRelativeError != nil }
+    typealias Column = Table.Column
     var table = Table(
-      [
-        ("matrix", .left), ("shape", .right), ("side", .left), ("factors", .left), ("bonds", .left), ("cores", .left),
-        ("ratio", .right),
-      ] + (inMetric ? [("in metric", .right)] : []) + [("error", .right), ("SVD", .right), ("entropies", .left)])
+      columns: [
+        Column("matrix", .left), Column("shape", .right, dispensability: 1),
+        Column("side", .left, dispensability: 6),
+        Column("factors", .left, dispensability: 5), Column("bonds", .left, dispensability: 3),
+        Column("cores", .left, dispensability: 4), Column("ratio", .right),
+      ] + (inMetric ? [Column("in metric", .right)] : []) + [
+        Column("error", .right), Column("SVD", .right, dispensability: 2),
+        Column("entropies", .left, dispensability: 7),
+      ])
     for record in records {
       guard let matrix = record.blocks else { continue }
       table.add(
         [escaped(record.name), sizes(record.shape), record.orientation?.rawValue ?? ""] + chainCells(of: record)
           + [ratio(of: record)]
           + (inMetric ? [small(matrix.metricRelativeError)] : [])
-          + [small(matrix.relativeError), small(matrix.svdRelativeError), entropies(of: record, decimals: 2)])
+          + [
+            small(matrix.relativeError), small(matrix.svdRelativeError),
+            entropies(of: record, decimals: 2),
+          ],
+        colours: [7: Self.colour(of: matrix.metricRelativeError ?? matrix.relativeError)]
+          .compactMapValues(\.self))
     }
     return table
+  }
+
+  /// How much an error is, for a first look.
+  private static func colour(of error: Double?) -> Terminal.Colour? {
+    error.map { $0 < 0.1 ? .green : $0 < 0.3 ? .yellow : .red }
   }
 
   /// Factors, bonds and encoding of an ordinary matrix; what else a tensor is made of.
@@ -234,7 +268,7 @@ struct MPOInspection {
 enum SpectraText {
   static func text(of spectra: SingularSpectra) -> String {
     spectra.spectra.enumerated().map { bond, values in
-      "bond \(bond + 1), \(values.count) singular values:\n"
+      "bond \(bond + 1), \(values.count) singular values: \(SparkLine.text(values))\n"
         + values.map { "  \($0)\n" }.joined()
     }.joined()
   }

@@ -1,6 +1,7 @@
 import Checkpoints
 import Conversion
 import Files
+import Reports
 
 /// What `mpo inspect --mask` prints: what is left of each matrix.
 struct MaskInspection {

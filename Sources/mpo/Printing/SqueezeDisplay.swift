@@ -2,6 +2,7 @@ import Checkpoints
 import Conversion
 import Files
 import FoundationEssentials
+import Reports
 import SqueezeLoop
 
 /// Shows the rounds of a squeeze on stderr, and what came of them.

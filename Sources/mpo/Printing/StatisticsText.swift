@@ -1,6 +1,7 @@
 import Checkpoints
 import Conversion
 import Files
+import Reports
 
 /// What `mpo inspect` prints of a statistics file: a line a matrix.
 enum StatisticsText {

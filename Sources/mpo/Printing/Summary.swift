@@ -2,6 +2,7 @@ import Checkpoints
 import Conversion
 import Files
 import MPOCheckpoints
+import Reports
 
 /// What a conversion did, in a few lines.
 struct Summary {
@@ -11,26 +12,34 @@ struct Summary {
 
   /// Of the source, of what is stored, and of that before it was packed.
   static func bytes(of totals: Manifest.Totals) -> String {
-    let text = "\(mpo.bytes(totals.bytesBefore)) -> \(mpo.bytes(totals.bytesStored))"
-    return text + (totals.bytesUnpacked.map { ", packed from \(mpo.bytes($0))" } ?? "")
+    let text = "\(Reports.bytes(totals.bytesBefore)) -> \(Reports.bytes(totals.bytesStored))"
+    return text + (totals.bytesUnpacked.map { ", packed from \(Reports.bytes($0))" } ?? "")
   }
 
+  /// What the errors of a manifest are.
+  enum Errors { case measured, expected }
+
   func text(of path: String) -> String {
+    "\(escaped(path, limit: 4096))\n" + lines(configuration: ModelConfiguration(folder: path))
+  }
+
+  /// - Parameter configuration: of the source.
+  func lines(_ errors: Errors = .measured, configuration: ModelConfiguration) -> String {
+    let expected = errors == .expected ? ", expected" : ""
     let totals = manifest.totals
     let tensors = manifest.contents.tensors
     let matrices = tensors.compactMap(\.blocks)
     let dense = tensors.count(where: \.isDense)
     let selected = manifest.conversion.map {
-      $0.selection.parameters(in: manifest.contents, ModelConfiguration(folder: path))
+      $0.selection.parameters(in: manifest.contents, configuration)
     }
     let ofMatrices = selected.map { Double($0.stored) / Double(max(1, $0.before)) }
     var text = """
-      \(escaped(path, limit: 4096))
         tensors     \(matrices.count) as cores, \(dense) dense, \(tensors.count - matrices.count - dense) tied
         parameters  \(grouped(totals.parametersBefore)) -> \(grouped(totals.parametersStored)) \
       (ratio \(fixed(totals.ratio, 4)) of the \(totals.parametersOfTraining == nil ? "checkpoint" : "model")\(ofMatrices.map { ", \(fixed($0, 4)) of the matrices" } ?? "")), \
       \(grouped(totals.parametersTrainable)) trainable without the central cores
-        bytes       \(Self.bytes(of: totals))
+        bytes       \(Self.bytes(of: totals))\(isUnpacked(errors) ? " before packing" : "")
 
       """
     if let count = totals.parametersOfTraining {
@@ -47,9 +56,16 @@ struct Summary {
     let inMetric = matrices.compactMap(\.metricRelativeError)
     if !inMetric.isEmpty {
       let mean = (inMetric.reduce(0) { $0 + $1 * $1 } / Double(inMetric.count)).squareRoot()
-      text += "  in metric   \(small(mean)) relative, root mean square over \(inMetric.count) matrices\n"
+      text +=
+        "  in metric   \(small(mean)) relative, root mean square over \(inMetric.count) matrices\(expected)\n"
     }
-    text += "  error       \(small(totals.relativeError)) relative (Frobenius), over the matrices in cores\n"
+    if errors == .measured || totals.relativeError != nil {
+      text +=
+        "  error       \(small(totals.relativeError)) relative (Frobenius), over the matrices in cores\(expected)\n"
+    }
+    if errors == .expected, let (error, name) = largestError {
+      text += "  largest     \(small(error)), of '\(escaped(name))'\n"
+    }
     // In a metric the Frobenius error is not what was minimised.
     let smallerSVD = matrices.count { matrix in
       guard matrix.metricRelativeError == nil, let error = matrix.relativeError, let svd = matrix.svdRelativeError
@@ -67,5 +83,16 @@ struct Summary {
         + "statistics that --calibration takes\n"
     }
     return text
+  }
+
+  private func isUnpacked(_ errors: Errors) -> Bool {
+    errors == .expected && manifest.conversion?.pack == true
+  }
+
+  /// The largest error of a matrix, in the metric where there is one.
+  private var largestError: (error: Double, name: String)? {
+    manifest.contents.tensors.compactMap { record in
+      record.blocks.flatMap { $0.metricRelativeError ?? $0.relativeError }.map { ($0, record.name) }
+    }.max { $0.0 < $1.0 }
   }
 }

@@ -1,0 +1,12 @@
+/// A way to go on with an MPO checkpoint.
+public struct LoadingStep: Sendable {
+  /// What it gives.
+  public let title: String
+  /// Of the code, as a fence of Markdown names it: `sh`, `python`.
+  public let language: String
+  public let code: String
+
+  public init(_ title: String, language: String, code: String) {
+    (self.title, self.language, self.code) = (title, language, code)
+  }
+}
