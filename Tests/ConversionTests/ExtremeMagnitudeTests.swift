@@ -78,4 +78,20 @@ import Testing
       #expect((errors.max() ?? 1) < 1.5 * (errors.min() ?? 0) + 0.02, "\(errors)")
     }
   }
+
+  @Test(arguments: MaskRule.Weights.allCases)
+  func `a mask weights what can be squared, and the rest is decomposed without`(weights: MaskRule.Weights) throws {
+    var recipe = ConversionRecipe()
+    (recipe.budget, recipe.structure) = (.ratio(0.6), .svd)
+    recipe.selection.include = ["*"]
+    recipe.mask = MaskRule(source: .zeros, weights: weights)
+    let folder = try temporary.folder("out")
+    try convert(source, recipe: recipe, to: folder, options: ConversionOptions(jobs: 2, generator: "tests"))
+    let checkpoint = try MPOCheckpoint(path: folder)
+    #expect(try Verifier(jobs: 2).verify(checkpoint, against: source).problems == [])
+    for record in checkpoint.contents.tensors where record.blocks != nil {
+      #expect((record.blocks?.metricRelativeError == nil) == record.name.hasSuffix(".f64"), "\(record.name)")
+      #expect(record.blocks?.relativeError.map { $0 < 1 } ?? false, "\(record.name)")
+    }
+  }
 }

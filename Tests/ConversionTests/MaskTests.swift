@@ -215,6 +215,24 @@ import Testing
         == FileManager.default.contents(atPath: b.path + "/tensors.safetensors"))
   }
 
+  @Test func `an expert that stays dense beside others in cores stays as it is`() throws {
+    // Of the first expert hardly anything is kept, so that it gets few numbers; of the second one all but one element.
+    let stack = ModelTensor(
+      "experts.w", .f32, [2, 64, 80], ModelTensor.random("", [128, 80], decay: 1, seed: 9).values)
+    let kept = (0..<2 * 64 * 80).map { ($0 > 64 * 80 || $0 % 80 == 0) && $0 != 64 * 80 ? 1.0 : 0 }
+    let source = try writeModel([stack], to: temporary.path + "/stack.safetensors")
+    let file = try maskFile([ModelTensor("experts.w", .f32, [2, 64, 80], kept)])
+    let rule = MaskRule(source: .file(sha256: try file.sha256))
+    let checkpoint = try convert(source, recipe(rule, .svd, .matrixRatio(0.55)), file)
+    #expect(try #require(checkpoint.contents.operator(named: "experts.w.0")).bonds[0] < 64)
+    #expect(checkpoint.contents.operator(named: "experts.w.1")?.bonds == [64])
+    #expect(try Verifier(jobs: 1).verify(checkpoint, against: source).problems.isEmpty)
+    try Restorer(jobs: 1).restoreFile(checkpoint, to: temporary.path + "/r.safetensors")
+    let restored = try openDenseCheckpoint(at: temporary.path + "/r.safetensors").values(of: "experts.w")
+    let expected = try source.values(of: "experts.w")
+    #expect(restored[5120...] == expected[5120...])
+  }
+
   @Test func `masks that can't be are refused, and named`() throws {
     let source = try model(isSparse: false)
     expectFailure("has no zeros in the matrices", "changes nothing") {

@@ -47,7 +47,8 @@ struct MaskMetric {
 }
 
 extension LayerMetric {
-  /// The metric of a matrix: that of statistics, or else of a mask; nil where neither speaks of it.
+  /// The metric of a matrix: that of statistics, or else of a mask; nil where neither speaks of it, and
+  /// for a masked matrix whose squares vanish or overflow.
   /// - Parameters:
   ///   - matrix: the masked one.
   ///   - info: the matrix as if it were a tensor by itself.
@@ -59,6 +60,8 @@ extension LayerMetric {
     if let statistics {
       try self.init(of: info, rows: view.rows, columns: view.columns, statistics)
     } else if let mask {
+      // Squares would vanish or overflow.
+      guard view.norm == 0 || (1e-100...1e100).contains(view.norm) else { return nil }
       let kept = try mask.kept(of: tensor, expert: expert, view)
       try self.init(of: info, MaskMetric(of: view, kept: kept, weights: mask.weights))
     } else {

@@ -62,7 +62,7 @@ extension SourceNetwork {
     }
     let kept = try weights.withMatrix(
       of: matrix.tensor, expert: matrix.expert, rows: matrix.rows, columns: matrix.columns
-    ) { (view: MatrixView<Float>) in try mask.kept(of: matrix.tensor, expert: matrix.expert, view) }
+    ) { (view: MatrixView<Double>) in try mask.kept(of: matrix.tensor, expert: matrix.expert, view) }
     let (rows, columns) = (matrix.rows, matrix.columns)
     let values = (try values(in: weights), mask.file == nil ? nil : try values(in: checkpoint))
     return MaskedMatrix(

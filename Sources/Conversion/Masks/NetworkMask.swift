@@ -53,7 +53,7 @@ struct NetworkMask: Sendable {
     for matrix in network.matrices {
       let isWhole = try network.checkpoint.withMatrix(
         of: matrix.tensor, expert: matrix.expert, rows: matrix.rows, columns: matrix.columns
-      ) { (view: MatrixView<Float>) in
+      ) { (view: MatrixView<Double>) in
         try file == nil
           ? view.elements.allSatisfy { $0 != 0 }
           : kept(of: matrix.tensor, expert: matrix.expert, view).allSatisfy { $0 == 1 }

@@ -123,9 +123,10 @@ public struct Converter: Sendable {
       var result = records[index]
       let found = (offsets[index]..<offsets[index + 1]).compactMap { errors[$0] }
       OperatorErrors.join(found, into: &result.blocks)
-      // The plan has that of the masked matrix.
+      // The plan has those of the masked matrix.
       if mask?.file != nil, result.blocks != nil {
         result.blocks?.norm = found.reduce(0) { $0 + $1.squaredNorm }.squareRoot()
+        result.blocks?.svdRelativeError = nil
       }
       return result
     }
@@ -337,7 +338,7 @@ public struct Converter: Sendable {
     with writer: MPOCheckpointWriter
   ) throws -> OperatorErrors {
     let chain = matrix.chain
-    return try weights(of: checkpoint).withMatrix(
+    return try (matrix.staysDense ? checkpoint : weights(of: checkpoint)).withMatrix(
       of: matrix.tensor, expert: matrix.expert, rows: chain.rows, columns: chain.columns
     ) { (view: MatrixView<Scalar>) in
       let metric = try LayerMetric(

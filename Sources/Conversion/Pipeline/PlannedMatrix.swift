@@ -14,6 +14,11 @@ struct PlannedMatrix {
   let info: TensorInfo
   let needsDoublePrecision: Bool
 
+  /// Whether it is an expert beside others in cores that has its very elements: see `Converter.planned`.
+  var staysDense: Bool {
+    expert != nil && chain.gauge == .compact && chain.shape.isFactored && chain.bonds == chain.shape.fullBonds
+  }
+
   /// - Parameter name: of the matrix, when it is linked; else it has that of its operator.
   init(
     _ block: Int, of record: TensorRecord, named name: String? = nil, in contents: CheckpointContents,

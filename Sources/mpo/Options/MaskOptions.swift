@@ -14,7 +14,8 @@ struct MaskOptions: ParsableArguments, RecipeOptions {
   @Option(
     help: ArgumentHelp(
       "How M weights errors: sides (each row and column by how many of its elements are kept, which has a best factorisation) or "
-        + "elements (those that are kept alone, refined from there). Default: sides.", valueName: "w"))
+        + "elements (those that are kept alone, refined from there; what is masked may become anything). Default: sides.",
+      valueName: "w"))
   var maskWeights: MaskRule.Weights?
 
   func validate() throws {

@@ -7,7 +7,7 @@ struct StructureOptions: ParsableArguments, RecipeOptions {
   @Option(
     help: ArgumentHelp(
       "What a matrix may become: auto (for each matrix a chain, low rank or dense, whatever has the least error for its "
-        + "numbers over the whole network; with --calibration low rank or dense), chain (of --sites) or svd (a "
+        + "numbers over the whole network; with --calibration or --mask low rank or dense), chain (of --sites) or svd (a "
         + "factorisation of low rank, a chain of two). Default: auto; chain with --sites, --shape, --bond and "
         + "--criterion error.", valueName: "s"))
   var structure: Structure?
