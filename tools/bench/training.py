@@ -172,13 +172,13 @@ def measure_encoder(bench):
 
     lines, missed = [], []
     splits = [
-        Split("inner cores", auto, "inner", 0.03),
-        Split("all factors", auto, "all", 0.03),
-        Split("auxiliary cores of chains of 5 sites", chain, "auxiliary", 0.03),
-        Split("Deep LoRA", auto, "deep-lora", 0.01),
-        Split("LoRA", auto, "lora", 0.002),
+        Split("inner cores", auto, "inner", 0.005),
+        Split("all factors", auto, "all", 0.005),
+        Split("auxiliary cores of chains of 5 sites", chain, "auxiliary", 0.005),
+        Split("Deep LoRA", auto, "deep-lora", 0.005),
+        Split("LoRA", auto, "lora", 0.001),
     ]
-    alone = Split("inner cores", auto, "inner", 0.03)
+    alone = Split("inner cores", auto, "inner", 0.005)
     for count, compared in ((options.steps, splits), (options.long_steps, [alone])):
         for split, recovered in run(compared, count):
             lines.append(
@@ -236,9 +236,9 @@ def measure_language(bench):
 
     lines, falls, before = [], {}, {}
     splits = [
-        Split("inner cores", checkpoints["auto"], "inner", 0.01),
-        Split("auxiliary cores of chains of 5 sites", checkpoints["chain"], "auxiliary", 0.01),
-        Split("LoRA", checkpoints["auto"], "lora", 0.001),
+        Split("inner cores", checkpoints["auto"], "inner", 0.003),
+        Split("auxiliary cores of chains of 5 sites", checkpoints["chain"], "auxiliary", 0.003),
+        Split("LoRA", checkpoints["auto"], "lora", 0.002),
         Split("Deep LoRA", checkpoints["auto"], "deep-lora", 0.01),
     ]
     for split in splits:  # one after the other, in the memory of one

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from . import gauge
+from .adapters import Adapter
 from .modules import MPOMatrix, MPOWeight
 
 
@@ -136,7 +137,7 @@ def parametrized(module: nn.Module, bound: float | None = None) -> nn.Module:
     Isometries are products of `Householder` reflections, so that after any step of any optimizer the
     parameters ``singular_values`` are the singular values. `save` writes such operators in the gauge spectral.
 
-    Call it before the optimizer is made: the parameters are new ones, all of which are trained. Within
+    Call it before the optimizer is made: the parameters are new ones, all of which are trained. Adapters stay as they are. Within
     `torch.nn.utils.parametrize.cached()` a core that is used several times is computed once.
 
     Parameters
@@ -151,7 +152,7 @@ def parametrized(module: nn.Module, bound: float | None = None) -> nn.Module:
     """
     if bound is not None and not bound > 0:
         raise ValueError(f"bound is {bound}; singular values are below a positive number")
-    weights = [part for part in module.modules() if isinstance(part, MPOMatrix)]
+    weights = [part for part in module.modules() if isinstance(part, MPOMatrix) and not isinstance(part, Adapter)]
     operators = list(dict.fromkeys(operator for weight in weights for operator in weight.operators))
     for operator in operators:
         if operator.shares_cores:

@@ -14,6 +14,7 @@ from mpo_checkpoint import (
     from_pretrained,
     load_dense,
     load_into,
+    parametrized,
     save,
     save_peft_adapter,
 )
@@ -138,6 +139,19 @@ def test_a_second_adapter_is_one_more_term(net, x, tmp_path):
     ]  # fmt: skip
     found = torch.from_numpy(checkpoint.tensor("rank.weight"))
     torch.testing.assert_close(found, first + adapter.matrix().detach(), atol=1e-5, rtol=1e-5)
+
+
+def test_training_on_the_manifold_leaves_adapters_as_they_are(tiny_bert, token_batch, tmp_path):
+    from transformers import BertModel
+
+    net = from_pretrained(converted(BertModel(tiny_bert), tmp_path / "bert.mpo").folder, "all")
+    adapters = add_lora(net, 2)
+    for adapter in adapters.values():
+        nn.init.normal_(adapter.cores[0], std=0.1)
+    parametrized(net)
+    assert adapters_of(net) == adapters
+    save(net, tmp_path / "x.mpo")
+    assert_same_output(net, from_pretrained(tmp_path / "x.mpo", "none"), token_batch)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
