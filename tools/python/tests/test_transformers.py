@@ -130,6 +130,24 @@ def test_what_is_trained_is_a_choice(bert):
     assert trained["auxiliary"] and not trained["central"] and not trained["matrices"]
 
 
+def test_a_revision_of_a_hub_comes_from_its_cache(bert, tmp_path):
+    commits = {"main": "a" * 40, "old": "b" * 40}
+    for name, commit in commits.items():
+        cache = tmp_path / "hub" / "models--some--model"
+        shutil.copytree(bert[1], cache / "snapshots" / commit)
+        (cache / "refs").mkdir(exist_ok=True)
+        (cache / "refs" / name).write_text(commit)
+    (tmp_path / "hub" / "models--some--model" / "snapshots" / commits["main"] / "manifest.json").unlink()
+    code = (
+        "import sys, mpo_checkpoint; from transformers import AutoModel; "
+        "print(AutoModel.from_pretrained('some/model', revision=sys.argv[1]).mpo_source.path)"
+    )
+    package = Path(mpo_checkpoint.__file__).parents[1]
+    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(package)}
+    result = subprocess.run([sys.executable, "-c", code, "old"], env=environment, capture_output=True, text=True)
+    assert commits["old"] in result.stdout, result.stderr
+
+
 def test_compiled(bert):
     dense, folder = bert
     model = torch.compile(AutoModel.from_pretrained(folder), backend="eager")
