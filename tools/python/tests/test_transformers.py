@@ -324,6 +324,27 @@ def test_lora_beside_cores(gpt2, tmp_path):
         torch.testing.assert_close(hidden(loaded), hidden(gpt2[0]), atol=1e-5, rtol=1e-4)
 
 
+def test_lora_is_merged_beside_the_cores_and_saved(gpt2, tmp_path):
+    peft = pytest.importorskip("peft")
+    model = peft.get_peft_model(
+        AutoModelForCausalLM.from_pretrained(gpt2[1]),
+        peft.LoraConfig(r=4, target_modules=["c_attn", "c_proj"], init_lora_weights=False),
+    )
+    expected = hidden(model)
+    model.merge_adapter()
+    torch.testing.assert_close(hidden(model), expected, atol=1e-4, rtol=1e-3)
+    model.unmerge_adapter()
+    torch.testing.assert_close(hidden(model), expected, atol=0, rtol=0)
+    merged = model.merge_and_unload()
+    torch.testing.assert_close(hidden(merged), expected, atol=1e-4, rtol=1e-3)
+    merged.save_pretrained(tmp_path / "merged.mpo")
+    MPOCheckpoint(tmp_path / "merged.mpo").verify()
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "merged.mpo")
+    torch.testing.assert_close(hidden(again), expected, atol=1e-4, rtol=1e-3)
+    if "MPO" in os.environ:
+        subprocess.run([os.environ["MPO"], "verify", tmp_path / "merged.mpo"], check=True, capture_output=True)
+
+
 @pytest.fixture(scope="module")
 def sentences(bert, tmp_path_factory):
     """A converted sentence-embedding folder."""

@@ -202,7 +202,9 @@ class _MetaLoader(_Loader):
     """Replaces the layers of a model on the meta device; its records are those that transformers' own names lead to."""
 
     def __init__(self, model: nn.Module, checkpoint: MPOCheckpoint, options: MPOConfig, records: dict[str, TensorRecord]):
-        builder = _MetaBuilder(checkpoint, options.trainable not in ("all", "none"), options.keeps_matrix)
+        # Of "all" nothing is frozen, so that low-rank matrices may stay as they are stored.
+        trainable = "none" if options.trainable == "all" else options.trainable
+        builder = _MetaBuilder(checkpoint, trainable, options.keeps_matrix)
         super().__init__(model, checkpoint, builder)
         self.records = records
 
