@@ -34,6 +34,7 @@ _HOMES = {
     "add_deep_lora": "adapters",
     "save_peft_adapter": "peft_adapter",
     "MixedRank": "mixed_rank",
+    "MPOConfig": "integrations.transformers",
     "SpectralMPOWeight": "spectral",
     "parametrized": "spectral",
     "Statistics": "statistics",

@@ -242,13 +242,23 @@ def _matrix_of(layer: nn.Module) -> tuple[Tensor, tuple[int, int], bool]:
 def _attached(model: nn.Module, adapters: dict[str, Adapter]) -> dict[str, Adapter]:
     report = getattr(getattr(model, "mpo_source", None), "report", None)
     for path, adapter in adapters.items():
-        layer = model.get_submodule(path)
-        layer.adapter = adapter
-        layer.register_forward_hook(_add_adapter, with_kwargs=True)
+        attach(model.get_submodule(path), adapter)
         if report is not None:
             report.parameters["adapters"] += sum(core.numel() for core in adapter.cores)
             report.trainable["adapters"] += sum(core.numel() for core in adapter.cores if core.requires_grad)
     return adapters
+
+
+def attach(layer: nn.Module, adapter: Adapter) -> None:
+    """Puts an adapter beside a layer."""
+    layer.adapter = adapter
+    layer._adapter_hook = layer.register_forward_hook(_add_adapter, with_kwargs=True)
+
+
+def detach(layer: nn.Module) -> None:
+    """Takes the adapter from a layer."""
+    del layer.adapter
+    layer._adapter_hook.remove()
 
 
 def _add_adapter(layer: nn.Module, arguments: tuple, named: dict[str, Any], result: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ For each sample's objective, ``M = Σ g xᵀ`` over its positions is the gradien
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -25,13 +27,15 @@ class ElementUse(Use):
         return _ElementCall(self, value, grid, is_counted)
 
     @staticmethod
-    def tensors(name: str, uses: list[Use], gradients: int) -> dict[str, np.ndarray]:
-        weights = sum(use.sum for use in uses) / gradients
+    def tensors(name: str, uses: list[Any], gradients: int) -> dict[str, np.ndarray]:
+        weights: Tensor = sum(use.sum for use in uses) / gradients
         return {f"{name}.element_weights": weights.numpy()} if weights.any() else {}
 
 
 class _ElementCall(Call):
     """One call of a layer; its gradients are added as soon as they come."""
+
+    use: ElementUse
 
     def __init__(self, use: ElementUse, inputs: Tensor, grid: tuple[int, int], is_counted: Tensor | None):
         self.use, self.grid, self.is_counted = use, grid, is_counted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +112,7 @@ def _reader(matrices: Path | str | Mapping[str, Tensor]) -> tuple[Callable[[str]
     paths = sorted(Path(matrices).glob("*.safetensors"))
     if not paths:
         raise ValueError(f"{matrices}: has no *.safetensors files")
-    files = {}
+    files: dict[str, Any] = {}
     for path in paths:
         file = safe_open(path, "pt")
         files |= dict.fromkeys(file.keys(), file)

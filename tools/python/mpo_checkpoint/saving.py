@@ -331,7 +331,7 @@ class _Contents:
             base, dtype = tensor.name, tensor.encoding.dtype if tensor.encoding.kind == "plain" else tensor.dtype
             operators[base], cores = dense_operator(base, np.asarray(value, np.float64), dtype)
             self._new_cores |= cores
-        name = free_name(tensor.name, operators.keys())
+        name = free_name(tensor.name, set(operators))
         operators[name], cores = adapter_operator(adapter, name)
         self._new_cores |= cores
         return added(tensor, operators, base, name), {} if base else entries

@@ -130,6 +130,24 @@ def test_what_is_trained_is_a_choice(bert):
     assert trained["auxiliary"] and not trained["central"] and not trained["matrices"]
 
 
+def test_a_revision_of_a_hub_comes_from_its_cache(bert, tmp_path):
+    commits = {"main": "a" * 40, "old": "b" * 40}
+    for name, commit in commits.items():
+        cache = tmp_path / "hub" / "models--some--model"
+        shutil.copytree(bert[1], cache / "snapshots" / commit)
+        (cache / "refs").mkdir(exist_ok=True)
+        (cache / "refs" / name).write_text(commit)
+    (tmp_path / "hub" / "models--some--model" / "snapshots" / commits["main"] / "manifest.json").unlink()
+    code = (
+        "import sys, mpo_checkpoint; from transformers import AutoModel; "
+        "print(AutoModel.from_pretrained('some/model', revision=sys.argv[1]).mpo_source.path)"
+    )
+    package = Path(mpo_checkpoint.__file__).parents[1]
+    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(package)}
+    result = subprocess.run([sys.executable, "-c", code, "old"], env=environment, capture_output=True, text=True)
+    assert commits["old"] in result.stdout, result.stderr
+
+
 def test_compiled(bert):
     dense, folder = bert
     model = torch.compile(AutoModel.from_pretrained(folder), backend="eager")
@@ -304,6 +322,27 @@ def test_lora_beside_cores(gpt2, tmp_path):
     torch.testing.assert_close(hidden(AutoModelForCausalLM.from_pretrained(tmp_path / "adapter")), expected)
     with loaded.disable_adapter():
         torch.testing.assert_close(hidden(loaded), hidden(gpt2[0]), atol=1e-5, rtol=1e-4)
+
+
+def test_lora_is_merged_beside_the_cores_and_saved(gpt2, tmp_path):
+    peft = pytest.importorskip("peft")
+    model = peft.get_peft_model(
+        AutoModelForCausalLM.from_pretrained(gpt2[1]),
+        peft.LoraConfig(r=4, target_modules=["c_attn", "c_proj"], init_lora_weights=False),
+    )
+    expected = hidden(model)
+    model.merge_adapter()
+    torch.testing.assert_close(hidden(model), expected, atol=1e-4, rtol=1e-3)
+    model.unmerge_adapter()
+    torch.testing.assert_close(hidden(model), expected, atol=0, rtol=0)
+    merged = model.merge_and_unload()
+    torch.testing.assert_close(hidden(merged), expected, atol=1e-4, rtol=1e-3)
+    merged.save_pretrained(tmp_path / "merged.mpo")
+    MPOCheckpoint(tmp_path / "merged.mpo").verify()
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "merged.mpo")
+    torch.testing.assert_close(hidden(again), expected, atol=1e-4, rtol=1e-3)
+    if "MPO" in os.environ:
+        subprocess.run([os.environ["MPO"], "verify", tmp_path / "merged.mpo"], check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import torch
 from peft.tuners.lora import layer as lora
+from peft.tuners.tuners_utils import check_adapters_to_merge
 from torch import nn
 
+from ..adapters import Adapter, attach, detach
 from ..modules import MPOConv1D, MPOLinear
 
 
@@ -19,7 +22,32 @@ class LoraMPOLinear(lora.Linear):
         return (rows, columns) if isinstance(module, MPOConv1D) else (columns, rows)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        raise NotImplementedError("an adapter beside cores can't be merged yet; save it as an adapter")
+        """Puts the active adapters beside the cores for good, as one `Adapter`, which `save_pretrained` writes as a term."""
+        names = check_adapters_to_merge(self, adapter_names)
+        if not names:
+            return
+        base = self.get_base_layer()
+        if hasattr(base, "adapter"):
+            raise ValueError("the layer has a merged adapter already; save the model and load it again to merge another")
+        if any(self.lora_bias[name] or name in self.lora_variant for name in names):
+            raise ValueError("only plain LoRA without biases can be merged beside cores")
+        ups = [self.lora_B[name].weight.detach() * self.scaling[name] for name in names]
+        up, down = torch.cat(ups, 1), torch.cat([self.lora_A[name].weight.detach() for name in names])
+        if safe_merge and not (up.isfinite().all() and down.isfinite().all()):
+            raise ValueError(f"the adapter {', '.join(names)} has elements that are not finite")
+        is_transposed = isinstance(base, MPOConv1D)
+        left, right = (down.T, up.T) if is_transposed else (up, down)
+        rows, columns = base.weight.matrix_shape
+        if left.shape[1] > min(rows, columns):  # no more than the matrix allows
+            identity = torch.eye(min(rows, columns)).to(left)
+            left, right = (identity, left @ right) if rows <= columns else (left @ right, identity)
+        attach(base, Adapter(left.contiguous(), [], right.contiguous(), is_transposed).requires_grad_(False))
+        self.merged_adapters += names
+
+    def unmerge(self) -> None:
+        if self.merged_adapters:
+            detach(self.get_base_layer())
+            self.merged_adapters.clear()
 
 
 def register(model: Any) -> None:

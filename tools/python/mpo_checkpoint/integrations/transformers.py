@@ -92,7 +92,7 @@ class MPOQuantizer(HfQuantizer):
             raise CheckpointError(model.config.name_or_path, "is no folder that can be loaded")
         folder = Path(files[0]).parent
         if not (folder / NAME).is_file():
-            _fetch_manifest(model.config, folder)
+            raise CheckpointError(folder, f"has no {NAME}; copy the whole folder that 'mpo convert' wrote")
         self._load = _Load(model, folder, self.quantization_config)
         return model
 
@@ -202,7 +202,9 @@ class _MetaLoader(_Loader):
     """Replaces the layers of a model on the meta device; its records are those that transformers' own names lead to."""
 
     def __init__(self, model: nn.Module, checkpoint: MPOCheckpoint, options: MPOConfig, records: dict[str, TensorRecord]):
-        builder = _MetaBuilder(checkpoint, options.trainable not in ("all", "none"), options.keeps_matrix)
+        # Of "all" nothing is frozen, so that low-rank matrices may stay as they are stored.
+        trainable = "none" if options.trainable == "all" else options.trainable
+        builder = _MetaBuilder(checkpoint, trainable, options.keeps_matrix)
         super().__init__(model, checkpoint, builder)
         self.records = records
 
@@ -290,21 +292,26 @@ def _untie(model: nn.Module, replaced: set[str]) -> None:
 
 
 def _with_weights_file(config: Any) -> Any:
-    folder = Path(getattr(config, "name_or_path", "") or ".")
+    name = getattr(config, "name_or_path", "") or ""
     shards = [SHARD]
-    if (folder / NAME).is_file():
-        shards = MPOCheckpoint(folder, companions=False).manifest.shards  # says what is wrong with it, if anything is
+    manifest = Path(name) / NAME if Path(name).is_dir() else _fetched(config, NAME)
+    if manifest is not None and manifest.is_file():
+        if Path(name).is_dir():
+            MPOCheckpoint(name, companions=False)  # says what is wrong with it, if anything is
+        shards = json.loads(manifest.read_bytes()).get("shards", shards)
     config.transformers_weights = SHARD if len(shards) == 1 else f"{SHARD}.index.json"
     return config
 
 
-def _fetch_manifest(config: Any, folder: Path) -> None:
-    """Of a model that is not in a folder of its own but in a cache of files."""
+def _fetched(config: Any, name: str) -> Path | None:
+    """A file of a model that is not in a folder of its own but in the cache of a hub; None where it has none."""
     from transformers.utils.hub import cached_file
 
-    if Path(config.name_or_path).is_dir():
-        raise CheckpointError(folder, f"has no {NAME}; copy the whole folder that 'mpo convert' wrote")
-    cached_file(config.name_or_path, NAME, revision=getattr(config, "_commit_hash", None))
+    if not config.name_or_path:
+        return None
+    revision = getattr(config, "_commit_hash", None)
+    found = cached_file(config.name_or_path, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+    return None if found is None else Path(found)
 
 
 def config_text(config: Any) -> str:

@@ -1,0 +1,11 @@
+"""A converted sentence-embedding folder in sentence-transformers, beside the dense one."""
+
+import sys
+
+import mpo_checkpoint  # noqa: F401
+from sentence_transformers import SentenceTransformer
+
+dense, folder = map(SentenceTransformer, sys.argv[1:3])
+texts = ["Returns the number of items in the list.", "Opens a file for reading.", "Deletes all the rows of a table."]
+for text, a, b in zip(texts, dense.encode(texts), folder.encode(texts)):
+    print(f"{float(a @ b):.3f}  {text}")
