@@ -1,6 +1,7 @@
 import Checkpoints
 import LinearAlgebra
 import MPOCheckpoints
+import Recipes
 import Synchronization
 import TensorNetworks
 
