@@ -128,6 +128,8 @@ def test_what_is_trained_is_a_choice(bert):
     model = AutoModel.from_pretrained(bert[1], quantization_config=MPOConfig(trainable="auxiliary"))
     trained = model.mpo_source.report.trainable
     assert trained["auxiliary"] and not trained["central"] and not trained["matrices"]
+    with pytest.raises(ValueError, match="trainable is 'cores'"):
+        MPOConfig(trainable="cores")
 
 
 def test_a_revision_of_a_hub_comes_from_its_cache(bert, tmp_path):

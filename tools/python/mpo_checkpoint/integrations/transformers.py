@@ -11,7 +11,7 @@ import functools
 import json
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,8 @@ class MPOConfig(QuantizationConfigMixin):
         format_version: str | None = None,
         **rest: Any,
     ):
+        if trainable not in get_args(Trainable):
+            raise ValueError(f"trainable is '{trainable}', not {', '.join(get_args(Trainable))}")
         self.quant_method = METHOD
         self.format_version = format_version
         self.trainable, self.vectors, self.matrices, self.keeps_matrix = trainable, vectors, matrices, keeps_matrix
