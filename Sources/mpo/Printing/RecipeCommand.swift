@@ -51,6 +51,9 @@ enum RecipeCommand {
     if let alignment = recipe.alignment { options.append("--align \(alignment)") }
     if !writesItself(recipe) { options.append("--structure \(recipe.structure.rawValue)") }
     if recipe.basis != plain.basis { options.append("--basis \(recipe.basis.rawValue)") }
+    options += recipe.spaces.map { rule in
+      "--basis \(quoted("\(rule.glob)=\(rule.side.map { "\($0.rawValue):" } ?? "")\(rule.space)"))"
+    }
     if recipe.gauge != plain.gauge { options.append("--gauge \(recipe.gauge.rawValue)") }
     if let dtype = recipe.dtype { options.append("--dtype \(dtype.rawValue.lowercased())") }
     if let central = recipe.central { options.append("--central \(central.rawValue)") }
