@@ -212,9 +212,14 @@ import Testing
     #expect(manifest.companions.map(\.file) == source.companions)
     #expect(manifest.contents.tensors.map(\.info) == source.tensors)
     for companion in source.companions {
-      #expect(
-        FileManager.default.contentsEqual(
-          atPath: checkpoint.path + "/" + companion, andPath: fixtures + "/tiny-bert-sharded/" + companion))
+      func bytes(_ folder: String) throws -> [UInt8] {
+        [UInt8](try Data(contentsOf: URL(filePath: folder + "/" + companion)))
+      }
+      let (copy, original) = (try bytes(checkpoint.path), try bytes(fixtures + "/tiny-bert-sharded"))
+      // The configuration says besides what loads the folder.
+      let announced = copy.withUnsafeBytes { LoaderConfiguration.withoutAnnouncement($0) }
+      #expect((announced != nil) == (companion == "config.json"))
+      #expect((announced ?? copy) == original)
     }
     for record in manifest.contents.tensors where record.isDense {
       #expect(try checkpoint.withDenseBytes(of: record) { Array($0) } == source.bytes(of: record.name))
