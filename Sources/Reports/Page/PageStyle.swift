@@ -122,7 +122,8 @@ enum PageStyle {
     .pictures{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;align-items:start}
     .pictures figure{margin:.5rem 0;max-width:100%;width:min-content;min-width:min(100%,17.5rem)}
     .pictures .long{min-width:min(100%,26rem)}
-    @media (max-width:34rem){body{font-size:15px}.budget text,.kinds text,.errors text{font-size:13.5px}.cards{grid-template-columns:repeat(auto-fit,minmax(9rem,1fr))}}
+    @media (max-width:34rem){body{font-size:15px}.budget text,.kinds text,.errors text{font-size:13.5px}.cards{grid-template-columns:repeat(auto-fit,minmax(10rem,1fr))}
+    .card dd strong{font-size:1.15rem}}
     pre{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.6rem .8rem;white-space:pre-wrap;
     overflow-wrap:anywhere;font-size:.9rem;margin:.4rem 0}
     code{font-family:ui-monospace,"Liberation Mono",Menlo,Consolas,monospace}
