@@ -22,15 +22,7 @@ public struct CholeskyFactor: Sendable, Equatable {
 
   /// A factor from the rows of its lower triangle, one after the other, each up to the diagonal: `n (n + 1) / 2` values.
   public init(size: Int, packed: UnsafeBufferPointer<Double>) {
-    precondition(packed.count == size * (size + 1) / 2)
-    lower = Matrix(rows: size, columns: size) { target in
-      target.initialize(repeating: 0)
-      var place = 0
-      for row in 0..<size {
-        for column in 0...row { target[row * size + column] = packed[place + column] }
-        place += row + 1
-      }
-    }
+    lower = Matrix(lowerTriangle: packed, size: size)
   }
 
   /// `Lᵀ B` for `B = [n, columns]`, in its precision. O(n² · columns).

@@ -53,6 +53,20 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     Matrix(rows: rows, columns: columns, elements: elements)
   }
 
+  /// `[size, size]` with zeros above the diagonal, from the rows of its lower triangle, one after the other, each up to the
+  /// diagonal: `size (size + 1) / 2` values.
+  public init(lowerTriangle packed: UnsafeBufferPointer<Scalar>, size: Int) {
+    precondition(packed.count == size * (size + 1) / 2)
+    self.init(rows: size, columns: size) { target in
+      target.initialize(repeating: 0)
+      var place = 0
+      for row in 0..<size {
+        for column in 0...row { target[row * size + column] = packed[place + column] }
+        place += row + 1
+      }
+    }
+  }
+
   public func transposed() -> Matrix {
     Matrix(rows: columns, columns: rows) { target in
       elements.withUnsafeBufferPointer { source in

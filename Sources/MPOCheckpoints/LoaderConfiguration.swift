@@ -80,7 +80,6 @@ package enum LoaderConfiguration {
       }
       self = result
     }
-
   }
 }
 

@@ -23,4 +23,9 @@ public struct RoundingError: Sendable, Hashable {
     let fraction = Double(min(max(sites, 2), 5) - 2) / 3
     return ends[0] + (ends[1] - ends[0]) * fraction
   }
+
+  /// The gauges that a plan chooses among where one is asked for: of rounded cores the compact one may lose more than it saves.
+  func gauges(for gauge: Gauge) -> [Gauge] {
+    gauge == .compact && self != .negligible ? [.compact, .canonical] : [gauge]
+  }
 }

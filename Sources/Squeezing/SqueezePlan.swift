@@ -159,7 +159,7 @@ extension SqueezePlan {
     /// - Parameter linked: by index, the forms of the links whose matrices are stored as one operator.
     func formsByHulls(_ budget: Budget, linked: inout [Int: OperatorForm]) throws -> [OperatorForm?] {
       let weights = network.errorWeights
-      let gauges: [Gauge] = gauge == .compact && rounding != .negligible ? [.compact, .canonical] : [gauge]
+      let gauges = rounding.gauges(for: gauge)
       let own = try groups.map {
         try StructureCurve(
           members: $0, of: network.layers, structure: structure, weights: weights, minimumBond: minimumBond,

@@ -130,13 +130,7 @@ import Testing
       return try MPOCheckpoint(path: folder)
     }
     for part in parts { #expect(try part.damagedFiles().isEmpty) }
-    let folder = try temporary.folder("merged")
-    try Merger(jobs: 2).merge(parts, to: folder)
-    for name in ["manifest.json", "tensors.safetensors"] {
-      #expect(
-        FileManager.default.contents(atPath: folder + "/" + name)
-          == FileManager.default.contents(atPath: whole.path + "/" + name))
-    }
+    try expectSameWhenMerged(parts, as: whole, in: temporary)
   }
 
   @Test func `experts of tensors can be linked with each other, and across tensors`() throws {

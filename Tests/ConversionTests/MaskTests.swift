@@ -178,26 +178,7 @@ import Testing
     let whole = try convert(source, recipe, file, jobs: 1)
     let pipeline = try ConversionPipeline(
       source, recipe: recipe, mask: file, options: ConversionOptions(jobs: 2, generator: "tests"))
-    let profiles = try (1...2).map { index in
-      let part = SourceNetwork.Part(index: index, count: 2)
-      return (
-        "part \(index)",
-        StageFile.Profile(source: source.path, part: part, recipe: recipe, network: try pipeline.profile(part: part))
-      )
-    }
-    let plan = try pipeline.plan(StageFile.merge(profiles).network)
-    let parts = try (1...2).map { index in
-      let folder = try temporary.folder(UUID().uuidString)
-      try pipeline.decompose(plan, to: folder, part: SourceNetwork.Part(index: index, count: 2))
-      return try MPOCheckpoint(path: folder)
-    }
-    let folder = try temporary.folder("merged")
-    try Merger(jobs: 2).merge(parts, to: folder)
-    for name in ["manifest.json", "tensors.safetensors"] {
-      #expect(
-        FileManager.default.contents(atPath: folder + "/" + name)
-          == FileManager.default.contents(atPath: whole.path + "/" + name))
-    }
+    try expectSameInParts(pipeline, profileParts: 2, as: whole, in: temporary)
   }
 
   @Test func `experts have their parts of the mask of their tensor`() throws {

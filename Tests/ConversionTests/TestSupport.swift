@@ -48,6 +48,39 @@ struct ModelTensor {
   }
 }
 
+/// Whether a conversion whose profile is made in so many parts, and whose decomposition in two, which are merged, has the
+/// bytes of one run.
+func expectSameInParts(
+  _ pipeline: ConversionPipeline, profileParts: Int, as whole: MPOCheckpoint, in temporary: TemporaryFolder
+) throws {
+  let profiles = try (1...profileParts).map { index in
+    let part = SourceNetwork.Part(index: index, count: profileParts)
+    return (
+      "part \(index)",
+      StageFile.Profile(
+        source: pipeline.source.path, part: part, recipe: pipeline.recipe, network: try pipeline.profile(part: part))
+    )
+  }
+  let plan = try pipeline.plan(StageFile.merge(profiles).network)
+  let parts = try (1...2).map { index in
+    let folder = try temporary.folder(UUID().uuidString)
+    try pipeline.decompose(plan, to: folder, part: SourceNetwork.Part(index: index, count: 2))
+    return try MPOCheckpoint(path: folder)
+  }
+  try expectSameWhenMerged(parts, as: whole, in: temporary)
+}
+
+/// Whether parts, merged, have the bytes of one run.
+func expectSameWhenMerged(_ parts: [MPOCheckpoint], as whole: MPOCheckpoint, in temporary: TemporaryFolder) throws {
+  let folder = try temporary.folder("merged")
+  try Merger(jobs: 2).merge(parts, to: folder)
+  for name in ["manifest.json", "tensors.safetensors"] {
+    #expect(
+      FileManager.default.contents(atPath: folder + "/" + name)
+        == FileManager.default.contents(atPath: whole.path + "/" + name))
+  }
+}
+
 /// Writes a safetensors file and opens it.
 func writeModel(_ tensors: [ModelTensor], to path: String) throws -> any DenseCheckpoint {
   let writer = try SafetensorsWriter(path: path, tensors: tensors.map(\.info), metadata: ["format": "pt"])

@@ -18,8 +18,13 @@ public struct Adapter: Sendable {
   public var selection: TensorSelection
   /// nil for the Frobenius norm.
   public var statistics: CalibrationStatistics?
+  /// Threads, progress and warnings.
   public var options: ConversionOptions
 
+  /// - Parameters:
+  ///   - rank: of each correction, at least 1.
+  ///   - selection: which matrices are corrected; by default all of linear layers.
+  ///   - statistics: the metric of the corrections; nil for the Frobenius norm.
   public init(
     rank: Int, selection: TensorSelection = TensorSelection(), statistics: CalibrationStatistics? = nil,
     options: ConversionOptions
@@ -32,7 +37,9 @@ public struct Adapter: Sendable {
 
   /// What was written.
   public struct Report: Sendable, Equatable {
+    /// Those that differ from the original's and got a correction.
     public var matrices = 0
+    /// Of the corrections: `r (I + J)` of each matrix.
     public var parameters = 0
     /// `√(Σ‖W−Ŵ‖² / Σ‖W‖²)` in the metric of the statistics without ridges, over the matrices.
     public var errorBefore = 0.0

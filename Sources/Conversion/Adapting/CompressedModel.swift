@@ -20,6 +20,7 @@ public enum CompressedModel: Sendable {
     self = .operators(checkpoint)
   }
 
+  /// The file or folder that was opened.
   public var path: String {
     switch self {
     case .dense(let checkpoint): checkpoint.path
@@ -43,8 +44,8 @@ public enum CompressedModel: Sendable {
     func mismatch(_ reason: String) -> ConversionError {
       .mismatch(path: path, tensor: original.name, reason: reason)
     }
-    func check(_ found: TensorInfo?) throws -> TensorInfo {
-      guard let found else { throw mismatch("is missing; is it the same model, written out densely?") }
+    let missing = mismatch("is missing; is it the same model, written out densely?")
+    func check(_ found: TensorInfo) throws -> TensorInfo {
       guard found.shape == original.shape, found.dtype.isDecomposable else {
         throw mismatch(
           "is \(found.dtype.rawValue) \(found.shape), the original \(original.dtype.rawValue) \(original.shape); write "
@@ -54,12 +55,14 @@ public enum CompressedModel: Sendable {
     }
     switch self {
     case .dense(let checkpoint):
-      let found = try check(checkpoint.tensor(named: original.name))
+      guard let tensor = checkpoint.tensor(named: original.name) else { throw missing }
+      let found = try check(tensor)
       return try checkpoint.withBytes(of: found) { try body($0, found.dtype) }
     case .operators(let checkpoint):
-      let record = checkpoint.contents.tensors.first { $0.info.key == original.key }
-      let found = try check(record?.info)
-      guard let record else { throw mismatch("is missing") }
+      guard let record = checkpoint.contents.tensors.first(where: { $0.info.key == original.key }) else {
+        throw missing
+      }
+      let found = try check(record.info)
       return try withRestoredBytes(of: record, in: checkpoint) { try body($0, found.dtype) }
     }
   }

@@ -4,8 +4,11 @@ import Recipes
 
 /// Tensors that are stored as they are for one reason.
 public struct DenseTensors: Sendable, Hashable {
+  /// Why they are.
   public let reason: DenseReason
+  /// How many tensors.
   public let tensors: Int
+  /// The numbers of all of them.
   public let elements: Int
 }
 

@@ -67,11 +67,7 @@ extension Converter {
             added.matrix(rows: chain.rows, columns: chain.columns).scaled(
               rowsBy: Array(repeating: -1, count: chain.rows)))
         }
-        let own = try errors(of: stored, to: view, matrix.tensor, matrix.expert, checkpoint)
-        return OperatorErrors(
-          relative: own.relative, squaredNorm: own.squaredNorm,
-          metricRelative: metric?.relativeError(of: stored, to: view),
-          squaredMetricNorm: metric?.squaredNorm(of: view) ?? 1)
+        return try errors(of: stored, to: view, matrix.tensor, matrix.expert, metric, checkpoint)
       }
     }
   }

@@ -46,11 +46,7 @@ extension Converter {
       ) { (view: MatrixView<Scalar>) in
         let metric = try LayerMetric(
           of: view, info: member.info, tensor: member.tensor, expert: member.expert, statistics, mask)
-        let own = try errors(of: part, to: view, member.tensor, member.expert, checkpoint)
-        return OperatorErrors(
-          relative: own.relative, squaredNorm: own.squaredNorm,
-          metricRelative: metric?.relativeError(of: part, to: view),
-          squaredMetricNorm: metric?.squaredNorm(of: view) ?? 1)
+        return try errors(of: part, to: view, member.tensor, member.expert, metric, checkpoint)
       }
     }
   }

@@ -19,6 +19,7 @@ public struct MaskFile: Sendable {
     }
   }
 
+  /// The file.
   public var path: String { file.path }
   /// Reads the file once each time.
   public var sha256: String { get throws { try FileFingerprint(ofFileAt: file.files[0]).sha256 } }

@@ -33,7 +33,7 @@ struct NetworkMask: Sendable {
 
   /// The checkpoint whose matrices are decomposed.
   func applied(to checkpoint: any DenseCheckpoint) -> any DenseCheckpoint {
-    file.map { MaskedCheckpoint(base: checkpoint, mask: $0) } ?? checkpoint
+    file?.applied(to: checkpoint) ?? checkpoint
   }
 
   /// Which elements of a matrix are kept, 1 or 0 each, row-major.

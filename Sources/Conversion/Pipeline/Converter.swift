@@ -347,10 +347,7 @@ public struct Converter: Sendable {
         let stored = try writer.write(cores(of: view, chain, metric: metric, in: bases), of: chain)
         let restored = stored.matrix(rows: chain.rows, columns: chain.columns)
           .applying(rows: bases.rows, columns: bases.columns)
-        let own = try errors(of: restored, to: view, matrix.tensor, matrix.expert, checkpoint)
-        return OperatorErrors(
-          relative: own.relative, squaredNorm: own.squaredNorm,
-          metricRelative: metric.relativeError(of: restored, to: view), squaredMetricNorm: 1)
+        return try errors(of: restored, to: view, matrix.tensor, matrix.expert, metric, checkpoint)
       }
       let stored = try writer.write(cores(of: view, chain, metric: metric), of: chain)
       // Only errors of several operators are weighted.
@@ -358,7 +355,7 @@ public struct Converter: Sendable {
       let own =
         mask?.file == nil
         ? (relativeError(of: stored, to: view), view.squaredNorm)
-        : try errors(
+        : try plainErrors(
           of: stored.matrix(rows: chain.rows, columns: chain.columns), to: view, matrix.tensor, matrix.expert,
           checkpoint)
       return OperatorErrors(

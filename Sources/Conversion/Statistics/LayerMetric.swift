@@ -75,8 +75,11 @@ struct LayerMetric {
   }
 
   /// The relative error of a matrix that stands for another, without ridges.
-  func relativeError<Scalar>(of restored: Matrix<Scalar>, to view: MatrixView<Scalar>) -> Double {
-    measured.relativeError(of: restored, to: view, squaredNorm: spectrum?.squaredNorm)
+  /// - Parameter squaredNorm: that of the other one, as `squaredNorm(of:)` gives it.
+  func relativeError<Scalar>(
+    of restored: Matrix<Scalar>, to view: MatrixView<Scalar>, squaredNorm: Double
+  ) -> Double {
+    measured.relativeError(of: restored, to: view, squaredNorm: squaredNorm)
   }
 
   /// The relative error of an operator, without ridges.

@@ -113,16 +113,7 @@ final class PreparedMetrics: Sendable {
   /// The spectrum of a whitened matrix whose shorter side is `size`, if it was kept.
   func spectrum(of matrix: String, size: Int) throws -> WhitenedSpectrum? {
     guard let kept = spectra.withLock({ $0[TensorName(matrix)] }), kept.size == size else { return nil }
-    let reflections = try kept.place.withValues { packed in
-      Matrix<Double>(rows: size, columns: size) { target in
-        target.initialize(repeating: 0)
-        var place = 0
-        for row in 0..<size {
-          for column in 0...row { target[row * size + column] = packed[place + column] }
-          place += row + 1
-        }
-      }
-    }
+    let reflections = try kept.place.withValues { Matrix(lowerTriangle: $0, size: size) }
     return WhitenedSpectrum(
       reduction: TridiagonalReduction(reflections: reflections, scales: kept.scales), squaredNorm: kept.squaredNorm,
       precision: kept.precision)

@@ -38,11 +38,9 @@ extension LayerProfile {
   }
 
   func curve(_ structure: Structure, _ settings: CurveSettings, weight: Double) throws -> StructureCurve {
-    let usesBoth = settings.gauge == .compact && settings.rounding != .negligible
-    return try StructureCurve(
+    try StructureCurve(
       members: [0], of: [self], structure: structure, weights: [weight], minimumBond: settings.minimumBond,
-      alignment: settings.alignment,
-      gauges: usesBoth ? [.compact, .canonical] : [settings.gauge], rounding: settings.rounding,
+      alignment: settings.alignment, gauges: settings.rounding.gauges(for: settings.gauge), rounding: settings.rounding,
       factorSites: settings.factorSites)
   }
 }
