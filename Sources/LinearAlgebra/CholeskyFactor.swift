@@ -40,6 +40,19 @@ public struct CholeskyFactor: Sendable, Equatable {
     apply(.transposedFromLeft, to: right, solving: true)
   }
 
+  /// `B A⁻¹` for `B = [rows, n]`. O(n² · rows).
+  public func solvedFromRight(_ left: consuming Matrix<Double>) -> Matrix<Double> {
+    let (rows, columns) = (left.rows, left.columns)
+    precondition(columns == lower.rows)
+    var elements = left.takeElements()
+    guard rows > 0, columns > 0 else { return Matrix(rows: rows, columns: columns, elements: elements) }
+    // By columns `B` is `Bᵀ`, and `A⁻¹ Bᵀ` the transpose of what is wanted.
+    LAPACKE_dpotrs_work(
+      LAPACK_COL_MAJOR, CChar(("U" as Unicode.Scalar).value), blasInt(columns), blasInt(rows), lower.elements,
+      blasInt(columns), &elements, blasInt(columns))
+    return Matrix(rows: rows, columns: columns, elements: elements)
+  }
+
   private func apply<Scalar>(
     _ product: TriangularProduct, to matrix: consuming Matrix<Scalar>, solving: Bool
   ) -> Matrix<Scalar> {

@@ -89,17 +89,21 @@ public struct MPOCheckpointWriter: Sendable {
 
   /// Rounds the cores of an operator as their encodings ask, and writes them.
   ///
-  /// - Parameter gauged: in the gauge of the record.
+  /// - Parameters:
+  ///   - gauged: in the gauge of the record.
+  ///   - rounded: the integers of each core, where they are chosen already; nil to round each value to the nearest.
   /// - Returns: the chain as it is stored, to measure the error on.
   /// - Throws: `MPOCheckpointError` when a value does not fit its encoding.
   public func write<Scalar: CheckpointScalar>(
-    _ gauged: GaugedMPO<Scalar>, of record: OperatorRecord
+    _ gauged: GaugedMPO<Scalar>, rounded: [RoundedMatrix?]? = nil, of record: OperatorRecord
   ) throws -> MPO<Scalar> {
     precondition(gauged.gauge == record.gauge && gauged.mpo.bonds == record.bonds)
     let cores = try record.cores.indices.map { index in
       let core = gauged.mpo.cores[index]
       return Core(
-        shape: core.shape, elements: try write(core.elements, pivots: gauged.pivots[index], of: record.cores[index]))
+        shape: core.shape,
+        elements: try write(
+          core.elements, pivots: gauged.pivots[index], rounded: rounded?[index], of: record.cores[index]))
     }
     let chain = MPO(shape: record.shape, cores: cores)
     guard let name = record.singularValues, let values = gauged.singularValues else { return chain }
@@ -124,8 +128,9 @@ public struct MPOCheckpointWriter: Sendable {
   }
 
   /// - Returns: the elements as they are stored.
-  private func write<Scalar: CheckpointScalar>(_ elements: [Scalar], pivots: [Int]?, of name: String) throws -> [Scalar]
-  {
+  private func write<Scalar: CheckpointScalar>(
+    _ elements: [Scalar], pivots: [Int]?, rounded: RoundedMatrix? = nil, of name: String
+  ) throws -> [Scalar] {
     guard let core = contents.core(named: name) else {
       throw MPOCheckpointError.tensor(path: folder, tensor: name, reason: "is written but was not declared")
     }
@@ -133,13 +138,15 @@ public struct MPOCheckpointWriter: Sendable {
       .tensor(path: folder, tensor: name, reason: reason)
     }
     do {
-      return try core.encoding.encode(elements, pivots: pivots, of: name, shape: core.shape) {
+      return try core.encoding.encode(
+        elements, pivots: pivots, rounded: rounded, of: name, shape: core.shape
+      ) {
         try write($0, to: $1.name)
       }
     } catch let error as ElementError {
       throw doesNotFit("\(error); use --dtype f32, or --exclude the tensor")
     } catch let error as EncodingError {
-      throw doesNotFit("\(error); leave out --central int8, or --exclude the tensor")
+      throw doesNotFit("\(error); store it as plain values, or --exclude the tensor")
     }
   }
 

@@ -8,7 +8,7 @@ extension ConversionRecipe: Codable {
     case sharedCentres = "shared_centres"
     case ties, budget, structure, depth, criterion
     case minimumBond = "minimum_bond"
-    case alignment, gauge, metric, mask, basis, spaces, dtype, central, pack
+    case alignment, gauge, metric, mask, basis, spaces, dtype, central, encodings, pack
 
     var allowed: String {
       switch self {
@@ -30,6 +30,7 @@ extension ConversionRecipe: Codable {
       case .spaces: "a list of mappings of \(SpaceRule.CodingKeys.names.joined(separator: ", "))"
       case .dtype: "f64, f32, f16 or bf16"
       case .central: CentralEncoding.choices
+      case .encodings: "a list of mappings of \(EncodingRule.CodingKeys.names.joined(separator: ", "))"
       case .pack: "true or false"
       }
     }
@@ -40,6 +41,7 @@ extension ConversionRecipe: Codable {
       case .links: LinkRule.CodingKeys.self
       case .sharedCentres: SharedCentreRule.CodingKeys.self
       case .spaces: SpaceRule.CodingKeys.self
+      case .encodings: EncodingRule.CodingKeys.self
       case .budget: Budget.CodingKeys.self
       case .metric: StatisticsIdentity.CodingKeys.self
       case .mask: MaskRule.CodingKeys.self
@@ -71,6 +73,7 @@ extension ConversionRecipe: Codable {
     dtype = try container.decodeIfPresent(.dtype, as: String.self) { DType(coreName: $0) != nil }
       .flatMap(DType.init(coreName:))
     central = try container.decodeIfPresent(.central)
+    encodings = try container.decode(.encodings, default: encodings)
     pack = try container.decode(.pack, default: pack)
     var given = Set(container.allKeys.map(\.stringValue))
     if let members = try? container.nestedContainer(keyedBy: TensorSelection.CodingKeys.self, forKey: .selection) {
@@ -99,6 +102,7 @@ extension ConversionRecipe: Codable {
     if !spaces.isEmpty { try container.encode(spaces, forKey: .spaces) }
     try container.encodeIfPresent(dtype?.rawValue.lowercased(), forKey: .dtype)
     try container.encodeIfPresent(central, forKey: .central)
+    if !encodings.isEmpty { try container.encode(encodings, forKey: .encodings) }
     try container.encode(pack, forKey: .pack)
   }
 }

@@ -52,6 +52,8 @@ public struct ConversionRecipe: Sendable, Hashable {
   public var dtype: DType?
   /// How central cores are encoded; nil for plain values.
   public var central: CentralEncoding?
+  /// What cores are stored in, where it is something else; the last rule for a core counts.
+  public var encodings: [EncodingRule] = []
   /// Whether entries are packed.
   public var pack = false
 

@@ -42,8 +42,9 @@ extension ConversionRecipe {
       switch budget {
       case .bond: "budget.bond"
       case .lossless: "budget.lossless"
-      case .ratio, .matrixRatio, .maximumError, nil: nil
+      case .ratio, .matrixRatio, .maximumError, .bytes, .matrixBytes, nil: nil
       }
+    if let conflict = byteConflict() { return conflict }
     if let budgetName, writesCriterion {
       return .noEffect(member: "criterion", value: nil, beside: budgetName, itsValue: nil)
     }
@@ -102,6 +103,23 @@ extension ConversionRecipe {
         return .noEffect(member: member, value: nil, beside: "structure", itsValue: "svd")
       }
     }
+    return nil
+  }
+
+  /// Of what a plan by bytes decides itself, or can't reckon with.
+  private func byteConflict() -> RecipeConflict? {
+    guard budget?.isOfBytes == true else {
+      return central != nil && !encodings.isEmpty
+        ? .noEffect(member: "central", value: nil, beside: "encodings", itsValue: nil) : nil
+    }
+    let beside: String = if case .bytes = budget { "budget.bytes" } else { "budget.matrix_bytes" }
+    for (member, isThere) in [
+      ("encodings", !encodings.isEmpty), ("central", central != nil), ("links", !links.isEmpty),
+      ("shared_centres", !sharedCentres.isEmpty),
+    ] where isThere {
+      return .noEffect(member: member, value: nil, beside: beside, itsValue: nil)
+    }
+    if criterion == .error { return .noEffect(member: "criterion", value: "error", beside: beside, itsValue: nil) }
     return nil
   }
 

@@ -2,6 +2,7 @@
 public enum SqueezeError: Error, Sendable, Equatable, CustomStringConvertible {
   case ratioOutOfReach(asked: Double, smallest: Double)
   case matrixRatioOutOfReach(asked: Double, smallest: Double)
+  case bytesOutOfReach(asked: Budget.ByteLimit, smallest: Int, whole: Int, ofMatrices: Bool)
   case inconsistentProfile(layer: String)
   /// The parameters of the network do not add up.
   case inconsistentTotals
@@ -19,6 +20,10 @@ public enum SqueezeError: Error, Sendable, Equatable, CustomStringConvertible {
     case .matrixRatioOutOfReach(let asked, let smallest):
       "matrix ratio \(asked) can't be reached: with every bond as low as it goes the matrices still have "
         + "\((smallest * 1e4).rounded(.up) / 1e4) of their parameters; ask for more, or lower the least bond"
+    case .bytesOutOfReach(let asked, let smallest, let whole, let ofMatrices):
+      "\(asked) of the \(ofMatrices ? "matrices' " : "")bytes can't be reached: the smallest that can is \(smallest) bytes, "
+        + "\((Double(smallest) / Double(max(1, whole)) * 1e4).rounded(.up) / 1e4) of \(whole); ask for more"
+        + (ofMatrices ? "" : ", or let more matrices be decomposed")
     case .inconsistentProfile(let layer):
       "the profile of '\(layer)' contradicts itself; make the profile again"
     case .inconsistentTotals:

@@ -14,6 +14,8 @@ extension SqueezePlan {
     public let bonds: [Int]?
     /// What the operator is stored as; says nothing of a dense matrix.
     public let gauge: Gauge
+    /// What the cores are rounded to; nil for plain values.
+    public let integers: IntegerGroups?
     /// Numbers it is stored with; of an operator that it shares, its part by its size.
     public let parameters: Int
     /// Upper bound of the relative Frobenius error, of truncation and rounding. In a metric: the relative error in it that
@@ -31,7 +33,7 @@ extension SqueezePlan {
     public var shape: MPOShape { split.shape }
 
     enum CodingKeys: String, CodingKey {
-      case name, split, link, centre, bonds, gauge, parameters, entropies, norm
+      case name, split, link, centre, bonds, gauge, integers, parameters, entropies, norm
       case relativeErrorBound = "relative_error_bound"
       case svdRelativeError = "svd_relative_error"
     }
@@ -47,6 +49,7 @@ extension SqueezePlan {
       (link, centre) = (nil, nil)
       bonds = form?.bonds
       self.gauge = form?.gauge ?? gauge
+      integers = form?.integers
       parameters = form?.storedCount ?? profile.denseParameterCount
       let error = form.map { FormErrors(of: profile, rounding: rounding).relativeError(of: $0) } ?? 0
       relativeErrorBound = error.isFinite ? error : nil
@@ -71,7 +74,7 @@ extension SqueezePlan {
       split = .lowRank(rows: profile.rows, columns: profile.columns)
       self.link = link
       centre = nil
-      (bonds, gauge) = (form.bonds, form.gauge)
+      (bonds, gauge, integers) = (form.bonds, form.gauge, nil)
       self.parameters = parameters
       relativeErrorBound = relativeError
       svdRelativeError = profile.svdRelativeError(parameters: parameters, gauge: form.gauge)
@@ -86,7 +89,7 @@ extension SqueezePlan {
       split = profile.split
       link = nil
       self.centre = centre
-      (bonds, gauge) = (form.bonds, form.gauge)
+      (bonds, gauge, integers) = (form.bonds, form.gauge, nil)
       self.parameters = parameters
       (relativeErrorBound, svdRelativeError, entropies) = (nil, nil, nil)
     }

@@ -47,13 +47,14 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
   ///   - gauge: what operators are stored as, and so what they count.
   ///   - rounding: of the cores' dtype. Where it is not negligible and the gauge is compact, each operator may be stored
   ///     in the gauge canonical instead, by the error of truncation and rounding together.
+  ///   - elementBytes: of a plain value of a core, for a budget of bytes; nil for that of the matrix.
   /// - Throws: `SqueezeError` for a ratio that can't be reached, with the smallest that can, for profiles that are
   ///   inconsistent or lack what the structure and budget need, for ties that do not fit together, and for a least bond
   ///   above the bond that is asked for.
   public init(
     _ network: NetworkProfile, budget: Budget, criterion: SqueezeCriterion = .errorPerParameter,
     ties: [[Int]] = [], minimumBond: Int = 1, alignment: Int = 1, structure: Structure = .chain, factorSites: Int = 2,
-    gauge: Gauge = .compact, rounding: RoundingError = .negligible
+    gauge: Gauge = .compact, rounding: RoundingError = .negligible, elementBytes: Int? = nil
   ) throws {
     let layers = network.layers
     for layer in layers where !layer.isConsistent { throw SqueezeError.inconsistentProfile(layer: layer.name) }
@@ -76,13 +77,14 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
       network: network, groups: groups, links: links, minimumBond: minimumBond, alignment: alignment,
       structure: structure,
       factorSites: factorSites, gauge: gauge, rounding: rounding,
-      fixedParameters: centred.reduce(0) { $0 + $1.parameters.reduce(0, +) })
+      fixedParameters: centred.reduce(0) { $0 + $1.parameters.reduce(0, +) },
+      unit: budget.isOfBytes ? .bytes(elementBytes: elementBytes) : .numbers)
     var linked: [Int: OperatorForm] = [:]
     let chosen =
       switch budget {
       case .bond(let bond): try request.forms(bond: bond)
       case .lossless: try request.losslessForms()
-      case .ratio, .matrixRatio, .maximumError:
+      case .ratio, .matrixRatio, .bytes, .matrixBytes, .maximumError:
         try network.isPlannedBySteps(structure, criterion)
           ? request.formsBySteps(budget) : request.formsByHulls(budget, linked: &linked)
       }
@@ -134,6 +136,7 @@ extension SqueezePlan {
     let rounding: RoundingError
     /// Of matrices whose form the budget does not change.
     let fixedParameters: Int
+    let unit: StoredUnit
 
     /// Single-bond steps: the published way.
     func formsBySteps(_ budget: Budget) throws -> [OperatorForm?] {
@@ -141,12 +144,12 @@ extension SqueezePlan {
         groups: try groups.map { try SqueezeGroup(members: $0, of: network.layers) }, criterion: .error, gauge: gauge,
         minimumBond: minimumBond)
       switch budget {
-      case .ratio(let ratio), .matrixRatio(let ratio):
-        guard squeezing.squeeze(to: network.matrixParameters(for: budget, ratio) - fixedParameters) else {
-          throw network.outOfReach(budget, ratio, smallest: squeezing.parameters + fixedParameters)
+      case .ratio, .matrixRatio:
+        guard try squeezing.squeeze(to: network.matrixSize(for: budget, .numbers) - fixedParameters) else {
+          throw network.outOfReach(budget, smallest: squeezing.parameters + fixedParameters, .numbers)
         }
       case .maximumError(let error): squeezing.squeezeEach(toRelativeError: error, layers: network.layers)
-      case .bond, .lossless: break
+      case .bond, .lossless, .bytes, .matrixBytes: break
       }
       return groups.indices.map { index in
         squeezing.bonds(of: index).map {
@@ -163,7 +166,7 @@ extension SqueezePlan {
       let own = try groups.map {
         try StructureCurve(
           members: $0, of: network.layers, structure: structure, weights: weights, minimumBond: minimumBond,
-          alignment: alignment, gauges: gauges, rounding: rounding, factorSites: factorSites)
+          alignment: alignment, gauges: gauges, rounding: rounding, factorSites: factorSites, unit: unit)
       }
       let parts = partsOfLinks
       let inLinks = Set(parts.joined())
@@ -179,10 +182,10 @@ extension SqueezePlan {
         }
       var points: [StructureCurve.Point]
       switch budget {
-      case .ratio(let ratio), .matrixRatio(let ratio):
+      case .ratio, .matrixRatio, .bytes, .matrixBytes:
         var selection = StructureSelection(curves)
-        guard selection.select(to: network.matrixParameters(for: budget, ratio) - fixedParameters) else {
-          throw network.outOfReach(budget, ratio, smallest: selection.parameters + fixedParameters)
+        guard try selection.select(to: network.matrixSize(for: budget, unit) - fixedParameters) else {
+          throw network.outOfReach(budget, smallest: selection.size + fixedParameters, unit)
         }
         points = curves.indices.map(selection.point)
       case .maximumError(let maximum):
@@ -195,15 +198,15 @@ extension SqueezePlan {
         points = single.map { own[$0].points[smallest($0)] }
         for (link, parts) in zip(links, parts) {
           let places = parts.map(smallest)
-          let apart = zip(parts, places).reduce(0) { $0 + own[$1.0].points[$1.1].parameters }
+          let apart = zip(parts, places).reduce(0) { $0 + own[$1.0].points[$1.1].size }
           let together = curves[points.count].points.last { point in
             point.form.map { form in
               link.members.indices.allSatisfy { link.relativeError(of: $0, form, rounding: rounding) <= maximum }
             } ?? false
           }
           points.append(
-            together.flatMap { $0.parameters < apart ? $0 : nil }
-              ?? StructureCurve.Point(parameters: apart, squaredError: 0, form: nil, places: places))
+            together.flatMap { $0.size < apart ? $0 : nil }
+              ?? StructureCurve.Point(size: apart, squaredError: 0, form: nil, places: places))
         }
       case .bond, .lossless: points = curves.map { $0.points[0] }
       }
@@ -286,24 +289,45 @@ extension NetworkProfile {
     criterion == .error && structure == .chain && layers.allSatisfy { $0.metricSingularValues == nil }
   }
 
-  /// How many parameters a ratio, of the whole or of the matrices, leaves for the matrices.
-  fileprivate func matrixParameters(for budget: Budget, _ ratio: Double) -> Int {
-    let matrices = layers.reduce(0) { $0 + $1.denseParameterCount }
-    let count =
-      if case .matrixRatio = budget { Self.largestCount(ratio, of: matrices) } else {
-        largestParameterCount(forRatio: ratio) - denseParameters
-      }
+  /// How much a budget leaves for the matrices.
+  /// - Throws: `SqueezeError.profileLacks` where the bytes of the checkpoint are not known.
+  fileprivate func matrixSize(for budget: Budget, _ unit: StoredUnit) throws -> Int {
+    let matrices = layers.reduce(0) { $0 + unit.size(of: $1) }
+    let count: Int
+    switch budget {
+    case .ratio(let ratio): count = largestParameterCount(forRatio: ratio) - denseParameters
+    case .matrixRatio(let ratio): count = Self.largestCount(ratio, of: matrices)
+    case .bytes(let limit):
+      guard let bytes, let denseBytes else { throw SqueezeError.profileLacks(.storage, layer: layers.first?.name ?? "") }
+      count = limit.count(of: bytes) - denseBytes
+    case .matrixBytes(let limit): count = limit.count(of: matrices)
+    case .maximumError, .bond, .lossless: return matrices
+    }
     // Where everything may stay dense no bases are needed.
-    return count >= matrices ? count : count - (basisParameters ?? 0)
+    return count >= matrices ? count : count - basisSize(unit)
   }
 
-  fileprivate func outOfReach(_ budget: Budget, _ ratio: Double, smallest: Int) -> SqueezeError {
-    let smallest = smallest + (basisParameters ?? 0)
-    if case .matrixRatio = budget {
-      let count = layers.reduce(0) { $0 + $1.denseParameterCount }
-      return .matrixRatioOutOfReach(asked: ratio, smallest: Double(smallest) / Double(max(1, count)))
+  /// What the bases take.
+  private func basisSize(_ unit: StoredUnit) -> Int {
+    guard case .bytes(let elementBytes) = unit else { return basisParameters ?? 0 }
+    return (basisParameters ?? 0) * (elementBytes ?? layers.compactMap(\.storage?.elementBytes).max() ?? 4)
+  }
+
+  fileprivate func outOfReach(_ budget: Budget, smallest: Int, _ unit: StoredUnit) -> SqueezeError {
+    let smallest = smallest + basisSize(unit)
+    let matrices = layers.reduce(0) { $0 + unit.size(of: $1) }
+    switch budget {
+    case .matrixRatio(let ratio):
+      return .matrixRatioOutOfReach(asked: ratio, smallest: Double(smallest) / Double(max(1, matrices)))
+    case .bytes(let limit):
+      return .bytesOutOfReach(asked: limit, smallest: (denseBytes ?? 0) + smallest, whole: bytes ?? 0, ofMatrices: false)
+    case .matrixBytes(let limit):
+      return .bytesOutOfReach(asked: limit, smallest: smallest, whole: matrices, ofMatrices: true)
+    case .ratio(let ratio):
+      return .ratioOutOfReach(asked: ratio, smallest: Double(denseParameters + smallest) / Double(max(1, parameters)))
+    case .maximumError, .bond, .lossless:
+      return .ratioOutOfReach(asked: 0, smallest: Double(denseParameters + smallest) / Double(max(1, parameters)))
     }
-    return .ratioOutOfReach(asked: ratio, smallest: Double(denseParameters + smallest) / Double(max(1, parameters)))
   }
 
   /// What the squared error of each layer counts: 1 in a metric, which makes layers comparable. Without one, the number

@@ -82,18 +82,18 @@ import Testing
         members: [2], of: layers, structure: structure, weights: [1, 1, 1], minimumBond: 1, gauges: [.compact])
       #expect(curve.points[0].form == nil && curve.points[0].squaredError == 0)
       for (a, b) in zip(curve.points, curve.points.dropFirst()) {
-        #expect(a.parameters > b.parameters && a.squaredError < b.squaredError)
+        #expect(a.size > b.size && a.squaredError < b.squaredError)
       }
       let hull = curve.hull.map { curve.points[$0] }
       let slopes = zip(hull, hull.dropFirst()).map {
-        ($1.squaredError - $0.squaredError) / Double($0.parameters - $1.parameters)
+        ($1.squaredError - $0.squaredError) / Double($0.size - $1.size)
       }
       #expect(zip(slopes, slopes.dropFirst()).allSatisfy { $0 < $1 })
       // No point lies below the hull.
       for point in curve.points {
-        guard let right = hull.firstIndex(where: { $0.parameters <= point.parameters }), right > 0 else { continue }
+        guard let right = hull.firstIndex(where: { $0.size <= point.size }), right > 0 else { continue }
         let (a, b) = (hull[right - 1], hull[right])
-        let line = a.squaredError + slopes[right - 1] * Double(a.parameters - point.parameters)
+        let line = a.squaredError + slopes[right - 1] * Double(a.size - point.size)
         #expect(point.squaredError >= line - 1e-9 * b.squaredError)
       }
     }

@@ -213,13 +213,15 @@ extension ConversionRecipe {
             hasBases: layer.basisSpectra != nil))
       }
       if !usesBases { network.basisParameters = nil }
+      if !budget.isOfBytes { (network.bytes, network.denseBytes) = (nil, nil) }
       if links.isEmpty { network.links = nil }
       if sharedCentres.isEmpty { network.centres = nil }
       let settings = curveSettings(sourceDType: sourceDType)
       return try SqueezePlan(
         network, budget: budget, criterion: criterion, ties: network.ties(ties, path: path),
         minimumBond: settings.minimumBond, alignment: settings.alignment, structure: settings.structure,
-        factorSites: settings.factorSites, gauge: settings.gauge, rounding: settings.rounding)
+        factorSites: settings.factorSites, gauge: settings.gauge, rounding: settings.rounding,
+        elementBytes: dtype.map { $0.bitWidth / 8 })
     } catch let error as SqueezeError {
       var reason = error.description
       if case .ratioOutOfReach = error, let tensors = largestDense() { reason += "; dense stay \(tensors)" }
@@ -249,7 +251,8 @@ extension LayerProfile {
       name: name, split: split, norm: norm, spectra: parts.contains(.spectra) ? spectra : nil,
       singularValues: parts.contains(.singularValues) ? singularValues : nil,
       metricSingularValues: parts.contains(.metricSingularValues) ? metricSingularValues : nil,
-      basisSpectra: parts.contains(.basisSpectra) ? basisSpectra : nil)
+      basisSpectra: parts.contains(.basisSpectra) ? basisSpectra : nil,
+      storage: parts.contains(.storage) ? storage : nil)
   }
 }
 

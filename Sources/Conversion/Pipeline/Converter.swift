@@ -216,7 +216,7 @@ public struct Converter: Sendable {
       record.isTrainingState = kept.reason(for: tensor) == .trainingState
       if let target = ties[tensor.key] {
         record.storage = .tied(to: target.name)
-      } else if let layer, layer.bonds != nil {
+      } else if let layer, layer.bonds != nil || CoreEncodings(of: layer, recipe).central != nil {
         let own = try planned(
           layer, in: tensor, WeightMatrix.sides(of: tensor, convolutions: true), links, checkpoint)
         var blocks = BlockMatrix(rows: layer.rows, columns: layer.columns, blocks: [own.terms])
@@ -224,7 +224,7 @@ public struct Converter: Sendable {
         record.storage = .blocks(blocks)
         contents.append(record, operators: own.operators, cores: own.cores)
         continue
-      } else if experts.contains(where: { $0.bonds != nil }) {
+      } else if experts.contains(where: { $0.bonds != nil || CoreEncodings(of: $0, recipe).central != nil }) {
         guard experts.count == tensor.shape[0] else {
           throw ConversionError.mismatch(
             path: checkpoint.path, tensor: tensor.name,
@@ -279,11 +279,12 @@ public struct Converter: Sendable {
         "is \(tensor.dtype.rawValue) \(tensor.shape), the plan is for \(layer.rows) × \(layer.columns); "
           + "profile and plan this model")
     }
+    let encodings = CoreEncodings(of: layer, recipe)
     guard let bonds = layer.bonds else {
       let split = MatrixSplit.lowRank(rows: layer.rows, columns: layer.columns)
       let (chain, cores) = OperatorRecord.ordinary(
         name: layer.name, split, bonds: split.shape.fullBonds, gauge: .compact, dtype: tensor.dtype)
-      return ([BlockMatrix.Term(chain.name)], [chain], cores)
+      return ([BlockMatrix.Term(chain.name)], [chain], encodings.applied(to: cores))
     }
     let dtype = coreDType ?? defaultCoreDType(for: tensor.dtype)
     if layer.link != nil {
@@ -292,7 +293,7 @@ public struct Converter: Sendable {
       }
       let (chain, cores) = OperatorRecord.ordinary(
         name: link.name, link.split, bonds: link.bonds, gauge: link.gauge, dtype: dtype, central: recipe.central)
-      return ([term], [chain], cores)
+      return ([term], [chain], encodings.applied(to: cores))
     }
     guard TensorSelection.fits(layer.shape, rows: layer.rows, columns: layer.columns),
       bonds.count == layer.shape.siteCount - 1
@@ -308,7 +309,7 @@ public struct Converter: Sendable {
       let (chain, cores) = OperatorRecord.sharing(
         centre, name: layer.name, layer.split, bonds: bonds, dtype: dtype, central: recipe.central)
       guard let rank = links.residualRank(ofCentre: centre) else {
-        return ([BlockMatrix.Term(chain.name)], [chain], cores)
+        return ([BlockMatrix.Term(chain.name)], [chain], encodings.applied(to: cores))
       }
       let split = MatrixSplit.lowRank(rows: layer.rows, columns: layer.columns)
       guard split.shape.limitedBonds([rank]) == [rank] else {
@@ -319,14 +320,14 @@ public struct Converter: Sendable {
       )
       return (
         [chain.name, residual.operator.name].map { BlockMatrix.Term($0) }, [chain, residual.operator],
-        cores + residual.cores
+        encodings.applied(to: cores + residual.cores)
       )
     }
     let (chain, cores) = OperatorRecord.ordinary(
       name: layer.name, layer.split, bonds: layer.shape.limitedBonds(bonds), gauge: layer.gauge, dtype: dtype,
       central: recipe.central, rowBasis: bases?.rowRecord.orNil, columnBasis: bases?.columnRecord.orNil,
       entropies: layer.entropies)
-    return ([BlockMatrix.Term(chain.name)], [chain], cores)
+    return ([BlockMatrix.Term(chain.name)], [chain], encodings.applied(to: cores))
   }
 
   private func defaultCoreDType(for source: DType) -> DType {
@@ -349,7 +350,7 @@ public struct Converter: Sendable {
           .applying(rows: bases.rows, columns: bases.columns)
         return try errors(of: restored, to: view, matrix.tensor, matrix.expert, metric, checkpoint)
       }
-      let stored = try writer.write(cores(of: view, chain, metric: metric), of: chain)
+      let stored = try write(cores(of: view, chain, metric: metric), of: view, matrix, metric, with: writer)
       // Only errors of several operators are weighted.
       let metricNorm = matrix.expert == nil ? nil : metric?.squaredNorm(of: view)
       let own =
@@ -367,11 +368,30 @@ public struct Converter: Sendable {
 }
 
 extension Converter {
+  /// Writes the cores of one matrix; integers of a factorisation are rounded so that the error in its metric is small.
+  private func write<Scalar: CheckpointScalar>(
+    _ cores: GaugedMPO<Scalar>, of view: MatrixView<Scalar>, _ matrix: PlannedMatrix, _ metric: LayerMetric?,
+    with writer: MPOCheckpointWriter
+  ) throws -> MPO<Scalar> {
+    let chain = matrix.chain
+    let centre = chain.shape.centralIndex
+    let integers = matrix.integers
+    guard chain.shape.isFactored, chain.shape.siteCount == 2, chain.gauge != .spectral,
+      integers.contains(where: { $0 != nil })
+    else { return try writer.write(cores, of: chain) }
+    let rounded = try (metric?.rounding ?? PreparedMetric(.frobenius)).rounded(
+      cores, of: view, central: integers[centre], auxiliary: integers[1 - centre])
+    return try writer.write(rounded.gauged, rounded: rounded.cores, of: chain)
+  }
+
   /// The cores of one matrix, in the gauge of their record: in a metric, the best factorisation for two sites, refined ones
   /// for more. At full bonds nothing is lost in any metric.
   func cores<Scalar>(
     of view: MatrixView<Scalar>, _ chain: OperatorRecord, metric: LayerMetric?
   ) throws -> GaugedMPO<Scalar> {
+    if chain.shape.isFactored, chain.shape.siteCount == 2, chain.gauge == .compact, chain.bonds == chain.shape.fullBonds {
+      return GaugedMPO(whole: view)
+    }
     if chain.shape.isDeep, metric?.hasFactorization != true {
       let shape = MPOShape.lowRank(rows: chain.rows, columns: chain.columns)
       let plain = try MPO(decomposing: view, shape: shape, bonds: [chain.bonds[0]])

@@ -1,5 +1,6 @@
 import Checkpoints
 import MPOCheckpoints
+import TensorNetworks
 
 /// What of a source becomes an operator, or a range of one: a tensor, or one of the matrices stacked in it.
 struct PlannedMatrix {
@@ -13,6 +14,8 @@ struct PlannedMatrix {
   /// The matrix as if it were a tensor by itself.
   let info: TensorInfo
   let needsDoublePrecision: Bool
+  /// What each core of the chain is rounded to; nil for plain values.
+  let integers: [IntegerGroups?]
 
   /// Whether it is an expert beside others in cores that has its very elements: see `Converter.planned`.
   var staysDense: Bool {
@@ -41,5 +44,6 @@ struct PlannedMatrix {
       : TensorInfo(
         name: name ?? chain.name, dtype: record.dtype, shape: [rows, columns], orientation: orientation)
     needsDoublePrecision = contents.needsDoublePrecision(record)
+    integers = chain.cores.map { contents.core(named: $0)?.encoding.integers }
   }
 }

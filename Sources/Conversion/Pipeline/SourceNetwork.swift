@@ -119,6 +119,9 @@ public struct SourceNetwork: Sendable {
     try forEachInParallel(Array(together.indices), jobs: jobs) {
       linked[$0] = try profile(of: together[$0], statistics)
     }
+    let decomposed = matrices.indices.filter { !unusable.contains(matrices[$0].tensor.key) && layers[$0] != nil }
+    let countsBytes = recipe.budget?.isOfBytes != false
+    let bytes = checkpoint.tensors.reduce(0) { $0 + $1.byteCount }
     let network = NetworkProfile(
       parameters: checkpoint.tensors.reduce(0) { $0 + (isTrainingState($1) ? 0 : $1.elementCount) },
       tiedParameters: ties.keys.reduce(0) { sum, name in
@@ -132,7 +135,12 @@ public struct SourceNetwork: Sendable {
         ? nil
         : centres.filter { centre in
           centre.members.allSatisfy { layers[$0] != nil && !unusable.contains(matrices[$0].tensor.key) }
-        }.map(\.centre))
+        }.map(\.centre),
+      bytes: countsBytes ? bytes : nil,
+      denseBytes: countsBytes
+        ? bytes - ties.keys.reduce(0) { $0 + (checkpoint.tensor(named: $1.text)?.byteCount ?? 0) }
+          - decomposed.reduce(0) { $0 + matrices[$1].rows * matrices[$1].columns * (matrices[$1].tensor.dtype.bitWidth / 8) }
+        : nil)
     return (network, warnings)
   }
 
@@ -173,8 +181,7 @@ public struct SourceNetwork: Sendable {
         isCentred
         ? []
         : LayerProfile.parts(
-          for: recipe.structure, recipe.budget ?? .ratio(1), hasMetric: metric?.hasFactorization ?? false,
-          hasBases: bases != nil)
+          for: recipe.structure, recipe.budget, hasMetric: metric?.hasFactorization ?? false, hasBases: bases != nil)
       return LayerProfile(
         name: matrix.name, split: MatrixSplit(rows: matrix.rows, columns: matrix.columns, shape: matrix.shape),
         norm: norm,
@@ -187,7 +194,13 @@ public struct SourceNetwork: Sendable {
           ? bases.map {
             try view.coordinates(rows: $0.rows, columns: $0.columns)
               .withView { try SingularSpectra(of: $0, shape: matrix.shape) }
-          } : nil)
+          } : nil,
+        storage: parts.contains(.storage)
+          ? LayerProfile.Storage(
+            elementBytes: max(1, matrix.tensor.dtype.bitWidth / 8),
+            groupErrors: try metric?.groupErrors(of: view)
+              ?? PreparedMetric(.frobenius).groupErrors(
+                of: view, groups: LayerProfile.Storage.groups, squaredNorm: view.squaredNorm)) : nil)
     }
   }
 }

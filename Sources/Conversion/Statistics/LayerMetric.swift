@@ -1,5 +1,6 @@
 import Checkpoints
 import LinearAlgebra
+import Squeezing
 import TensorNetworks
 
 /// The metric of one matrix in a conversion, ready for use: what the statistics say of the matrix, prepared by this pass or
@@ -49,6 +50,14 @@ struct LayerMetric {
   /// The nearest factorisation of two sites; nil for weights of elements.
   func lowRank<Scalar>(of view: MatrixView<Scalar>, rank: Int) throws -> MPO<Scalar>? {
     try prepared.lowRank(of: view, rank: rank, spectrum: spectrum)
+  }
+
+  /// What integers are rounded in.
+  var rounding: PreparedMetric { prepared }
+
+  /// What rounding to integers costs, see `PreparedMetric.groupErrors`.
+  func groupErrors<Scalar>(of view: MatrixView<Scalar>) -> [Double] {
+    prepared.groupErrors(of: view, groups: LayerProfile.Storage.groups, squaredNorm: squaredNorm(of: view))
   }
 
   /// A factorisation refined in what errors are measured in, where that is more than what its optimum is known in.

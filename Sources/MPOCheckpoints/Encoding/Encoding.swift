@@ -1,6 +1,7 @@
 import Checkpoints
 import LinearAlgebra
 import Recipes
+import TensorNetworks
 
 /// How the elements of an array, a core or a dense tensor, are kept: the one place that knows which entries an array has in
 /// the shards, how its elements become their bytes, and how they are read again (FORMAT.md, "Encodings").
@@ -13,6 +14,8 @@ public struct Encoding: Sendable, Hashable {
     case plain(DType)
     /// Bytes, times scales of the shape `scaleShape` that broadcast.
     case scaled(scaleShape: [Int])
+    /// Integers of a few bits, the values as a matrix of this many columns, with a scale for each group in a row.
+    case grouped(IntegerGroups, columns: Int)
   }
 
   /// Which rows or columns of a core are the identity and not stored.
@@ -54,6 +57,12 @@ public struct Encoding: Sendable, Hashable {
     }
   }
 
+  /// Integers for an array of this shape.
+  public static func grouped(_ integers: IntegerGroups, shape: [Int], pivots: Pivots? = nil) -> Encoding {
+    let columns = IntegerGroups.columns(of: Encoding(.plain(.f32), pivots: pivots).valueShape(of: shape) ?? [0])
+    return Encoding(.grouped(integers, columns: columns), pivots: pivots)
+  }
+
   /// The same encoding of an array of another shape or with other pivots.
   func adapted(to shape: [Int], pivots: Pivots?) -> Encoding {
     var result = Encoding(values, pivots: pivots)
@@ -63,6 +72,9 @@ public struct Encoding: Sendable, Hashable {
       // Scales are of the values that are stored, which pivots leave two axes of.
       guard let values = result.valueShape(of: shape) else { return Encoding(.plain(.f32), pivots: pivots) }
       result.values = Encoding.scaled(shape: values).values
+    case .grouped(let integers, _):
+      guard result.valueShape(of: shape) != nil else { return Encoding(.plain(.f32), pivots: pivots) }
+      result = .grouped(integers, shape: shape, pivots: pivots)
     }
     return result
   }
@@ -72,6 +84,7 @@ public struct Encoding: Sendable, Hashable {
     switch values {
     case .plain(let dtype): dtype
     case .scaled: .i8
+    case .grouped: .u8
     }
   }
 
@@ -83,6 +96,7 @@ public struct Encoding: Sendable, Hashable {
     switch values {
     case .plain(let dtype): dtype.rawValue
     case .scaled: "I8"
+    case .grouped(let integers, _): integers.description
     }
   }
 
@@ -108,9 +122,20 @@ public struct Encoding: Sendable, Hashable {
   /// The entries of an array in the shards, unpacked: values, then scales, then pivots.
   public func entries(of name: String, shape: [Int]) -> [TensorInfo] {
     guard let valueShape = valueShape(of: shape) else { return [] }
-    var entries = [TensorInfo(name: name, dtype: valueDType, shape: valueShape)]
-    if case .scaled(let scaleShape) = values {
-      entries.append(TensorInfo(name: name + ".scales", dtype: .f32, shape: scaleShape))
+    var entries: [TensorInfo]
+    switch values {
+    case .plain: entries = [TensorInfo(name: name, dtype: valueDType, shape: valueShape)]
+    case .scaled(let scaleShape):
+      entries = [
+        TensorInfo(name: name, dtype: valueDType, shape: valueShape),
+        TensorInfo(name: name + ".scales", dtype: .f32, shape: scaleShape),
+      ]
+    case .grouped(let integers, let columns):
+      let rows = valueShape.reduce(1, *) / columns
+      entries = [
+        TensorInfo(name: name, dtype: valueDType, shape: [rows, integers.rowBytes(columns: columns)]),
+        TensorInfo(name: name + ".scales", dtype: .f16, shape: [rows, integers.scaleCount(columns: columns)]),
+      ]
     }
     if let (all, count) = pivotSides(of: shape) {
       entries.append(TensorInfo(name: name + ".pivots", dtype: Self.indexDType(below: all), shape: [count]))
@@ -142,6 +167,12 @@ public struct Encoding: Sendable, Hashable {
         guard scaleShape.count == valueShape.count, zip(scaleShape, valueShape).allSatisfy({ $0 == 1 || $0 == $1 })
         else { return "scales of \(scaleShape) do not broadcast to \(valueShape)" }
       }
+    case .grouped(_, let columns):
+      guard !isIndex else { return "a permutation has no scales" }
+      let count = valueCount(of: shape)
+      guard count == 0 || columns > 0 && count % columns == 0 else {
+        return "\(count) values are not a matrix of \(columns) columns"
+      }
     }
     guard pivots != nil else { return nil }
     guard role == .auxiliary else { return "only auxiliary cores have pivots" }
@@ -158,24 +189,25 @@ public struct Encoding: Sendable, Hashable {
   /// - Parameters:
   ///   - elements: of the whole array, row-major; those of pivot rows or columns are the identity.
   ///   - pivots: the rows or columns, ascending, for a pivoted array.
+  ///   - rounded: the stored values as integers, where they are chosen already; else each is rounded to the nearest.
   ///   - write: takes the bytes of an entry.
   /// - Returns: the elements as they are stored.
   /// - Throws: `EncodingError` for values that the encoding can't hold, and what `write` throws.
   func encode<Scalar: CheckpointScalar>(
-    _ elements: [Scalar], pivots: [Int]?, of name: String, shape: [Int],
+    _ elements: [Scalar], pivots: [Int]?, rounded: RoundedMatrix? = nil, of name: String, shape: [Int],
     write: (UnsafeRawBufferPointer, TensorInfo) throws -> Void
   ) throws -> [Scalar] {
     let entries = entries(of: name, shape: shape)
     guard let first = entries.first else { return elements }
-    guard let pivots else { return try encodeValues(elements, first, entries, write) }
+    guard let pivots else { return try encodeValues(elements, rounded, first, entries, write) }
     let layout = PivotLayout(shape: shape, side: self.pivots ?? .left, pivots: pivots)
-    let stored = try encodeValues(layout.rest(of: elements), first, entries, write)
+    let stored = try encodeValues(layout.rest(of: elements), rounded, first, entries, write)
     if let entry = entries.last { try Self.indexBytes(pivots, entry.dtype).withUnsafeBytes { try write($0, entry) } }
     return layout.whole(stored)
   }
 
   private func encodeValues<Scalar: CheckpointScalar>(
-    _ elements: [Scalar], _ entry: TensorInfo, _ entries: [TensorInfo],
+    _ elements: [Scalar], _ rounded: RoundedMatrix?, _ entry: TensorInfo, _ entries: [TensorInfo],
     _ write: (UnsafeRawBufferPointer, TensorInfo) throws -> Void
   ) throws -> [Scalar] {
     switch values {
@@ -194,6 +226,19 @@ public struct Encoding: Sendable, Hashable {
       try scaled.bytes.withUnsafeBytes { try write($0, entry) }
       try scaled.scales.withUnsafeBytes { try write($0, entries[1]) }
       return scaled.elements()
+    case .grouped(let integers, let columns):
+      guard elements.allSatisfy(\.isFinite) else { throw EncodingError.scaleOutOfRange }
+      var given = rounded
+      if given?.integers != integers || given?.columns != columns || given?.codes.count != elements.count { given = nil }
+      let rounded =
+        given
+        ?? RoundedMatrix(
+          rounding: Matrix(rows: elements.count / columns, columns: columns, elements: elements.map { Float($0) }),
+          to: integers)
+      guard rounded.scales.allSatisfy(\.isFinite) else { throw EncodingError.scaleOutOfRange }
+      try rounded.packedCodes.withUnsafeBytes { try write($0, entry) }
+      try rounded.scales.map { Float16($0) }.withUnsafeBytes { try write($0, entries[1]) }
+      return rounded.matrix(as: Scalar.self).elements
     }
   }
 
@@ -233,6 +278,14 @@ public struct Encoding: Sendable, Hashable {
           scales: scales.map { Float($0) }
         ).elements()
       }
+    case .grouped(let integers, let columns):
+      let scales = try read(entries[1]) { try Scalar.withElements($0, of: .f16) { Array($0) } }
+      guard scales.allSatisfy(\.isFinite) else { throw EncodingError.infiniteScale }
+      stored = try read(first) { bytes in
+        RoundedMatrix(
+          integers: integers, columns: columns, packedCodes: bytes, scales: scales.map { Float($0) }
+        ).matrix(as: Scalar.self).elements
+      }
     }
     guard let side = pivots, let entry = entries.last, let (all, count) = pivotSides(of: shape) else { return stored }
     // A number below 2^32 is exact in double precision, and the callback gives elements of one type only.
@@ -269,12 +322,14 @@ public struct Encoding: Sendable, Hashable {
 enum EncodingError: Error, Sendable, Equatable, CustomStringConvertible {
   case scaleOutOfRange
   case badScale
+  case infiniteScale
   case badPivots
 
   var description: String {
     switch self {
     case .scaleOutOfRange: "has an element that is not finite or too large for a scale"
     case .badScale: "has a scale that is negative or not finite"
+    case .infiniteScale: "has a scale that is not finite"
     case .badPivots: "has pivots that are not ascending or outside of the core"
     }
   }
@@ -282,11 +337,11 @@ enum EncodingError: Error, Sendable, Equatable, CustomStringConvertible {
 
 extension Encoding: Codable {
   enum CodingKeys: String, CodingKey {
-    case kind, dtype, bits, pivots
+    case kind, dtype, bits, group, columns, pivots
     case scaleShape = "scale_shape"
   }
 
-  private enum Kind: String, Codable { case plain, scaled }
+  private enum Kind: String, Codable { case plain, scaled, grouped }
 
   public init(from decoder: any Decoder) throws {
     let container = try decoder.container(keyedBy: CodingKeys.self)
@@ -299,6 +354,15 @@ extension Encoding: Codable {
           forKey: .bits, in: container, debugDescription: "must be 8, not \(bits)")
       }
       values = .scaled(scaleShape: try container.decode([Int].self, forKey: .scaleShape))
+    case .grouped:
+      let bits = try container.decode(Int.self, forKey: .bits)
+      let group = try container.decode(Int.self, forKey: .group)
+      guard let integers = IntegerGroups(bits: bits, group: group) else {
+        throw DecodingError.dataCorruptedError(
+          forKey: .bits, in: container,
+          debugDescription: "integers of \(bits) bits in groups of \(group) are not known to this version")
+      }
+      values = .grouped(integers, columns: try container.decode(Int.self, forKey: .columns))
     }
     pivots = try container.decodeIfPresent(Pivots.self, forKey: .pivots)
   }
@@ -313,6 +377,11 @@ extension Encoding: Codable {
       try container.encode(Kind.scaled, forKey: .kind)
       try container.encode(8, forKey: .bits)
       try container.encode(scaleShape, forKey: .scaleShape)
+    case .grouped(let integers, let columns):
+      try container.encode(Kind.grouped, forKey: .kind)
+      try container.encode(integers.bits, forKey: .bits)
+      try container.encode(integers.group, forKey: .group)
+      try container.encode(columns, forKey: .columns)
     }
     try container.encodeIfPresent(pivots, forKey: .pivots)
   }

@@ -26,7 +26,7 @@ extension LayerProfile {
       return (places ?? Array(curve.points.indices)).map { place in
         let point = curve.points[place]
         return ErrorCurves.Point(
-          parameters: point.parameters, relativeError: norm > 0 ? max(0, point.squaredError).squareRoot() / norm : 0)
+          parameters: point.size, relativeError: norm > 0 ? max(0, point.squaredError).squareRoot() / norm : 0)
       }
     }
     // In a metric without bases the spectra of a chain do not say what it loses there.

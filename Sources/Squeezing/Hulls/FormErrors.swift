@@ -32,8 +32,14 @@ struct FormErrors {
 
   /// Of truncation and rounding together; infinite where the profile has not what it takes to tell.
   func squaredError(of form: OperatorForm) -> Double {
+    let truncation = squaredTruncationError(of: form)
+    if let integers = form.integers {
+      guard let error = layer.storage?.squaredError(of: integers) else { return .infinity }
+      let isWhole = form.gauge == .compact && form.bonds == form.shape.fullBonds
+      return truncation + (isWhole ? error : error * IntegerError.ofFactors(form.gauge)) * max(0, norm * norm - truncation)
+    }
     let rounding = norm * rounding.relativeError(gauge: form.gauge, sites: form.shape.siteCount)
-    return squaredTruncationError(of: form) + rounding * rounding
+    return truncation + rounding * rounding
   }
 
   /// The square root of `squaredError` over the norm; 0 for a matrix of zeros.

@@ -43,7 +43,7 @@ public struct NetworkCurve: Sendable, Hashable {
         let growth = b.squaredError - a.squaredError
         steps.append(
           Step(
-            cost: growth / Double(a.parameters - b.parameters), saved: a.parameters - b.parameters,
+            cost: growth / Double(a.size - b.size), saved: a.size - b.size,
             error: unit > 0 ? growth / unit * shares.shares[index] : 0))
       }
     }

@@ -1,11 +1,11 @@
 import TensorNetworks
 
-/// Everything a group of matrices may become: parameters against error, for every structure it may have.
+/// Everything a group of matrices may become: size against error, for every structure it may have.
 struct StructureCurve {
   /// One way to store each member of the group, or all linked matrices.
   struct Point: Equatable {
-    /// Of one copy.
-    let parameters: Int
+    /// Of one copy, in numbers or in bytes.
+    let size: Int
     /// Weighted, summed over the members.
     let squaredError: Double
     /// nil: dense, or of linked matrices, each for itself.
@@ -14,11 +14,11 @@ struct StructureCurve {
     var places: [Int] = []
   }
 
-  /// How often a point's parameters count: once for each member that is stored by itself.
+  /// How often a point's size count: once for each member that is stored by itself.
   let copies: Int
   /// Of linked matrices: the curves of what each becomes alone.
   let parts: [StructureCurve]
-  /// Dense first, parameters falling; no point has both more parameters and more error than another.
+  /// Dense first, size falling; no point has both more size and more error than another.
   let points: [Point]
   /// Indices of the points on the lower convex hull, from dense down.
   let hull: [Int]
@@ -28,10 +28,12 @@ struct StructureCurve {
   ///   - alignment: what bonds are multiples of, if they are not full.
   ///   - gauges: what operators may be stored as.
   ///   - factorSites: of factorisations of low rank.
+  ///   - unit: what a size is.
   /// - Throws: `SqueezeError.profileLacks`.
   init(
     members: [Int], of layers: [LayerProfile], structure: Structure, weights: [Double], minimumBond: Int,
-    alignment: Int = 1, gauges: [Gauge], rounding: RoundingError = .negligible, factorSites: Int = 2
+    alignment: Int = 1, gauges: [Gauge], rounding: RoundingError = .negligible, factorSites: Int = 2,
+    unit: StoredUnit = .numbers
   ) throws {
     copies = members.count
     parts = []
@@ -50,6 +52,14 @@ struct StructureCurve {
           OperatorForm(shape: shape, bonds: shape.bonds(ofRank: $0), gauge: gauge)
         }
       }
+      if unit.hasIntegers, factorSites == 2 {
+        let gauges: [Gauge] = gauges.contains(.compact) ? [.compact, .canonical] : [.canonical]
+        forms += forms.filter { gauges.contains($0.gauge) }.flatMap { form in
+          IntegerGroups.planned.map {
+            OperatorForm(shape: form.shape, bonds: form.bonds, gauge: form.gauge, integers: $0)
+          }
+        }
+      }
     }
     // In a metric the factorisation is the optimum that is known, and better than what refined chains were measured to
     // reach; how far a chain gets would only show in refining it.
@@ -64,12 +74,14 @@ struct StructureCurve {
     }
     let errors = members.map { (weight: weights[$0], of: FormErrors(of: layers[$0], rounding: rounding)) }
     var candidates: [Point] = []
-    for form in forms where form.storedCount < first.denseParameterCount {
+    let dense = unit.size(of: first)
+    for form in forms {
+      let size = unit.size(of: form, of: first)
+      guard size < dense else { continue }
       let error = errors.reduce(0) { $0 + $1.weight * $1.of.squaredError(of: form) }
-      candidates.append(Point(parameters: form.storedCount, squaredError: error, form: form))
+      candidates.append(Point(size: size, squaredError: error, form: form))
     }
-    points = Self.worthwhile(
-      candidates, below: Point(parameters: first.denseParameterCount, squaredError: 0, form: nil))
+    points = Self.worthwhile(candidates, below: Point(size: dense, squaredError: 0, form: nil))
     hull = Self.lowerHull(of: points)
   }
 
@@ -87,7 +99,7 @@ struct StructureCurve {
     copies = 1
     self.parts = parts
     let apart = Self.sum(of: parts)
-    points = Self.worthwhile(apart.dropFirst() + linked.filter { $0.parameters < apart[0].parameters }, below: apart[0])
+    points = Self.worthwhile(apart.dropFirst() + linked.filter { $0.size < apart[0].size }, below: apart[0])
     hull = Self.lowerHull(of: points)
   }
 
@@ -103,13 +115,13 @@ struct StructureCurve {
     let steps = parts.enumerated().flatMap { index, part in
       zip(part.hull, part.hull.dropFirst()).map { from, to in
         Step(
-          part: index, place: to, saved: (part.points[from].parameters - part.points[to].parameters) * part.copies,
+          part: index, place: to, saved: (part.points[from].size - part.points[to].size) * part.copies,
           error: part.points[to].squaredError - part.points[from].squaredError)
       }
     }
     var points = [
       Point(
-        parameters: parts.reduce(0) { $0 + $1.points[0].parameters * $1.copies }, squaredError: 0, form: nil,
+        size: parts.reduce(0) { $0 + $1.points[0].size * $1.copies }, squaredError: 0, form: nil,
         places: parts.map { _ in 0 })
     ]
     // Along a hull the error per parameter rises, so each curve's steps stay in their order.
@@ -124,19 +136,19 @@ struct StructureCurve {
       places[step.part] = step.place
       points.append(
         Point(
-          parameters: last.parameters - step.saved, squaredError: last.squaredError + step.error, form: nil,
+          size: last.size - step.saved, squaredError: last.squaredError + step.error, form: nil,
           places: places))
     }
     return points
   }
 
-  /// `dense` and the candidates that are better than everything smaller, parameters falling.
+  /// `dense` and the candidates that are better than everything smaller, size falling.
   private static func worthwhile(_ candidates: some Sequence<Point>, below dense: Point) -> [Point] {
-    let candidates = candidates.sorted { ($1.parameters, $0.squaredError) < ($0.parameters, $1.squaredError) }
+    let candidates = candidates.sorted { ($1.size, $0.squaredError) < ($0.size, $1.squaredError) }
     // From the smallest up, keep what is better than everything smaller.
     var kept: [Point] = []
     for point in candidates.reversed() where point.squaredError < kept.last?.squaredError ?? .infinity {
-      if kept.last?.parameters == point.parameters { kept.removeLast() }
+      if kept.last?.size == point.size { kept.removeLast() }
       kept.append(point)
     }
     return [dense] + kept.reversed()
@@ -146,7 +158,7 @@ struct StructureCurve {
   private static func lowerHull(of points: [Point]) -> [Int] {
     var hull: [Int] = []
     func slope(_ a: Int, _ b: Int) -> Double {
-      (points[b].squaredError - points[a].squaredError) / Double(points[a].parameters - points[b].parameters)
+      (points[b].squaredError - points[a].squaredError) / Double(points[a].size - points[b].size)
     }
     for index in points.indices {
       while hull.count >= 2, slope(hull[hull.count - 2], hull[hull.count - 1]) >= slope(hull[hull.count - 1], index) {

@@ -8,7 +8,7 @@ struct StructureSelection {
   private var places: [Int]
   /// For each curve, the index of the chosen point.
   private(set) var chosen: [Int]
-  private(set) var parameters: Int
+  private(set) var size: Int
   private var heap = Heap<Candidate>()
 
   private struct Candidate: Comparable {
@@ -22,7 +22,7 @@ struct StructureSelection {
     self.curves = curves
     places = Array(repeating: 0, count: curves.count)
     chosen = Array(repeating: 0, count: curves.count)
-    parameters = curves.reduce(0) { $0 + $1.points[0].parameters * $1.copies }
+    size = curves.reduce(0) { $0 + $1.points[0].size * $1.copies }
     for curve in curves.indices { push(curve) }
   }
 
@@ -30,19 +30,19 @@ struct StructureSelection {
     let curve = curves[index]
     guard places[index] + 1 < curve.hull.count else { return }
     let (from, to) = (curve.points[curve.hull[places[index]]], curve.points[curve.hull[places[index] + 1]])
-    let saved = (from.parameters - to.parameters) * curve.copies
+    let saved = (from.size - to.size) * curve.copies
     heap.insert(Candidate(cost: (to.squaredError - from.squaredError) / Double(saved), curve: index))
   }
 
-  /// Goes down until the matrices have at most `budget` parameters.
+  /// Goes down until the matrices have at most `budget` size.
   /// - Returns: whether the budget was reached; if not, everything is as small as it gets.
   mutating func select(to budget: Int) -> Bool {
-    while parameters > budget {
+    while size > budget {
       guard let candidate = heap.popMin() else { return false }
       let target = curves[candidate.curve].hull[places[candidate.curve] + 1]
-      if parameters - saved(candidate.curve, at: target) <= budget {
+      if size - saved(candidate.curve, at: target) <= budget {
         // The last step goes no further than it must, wherever that costs least: to points between those of the hull.
-        let last = curves.indices.compactMap { closing($0, excess: parameters - budget) }.min { $0.cost < $1.cost }
+        let last = curves.indices.compactMap { closing($0, excess: size - budget) }.min { $0.cost < $1.cost }
         if let last { take(last.curve, to: last.point) }
         useUp(budget)
         return true
@@ -57,7 +57,7 @@ struct StructureSelection {
   /// Parameters that all members of a curve save together by going to a point.
   private func saved(_ index: Int, at point: Int) -> Int {
     let curve = curves[index]
-    return (curve.points[chosen[index]].parameters - curve.points[point].parameters) * curve.copies
+    return (curve.points[chosen[index]].size - curve.points[point].size) * curve.copies
   }
 
   /// The nearest point of a curve that saves at least `excess`, and the error it costs.
@@ -71,7 +71,7 @@ struct StructureSelection {
 
   /// Goes back up wherever what is left of the budget allows it, each time where that lowers the error most.
   private mutating func useUp(_ budget: Int) {
-    while let best = curves.indices.compactMap({ rise($0, by: budget - parameters) }).min(by: { $0.cost < $1.cost }) {
+    while let best = curves.indices.compactMap({ rise($0, by: budget - size) }).min(by: { $0.cost < $1.cost }) {
       take(best.curve, to: best.point)
     }
   }
@@ -86,7 +86,7 @@ struct StructureSelection {
   }
 
   private mutating func take(_ index: Int, to point: Int) {
-    parameters -= saved(index, at: point)
+    size -= saved(index, at: point)
     chosen[index] = point
   }
 

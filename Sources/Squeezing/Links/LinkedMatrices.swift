@@ -44,7 +44,7 @@ struct LinkedMatrices {
           zip(counts, profile.squaredErrors).reduce(0) { $0 + $1.0 * ($1.1[rank] + rounding * rounding) }
           * Self.margin
         let form = OperatorForm(shape: shape, bonds: [rank], gauge: gauge)
-        return StructureCurve.Point(parameters: form.storedCount, squaredError: error, form: form)
+        return StructureCurve.Point(size: form.storedCount, squaredError: error, form: form)
       }
     }
   }

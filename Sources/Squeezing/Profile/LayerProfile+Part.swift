@@ -5,6 +5,7 @@ extension LayerProfile {
     case singularValues = "singular_values"
     case metricSingularValues = "metric_singular_values"
     case basisSpectra = "basis_spectra"
+    case storage
 
     public var description: String {
       switch self {
@@ -12,6 +13,7 @@ extension LayerProfile {
       case .singularValues: "singular values"
       case .metricSingularValues: "singular values in the metric"
       case .basisSpectra: "singular spectra in its bases"
+      case .storage: "bytes and errors of integers"
       }
     }
   }
@@ -21,10 +23,18 @@ extension LayerProfile {
   /// In a metric the error of low rank is what is known; a chain needs its spectra beside it, for the order in which its
   /// bonds fall.
   /// - Parameters:
+  ///   - budget: nil while it is not known: what any ratio, of numbers or bytes, needs.
   ///   - hasMetric: whether the matrix has a metric that its factorisation can be computed in.
   ///   - hasBases: whether its chain is computed in bases, where its spectra tell the error in the metric.
   public static func parts(
-    for structure: Structure, _ budget: Budget, hasMetric: Bool = false, hasBases: Bool = false
+    for structure: Structure, _ budget: Budget?, hasMetric: Bool = false, hasBases: Bool = false
+  ) -> Set<Part> {
+    let needed = spectralParts(for: structure, budget ?? .ratio(1), hasMetric: hasMetric, hasBases: hasBases)
+    return budget?.isOfBytes ?? true ? needed.union([.storage]) : needed
+  }
+
+  private static func spectralParts(
+    for structure: Structure, _ budget: Budget, hasMetric: Bool, hasBases: Bool
   ) -> Set<Part> {
     switch (budget, structure) {
     case (.bond, _): []
@@ -47,6 +57,7 @@ extension LayerProfile {
         case .singularValues: singularValues != nil
         case .metricSingularValues: metricSingularValues != nil
         case .basisSpectra: basisSpectra != nil
+        case .storage: storage != nil
         }
       if !isThere { throw SqueezeError.profileLacks(part, layer: name) }
     }

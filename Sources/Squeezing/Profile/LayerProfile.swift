@@ -19,9 +19,37 @@ public struct LayerProfile: Sendable, Hashable, Codable {
   /// The spectra at every bond of the split's shape of the matrix in its bases, where its metric is the Frobenius norm.
   public let basisSpectra: SingularSpectra?
 
+  /// What a plan by bytes needs.
+  public let storage: Storage?
+
+  /// How the matrix is stored, and what rounding it to integers costs.
+  public struct Storage: Sendable, Hashable, Codable {
+    /// Of an element of the source.
+    public let elementBytes: Int
+    /// `Σ s² g_i c_j / ‖W‖²` for groups of 32, 64 and 128 neighbours with the largest magnitude s, `g` and `c` the squared diagonals of the
+    /// roots of the metric: the squared relative error of integers whose step is s, over what the error of a step is.
+    public let groupErrors: [Double]
+
+    public static let groups = [32, 64, 128]
+
+    public init(elementBytes: Int, groupErrors: [Double]) {
+      (self.elementBytes, self.groupErrors) = (elementBytes, groupErrors)
+    }
+
+    enum CodingKeys: String, CodingKey {
+      case elementBytes = "element_bytes"
+      case groupErrors = "group_errors"
+    }
+
+    var isConsistent: Bool {
+      (1...8).contains(elementBytes) && groupErrors.count == Self.groups.count
+        && groupErrors.allSatisfy { $0.isFinite && $0 >= 0 }
+    }
+  }
+
   public init(
     name: String, split: MatrixSplit, norm: Double, spectra: SingularSpectra? = nil, singularValues: [Double]? = nil,
-    metricSingularValues: [Double]? = nil, basisSpectra: SingularSpectra? = nil
+    metricSingularValues: [Double]? = nil, basisSpectra: SingularSpectra? = nil, storage: Storage? = nil
   ) {
     self.name = name
     self.split = split
@@ -30,6 +58,7 @@ public struct LayerProfile: Sendable, Hashable, Codable {
     self.singularValues = singularValues
     self.metricSingularValues = metricSingularValues
     self.basisSpectra = basisSpectra
+    self.storage = storage
   }
 
   /// What is truncated where the matrix becomes a chain, and its norm.
@@ -51,7 +80,7 @@ public struct LayerProfile: Sendable, Hashable, Codable {
     guard norm > 0, !(1e-100...1e100).contains(norm), metricSingularValues == nil else { return self }
     return LayerProfile(
       name: name, split: split, norm: 1, spectra: spectra?.divided(by: norm),
-      singularValues: singularValues?.map { $0 / norm })
+      singularValues: singularValues?.map { $0 / norm }, storage: storage)
   }
 
   /// The relative Frobenius error of the best factorisation with at most so many stored numbers: what plain SVD reaches
@@ -72,7 +101,7 @@ public struct LayerProfile: Sendable, Hashable, Codable {
   }
 
   enum CodingKeys: String, CodingKey {
-    case name, split, norm, spectra
+    case name, split, norm, spectra, storage
     case singularValues = "singular_values"
     case metricSingularValues = "metric_singular_values"
     case basisSpectra = "basis_spectra"
@@ -103,7 +132,7 @@ public struct LayerProfile: Sendable, Hashable, Codable {
   /// Whether the sizes of all parts that are there agree, for profiles that come from a file.
   var isConsistent: Bool {
     func isSpectrum(_ values: [Double]) -> Bool { values.allSatisfy { $0.isFinite && $0 >= 0 } }
-    return split.fits && norm.isFinite && norm >= 0
+    return split.fits && norm.isFinite && norm >= 0 && storage?.isConsistent != false
       && [spectra, basisSpectra].allSatisfy {
         $0.map { $0.spectra.map(\.count) == shape.fullBonds && $0.spectra.allSatisfy(isSpectrum) } ?? true
       }

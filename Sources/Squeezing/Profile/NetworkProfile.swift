@@ -13,9 +13,14 @@ public struct NetworkProfile: Sendable, Hashable, Codable {
   /// Of the matrices that have a central core in common; nil for none.
   public var centres: [SharedCentre]?
 
+  /// Bytes of the tensors that are stored as they are; nil in a profile that no plan by bytes is to be made of.
+  public var denseBytes: Int?
+  /// Bytes of all tensors of the checkpoint, likewise.
+  public var bytes: Int?
+
   public init(
     parameters: Int, tiedParameters: Int, basisParameters: Int? = nil, layers: [LayerProfile],
-    links: [LinkProfile]? = nil, centres: [SharedCentre]? = nil
+    links: [LinkProfile]? = nil, centres: [SharedCentre]? = nil, bytes: Int? = nil, denseBytes: Int? = nil
   ) {
     self.parameters = parameters
     self.tiedParameters = tiedParameters
@@ -23,6 +28,7 @@ public struct NetworkProfile: Sendable, Hashable, Codable {
     self.layers = layers
     self.links = links
     self.centres = centres
+    (self.bytes, self.denseBytes) = (bytes, denseBytes)
   }
 
   /// Elements of the tensors that are stored as they are.
@@ -44,7 +50,8 @@ public struct NetworkProfile: Sendable, Hashable, Codable {
 
   /// Whether the counts add up, for profiles that come from a file.
   var hasConsistentTotals: Bool {
-    guard parameters >= 0, tiedParameters >= 0, (0...(1 << 56)).contains(basisParameters ?? 0) else { return false }
+    guard parameters >= 0, tiedParameters >= 0, (0...(1 << 56)).contains(bytes ?? 0),
+      (0...(bytes ?? 0)).contains(denseBytes ?? 0), (0...(1 << 56)).contains(basisParameters ?? 0) else { return false }
     var rest = parameters
     for count in [tiedParameters] + layers.map(\.denseParameterCount) {
       guard count <= rest else { return false }
@@ -54,7 +61,8 @@ public struct NetworkProfile: Sendable, Hashable, Codable {
   }
 
   enum CodingKeys: String, CodingKey {
-    case parameters, layers, links, centres
+    case parameters, layers, links, centres, bytes
+    case denseBytes = "dense_bytes"
     case tiedParameters = "tied_parameters"
     case basisParameters = "basis_parameters"
   }

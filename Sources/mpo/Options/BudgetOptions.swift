@@ -17,6 +17,15 @@ struct BudgetOptions: ParsableArguments, RecipeOptions {
 
   @Option(
     help: ArgumentHelp(
+      "The most bytes of the whole checkpoint: a part of the input's, as 0.3, or a size, as 60MB. Matrices become factors and integers of "
+        + "8 to 2 bits, whatever has the least error for its bytes.", valueName: "b"))
+  var bytes: Budget.ByteLimit?
+
+  @Option(help: ArgumentHelp("The same of the selected matrices alone.", valueName: "b"))
+  var matrixBytes: Budget.ByteLimit?
+
+  @Option(
+    help: ArgumentHelp(
       "The largest relative error of each decomposed matrix: in the Frobenius norm, with --calibration in its metric.",
       valueName: "e"))
   var maxError: Double?
@@ -58,7 +67,7 @@ struct BudgetOptions: ParsableArguments, RecipeOptions {
     if let minBond, minBond < 1 { throw ValidationError("--min-bond must be at least 1, not \(minBond).") }
     if let align, !(2...128).contains(align) { throw ValidationError("--align must be from 2 to 128, not \(align).") }
     if budgets.count > 1 {
-      throw ValidationError("Give only one of --ratio, --matrix-ratio, --max-error, --bond and --lossless.")
+      throw ValidationError("Give only one of --ratio, --matrix-ratio, --bytes, --matrix-bytes, --max-error, --bond and --lossless.")
     }
   }
 
@@ -66,6 +75,7 @@ struct BudgetOptions: ParsableArguments, RecipeOptions {
     [
       ratio.map { ("budget.ratio", .ratio($0)) },
       matrixRatio.map { ("budget.matrix_ratio", .matrixRatio($0)) },
+      bytes.map { ("budget.bytes", .bytes($0)) }, matrixBytes.map { ("budget.matrix_bytes", .matrixBytes($0)) },
       maxError.map { ("budget.max_error", .maximumError($0)) },
       bond.map { ("budget.bond", .bond($0)) }, lossless ? ("budget.lossless", .lossless) : nil,
     ].compactMap(\.self)
@@ -91,7 +101,10 @@ struct BudgetOptions: ParsableArguments, RecipeOptions {
   }
 
   static let missing = ValidationError(
-    "Say how far to go: --ratio R, --matrix-ratio R, --max-error E, --bond D or --lossless.")
+    "Say how far to go: --ratio R, --matrix-ratio R, --bytes B, --matrix-bytes B, --max-error E, --bond D or --lossless.")
 }
 
 extension SqueezeCriterion: ExpressibleByArgument {}
+extension Budget.ByteLimit: ExpressibleByArgument {
+  public init?(argument: String) { self.init(argument) }
+}

@@ -17,7 +17,8 @@ enum RecipeOption {
     "metric": "--calibration", "metric.statistics_sha256": "--calibration, SHA-256",
     "metric.input_ridge": "--input-ridge", "metric.output_ridge": "--output-ridge", "dtype": "--dtype",
     "mask": "--mask", "mask.weights": "--mask-weights", "mask.source": "--mask, SHA-256",
-    "central": "--central", "basis": "--basis", "spaces": "--basis", "pack": "--pack",
+    "central": "--central", "encodings": "--encode", "budget.bytes": "--bytes",
+    "budget.matrix_bytes": "--matrix-bytes", "basis": "--basis", "spaces": "--basis", "pack": "--pack",
   ]
 
   static func name(of member: String) -> String { names[member] ?? member }

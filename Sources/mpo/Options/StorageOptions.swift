@@ -23,6 +23,13 @@ struct StorageOptions: ParsableArguments, RecipeOptions {
       valueName: "encoding"))
   var central: CentralEncoding?
 
+  @Option(
+    help: ArgumentHelp(
+      "Store the cores of the matrices a glob matches as \(CoreEncoding.choices): 'GLOB=int4'; only their central or auxiliary "
+        + "cores: 'central:GLOB=int8'. Repeatable; the last one counts.",
+      valueName: "rule"))
+  var encode: [EncodingRule] = []
+
   @Flag(
     help:
       "Pack what is stored, losslessly: smaller than gzip, and faster. Entries that packing does not shrink are stored unpacked."
@@ -31,7 +38,8 @@ struct StorageOptions: ParsableArguments, RecipeOptions {
 
   var given: [String] {
     [
-      gauge.map { _ in "gauge" }, dtype.map { _ in "dtype" }, central.map { _ in "central" }, pack ? "pack" : nil,
+      gauge.map { _ in "gauge" }, dtype.map { _ in "dtype" }, central.map { _ in "central" },
+      encode.isEmpty ? nil : "encodings", pack ? "pack" : nil,
     ].compactMap(\.self)
   }
 
@@ -39,6 +47,7 @@ struct StorageOptions: ParsableArguments, RecipeOptions {
     if let gauge { recipe.gauge = gauge }
     if let dtype { recipe.dtype = dtype.dtype }
     if let central { recipe.central = central }
+    if !encode.isEmpty { recipe.encodings = encode }
     if pack { recipe.pack = true }
   }
 }
@@ -58,6 +67,22 @@ enum CoreDType: String, ExpressibleByArgument, CaseIterable {
 }
 
 extension Gauge: ExpressibleByArgument {}
+extension EncodingRule: ExpressibleByArgument {
+  /// `GLOB=int4`, or `central:GLOB=int4`; `central=int4` for all.
+  public init?(argument: String) {
+    guard let place = argument.lastIndex(of: "="), let encoding = CoreEncoding(argument[argument.index(after: place)...])
+    else { return nil }
+    let target = argument[..<place]
+    let words = target.split(separator: ":", maxSplits: 1).map(String.init)
+    if let cores = words.first.flatMap(Cores.init(rawValue:)) {
+      self.init(glob: words.count > 1 ? words[1] : "*", cores: cores, encoding: encoding)
+    } else if !target.isEmpty {
+      self.init(glob: String(target), encoding: encoding)
+    } else {
+      return nil
+    }
+  }
+}
 extension CentralEncoding: ExpressibleByArgument {
   /// All of them in a few words: `int8 (bytes with …)`.
   fileprivate static var summaries: String {

@@ -60,7 +60,9 @@ struct DryRun {
     (same.ties, same.minimumBond, same.gauge, same.dtype) = (
       own.ties, own.minimumBond, own.gauge, own.dtype
     )
-    (same.central, same.pack, same.alignment) = (own.central, own.pack, own.alignment)
+    (same.central, same.encodings, same.pack, same.alignment) = (
+      own.central, own.encodings, own.pack, own.alignment
+    )
     if let difference = same.difference(from: own, path: "the conversion", otherPath: paths[0]) {
       throw ConversionError.stageFile(
         path: paths[0],
@@ -85,7 +87,7 @@ struct DryRun {
     case .matrixRatio(let ratio):
       text +=
         "  parameters  at most \(grouped(Int(Double(selected.elements) * ratio))) are left of the matrices'\n"
-    case .maximumError, .bond, .lossless, nil: break
+    case .bytes, .matrixBytes, .maximumError, .bond, .lossless, nil: break
     }
     return text
       + "  errors      not known without a profile: 'mpo profile' makes one, which --profile takes\n"

@@ -16,6 +16,8 @@ enum RecipeCommand {
     switch recipe.budget {
     case .ratio(let ratio): options.append("--ratio \(ratio)")
     case .matrixRatio(let ratio): options.append("--matrix-ratio \(ratio)")
+    case .bytes(let limit): options.append("--bytes \(limit)")
+    case .matrixBytes(let limit): options.append("--matrix-bytes \(limit)")
     case .maximumError(let error): options.append("--max-error \(error)")
     case .bond(let bond): options.append("--bond \(bond)")
     case .lossless: options.append("--lossless")
@@ -57,6 +59,9 @@ enum RecipeCommand {
     if recipe.gauge != plain.gauge { options.append("--gauge \(recipe.gauge.rawValue)") }
     if let dtype = recipe.dtype { options.append("--dtype \(dtype.rawValue.lowercased())") }
     if let central = recipe.central { options.append("--central \(central.rawValue)") }
+    options += recipe.encodings.map { rule in
+      "--encode \(quoted("\(rule.cores.map { "\($0.rawValue):" } ?? "")\(rule.glob)=\(rule.encoding)"))"
+    }
     if recipe.pack { options.append("--pack") }
     return options
   }
