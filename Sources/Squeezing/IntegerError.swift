@@ -23,7 +23,9 @@ enum IntegerError {
   }
 
   /// How many times that of the dense matrix the error is where both cores of a factorisation are rounded.
-  static func ofFactors(_ gauge: Gauge) -> Double { gauge == .compact ? 2 : 2 }
+  ///
+  /// The medians over the matrices of all-MiniLM-L6-v2 with 3 to 5 bits at 0.35 and 0.6 of their numbers were 4.3 to 5.3 and 2.7 to 3.4.
+  static func ofFactors(_ gauge: Gauge) -> Double { gauge == .compact ? 4.8 : 3 }
 }
 
 extension LayerProfile.Storage {

@@ -207,6 +207,9 @@ public struct Converter: Sendable {
     let kept =
       self.kept
       ?? KeptTensors(checkpoint.tensors, ModelConfiguration(of: checkpoint), include: recipe.selection.include)
+    for rule in recipe.encodings where !plan.layers.contains(where: { matches(rule.glob, $0.name) }) {
+      throw ConversionError.globMatchesNothing(member: "encodings", glob: rule.glob, path: checkpoint.path)
+    }
     var contents = CheckpointContents()
     let links = try LinkedRanges(of: plan, in: checkpoint)
     for tensor in checkpoint.tensors {

@@ -9,6 +9,8 @@ struct CoreEncodings {
   var central: CoreEncoding?
   var auxiliary: CoreEncoding?
 
+  init(central: CoreEncoding?, auxiliary: CoreEncoding?) { (self.central, self.auxiliary) = (central, auxiliary) }
+
   /// As a plan says, or a recipe's rules.
   init(of layer: SqueezePlan.Layer, _ recipe: ConversionRecipe) {
     if let integers = layer.integers {
@@ -37,12 +39,5 @@ struct CoreEncodings {
       }
       return CoreRecord(name: core.name, role: core.role, shape: core.shape, encoding: encoding)
     }
-  }
-}
-
-extension Encoding {
-  /// The integers that values are rounded to; nil for others.
-  var integers: IntegerGroups? {
-    if case .grouped(let integers, _) = values { integers } else { nil }
   }
 }

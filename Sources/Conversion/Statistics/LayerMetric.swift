@@ -53,7 +53,7 @@ struct LayerMetric {
   }
 
   /// What integers are rounded in.
-  var rounding: PreparedMetric { prepared }
+  var rounding: PreparedMetric { get throws { try prepared.forRounding() } }
 
   /// What rounding to integers costs, see `PreparedMetric.groupErrors`.
   func groupErrors<Scalar>(of view: MatrixView<Scalar>) -> [Double] {

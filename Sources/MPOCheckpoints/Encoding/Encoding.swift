@@ -88,6 +88,11 @@ public struct Encoding: Sendable, Hashable {
     }
   }
 
+  /// The integers that values are rounded to; nil for others.
+  public var integers: IntegerGroups? {
+    if case .grouped(let integers, _) = values { integers } else { nil }
+  }
+
   /// Whether elements can only be computed with in double precision.
   public var needsDoublePrecision: Bool { values == .plain(.f64) }
 

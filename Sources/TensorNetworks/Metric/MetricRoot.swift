@@ -37,6 +37,25 @@ public struct MetricRoot: Sendable {
     }
   }
 
+  /// The root with at least a ridge, relative to the mean of the diagonal of `A`. O(n³) where the ridge grows.
+  /// - Throws: `LinearAlgebraError.notPositiveDefinite`.
+  func withRidge(atLeast relative: Double) throws -> MetricRoot {
+    guard case .triangular(let factor) = factor else { return self }
+    let size = factor.lower.rows
+    var gram = GramMatrix(size: size)
+    let mean = meanDiagonal(of: factor) - ridge
+    guard relative * mean > ridge else { return self }
+    factor.lower.elements.withUnsafeBufferPointer { gram.addColumns($0.baseAddress!, columns: size) }
+    var matrix = gram.matrix()
+    for index in 0..<size { matrix[index, index] += relative * mean - ridge }
+    return MetricRoot(factor: .triangular(try CholeskyFactor(of: matrix)), ridge: relative * mean)
+  }
+
+  /// Of `L Lᵀ`.
+  func meanDiagonal(of factor: CholeskyFactor) -> Double {
+    factor.lower.elements.withUnsafeBufferPointer { Double.squaredNorm($0) } / Double(max(1, factor.lower.rows))
+  }
+
   /// `Lᵀ M`, in the precision of `M`.
   func transposedTimes<Scalar>(_ matrix: consuming Matrix<Scalar>) -> Matrix<Scalar> {
     switch factor {

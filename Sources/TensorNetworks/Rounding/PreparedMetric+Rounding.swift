@@ -9,12 +9,23 @@ public struct RoundedFactorization<Scalar: LinearAlgebraScalar>: Sendable {
 }
 
 extension PreparedMetric {
+  /// The ridge that makes numbers able to make up for each other's errors without leaving the range of their scales: with
+  /// less, a matrix whose inputs have outliers was rounded up to 13 times worse, with more nothing is gained.
+  fileprivate static let ridge = 0.02
+
+  /// The metric for rounding to integers. O(I³ + J³).
+  /// - Throws: `LinearAlgebraError.notPositiveDefinite`.
+  public func forRounding() throws -> PreparedMetric {
+    guard case .sides(let rows, let columns) = self else { return .sides(rows: .identity, columns: .identity) }
+    return .sides(rows: try rows.withRidge(atLeast: Self.ridge), columns: try columns.withRidge(atLeast: Self.ridge))
+  }
+
   /// The roots of the sides; the identity where elements are weighted.
   private var roots: (rows: MetricRoot, columns: MetricRoot) {
     if case .sides(let rows, let columns) = self { (rows, columns) } else { (.identity, .identity) }
   }
 
-  /// Rounds the two cores of a factorisation to integers, so that the error in the regularised metric is small: first the central core, with
+  /// Rounds the two cores of a factorisation to integers, so that the error in the metric, one `forRounding`, is small: first the central core, with
   /// feedback; then the other one, fitted anew to the rounded central one, with feedback too. In the gauge `compact` the pivots
   /// stay.
   ///
@@ -195,7 +206,7 @@ extension MPO {
 extension PreparedMetric {
   /// What rounding a matrix to integers costs, but for a factor that depends on their bits: for each length of groups
   /// `Σ s² g_i c_j / ‖W‖²`, with the largest magnitude s of the element's group and the squared diagonals `g` and `c` of the roots
-  /// of the sides. 0 for a matrix that is zero. O(I·J).
+  /// of the sides with the ridge for rounding, which is reckoned with but not factored. 0 for a matrix that is zero. O(I·J).
   /// - Parameter squaredNorm: `‖W‖²` in the metric.
   public func groupErrors<Scalar>(of view: MatrixView<Scalar>, groups: [Int], squaredNorm: Double) -> [Double] {
     guard squaredNorm > 0 else { return groups.map { _ in 0 } }
@@ -222,9 +233,11 @@ extension PreparedMetric {
 extension MetricRoot {
   fileprivate func squaredDiagonal(_ size: Int) -> [Double] {
     switch factor {
-    case .identity: Array(repeating: 1, count: size)
-    case .diagonal(let values): values.map { $0 * $0 }
-    case .triangular(let factor): (0..<size).map { factor.lower[$0, $0] * factor.lower[$0, $0] }
+    case .identity: return Array(repeating: 1, count: size)
+    case .diagonal(let values): return values.map { $0 * $0 }
+    case .triangular(let factor):
+      let missing = max(0, PreparedMetric.ridge * (meanDiagonal(of: factor) - ridge) - ridge)
+      return (0..<size).map { factor.lower[$0, $0] * factor.lower[$0, $0] + missing }
     }
   }
 }

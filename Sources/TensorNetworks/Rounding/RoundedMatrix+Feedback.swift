@@ -26,7 +26,7 @@ extension RoundedMatrix {
 }
 
 /// The state of `RoundedMatrix.init(rounding:)`: tiles of some rows and one or several groups of columns, from the last to the first.
-/// What tiles say to each other are products of matrices; inside a tile the numbers go one by one.
+/// What tiles ask of each other are products of matrices; inside a tile the numbers go one by one.
 private struct FeedbackRounding {
   private let integers: IntegerGroups
   private let matrix: Matrix<Float>
@@ -84,72 +84,164 @@ private struct FeedbackRounding {
     }
   }
 
-  /// Rounds the rows `tile` of the columns `block`.
+  /// Rounds the rows `tile` of the columns `block`, group by group.
   private mutating func round(
     _ tile: Range<Int>, _ block: Range<Int>, _ asked: [Float], _ askedByRows: [Float], _ residuals: inout [Float]
   ) {
     let (m, n, height, width) = (matrix.rows, matrix.columns, tile.count, block.count)
-    let group = integers.group
-    let groups = integers.scaleCount(columns: n)
-    let (zero, top) = (integers.zero, Float(integers.largestCode))
-    // By columns, `[width, height]`: what each number is to be, but for what this tile itself asks.
+    // By columns, `[width, height]`: what each number is to be, but for what the rows ask.
     var wanted = [Float](repeating: 0, count: width * height)
     for column in 0..<width {
       for row in 0..<height {
-        let own = matrix.elements[(tile.lowerBound + row) * n + block.lowerBound + column]
         wanted[column * height + row] =
-          own - asked[column * m + tile.lowerBound + row]
+          matrix.elements[(tile.lowerBound + row) * n + block.lowerBound + column]
+          - asked[column * m + tile.lowerBound + row]
       }
     }
-    var target = [Float](repeating: 0, count: height)
-    var scale = target
-    var inverse = target
-    for column in (0..<width).reversed() {
-      let place = block.lowerBound + column
-      if column == width - 1 || (place + 1) % group == 0 {
-        let first = max(0, place / group * group - block.lowerBound)
+    var group = RoundedGroup(integers, height: height)
+    let groups = integers.scaleCount(columns: n)
+    for number in (block.lowerBound / integers.group..<(block.upperBound - 1) / integers.group + 1).reversed() {
+      let range = (number * integers.group)..<min(n, (number + 1) * integers.group)
+      let first = range.lowerBound - block.lowerBound
+      group.run(
+        wanted: wanted[(first * height)..<((first + range.count) * height)], of: matrix, first: range.lowerBound,
+        tile: tile, rows: rows, columns: columns
+      ) { column, row in askedByRows[row * width + first + column] }
+      for row in 0..<height { scales[(tile.lowerBound + row) * groups + number] = group.scales[row] }
+      for column in 0..<range.count {
         for row in 0..<height {
-          scale[row] = GroupScale.best(integers, count: column - first + 1) { offset in
-            (
-              wanted[(first + offset) * height + row] - askedByRows[row * width + first + offset],
-              columns.weights[block.lowerBound + first + offset]
-            )
-          }
-          inverse[row] = scale[row] == 0 ? 0 : 1 / scale[row]
-          scales[(tile.lowerBound + row) * groups + place / group] = scale[row]
+          let (place, index) = (range.lowerBound + column, tile.lowerBound + row)
+          let code = group.codes[column * height + row]
+          codes[index * n + place] = code
+          errors[place * m + index] = (Float(code) - integers.zero) * group.scales[row] - matrix.elements[index * n + place]
+          residuals[index * width + first + column] = group.residuals[column * height + row]
         }
-      }
-      for row in 0..<height { target[row] = wanted[column * height + row] - askedByRows[row * width + column] }
-      for row in (0..<height).reversed() {
-        let exact = target[row]
-        let code = max(0, min(top, (exact * inverse[row] + zero).rounded(.toNearestOrEven)))
-        let number = (code - zero) * scale[row]
-        let index = tile.lowerBound + row
-        codes[index * n + place] = UInt8(code)
-        errors[place * m + index] = number - matrix.elements[index * n + place]
-        let residual = number - wanted[column * height + row]
-        residuals[index * width + column] = residual
-        if !rows.isIdentity {
-          rows.lower.withUnsafeBufferPointer { lower in
-            target.withUnsafeMutableBufferPointer { target in
-              Float.add(
-                -residual, times: lower.baseAddress! + index * m + tile.lowerBound, to: target.baseAddress!, count: row)
+        guard !columns.isIdentity else { continue }
+        // The errors of this column, to the groups of the block that come before it.
+        errors.withUnsafeBufferPointer { errors in
+          wanted.withUnsafeMutableBufferPointer { wanted in
+            let place = range.lowerBound + column
+            let error = errors.baseAddress! + place * m + tile.lowerBound
+            for earlier in 0..<first {
+              let factor = columns.lower[place * n + block.lowerBound + earlier]
+              Float.add(-factor, times: error, to: wanted.baseAddress! + earlier * height, count: height)
             }
           }
         }
       }
-      guard !columns.isIdentity else { continue }
-      // The errors of this column, to the columns of the block that come before it.
-      errors.withUnsafeBufferPointer { errors in
+    }
+  }
+}
+
+/// One group of columns of a tile: its scales and codes.
+///
+/// Where numbers that make up for others leave the range that the scale of their row was chosen for, the error of the row is larger than rounding alone
+/// explains. Such rows are given a larger scale, and the group is rounded again; the best attempt counts.
+private struct RoundedGroup {
+  private let integers: IntegerGroups
+  private let height: Int
+  private(set) var scales: [Float]
+  /// By columns, `[columns, height]`.
+  private(set) var codes: [UInt8] = []
+  /// What nothing has made up for, by columns.
+  private(set) var residuals: [Float] = []
+
+  private static let attempts = 6
+  private static let growth: Float = 1.35
+  /// How many times the error of rounding alone a row may have.
+  private static let tolerance: Float = 2
+
+  init(_ integers: IntegerGroups, height: Int) {
+    (self.integers, self.height) = (integers, height)
+    scales = Array(repeating: 0, count: height)
+  }
+
+  mutating func run(
+    wanted start: ArraySlice<Float>, of matrix: Matrix<Float>, first: Int, tile: Range<Int>, rows: UnitTriangle, columns: UnitTriangle,
+    askedByRows: (_ column: Int, _ row: Int) -> Float
+  ) {
+    let width = start.count / height
+    var asked = [Float](repeating: 0, count: width * height)
+    for column in 0..<width { for row in 0..<height { asked[column * height + row] = askedByRows(column, row) } }
+    let base = Array(start)
+    var exact = asked
+    for column in 0..<width {
+      for row in 0..<height {
+        exact[column * height + row] = matrix.elements[(tile.lowerBound + row) * matrix.columns + first + column]
+      }
+    }
+    var scale = (0..<height).map { row in
+      GroupScale.best(integers, count: width) { column in
+        (base[column * height + row] - asked[column * height + row], columns.weights[first + column])
+      }
+    }
+    let stepError = (0..<width).reduce(Float(0)) { $0 + columns.weights[first + $1] } / 12
+    var best = Float.infinity
+    for attempt in 0..<Self.attempts {
+      let (codes, residuals) = attempted(base, exact, asked, scale, first, tile, rows, columns)
+      var total: Float = 0
+      var isLarge = [Bool](repeating: false, count: height)
+      for row in 0..<height {
+        var own: Float = 0
+        for column in 0..<width {
+          let residual = residuals[column * height + row]
+          own += columns.weights[first + column] * residual * residual
+        }
+        isLarge[row] = own > Self.tolerance * stepError * scale[row] * scale[row]
+        total += own * rows.weights[tile.lowerBound + row]
+      }
+      if total < best { (best, self.codes, self.residuals, scales) = (total, codes, residuals, scale) }
+      // Numbers far below a step are large errors too, where they are rounded to zero; a larger scale does not help those.
+      guard integers.bits < 8 || attempt == 0, isLarge.contains(true) else { return }
+      for row in 0..<height where isLarge[row] { scale[row] = GroupScale.halfPrecision(scale[row] * Self.growth) }
+    }
+  }
+
+  /// Rounds all with these scales.
+  private func attempted(
+    _ base: [Float], _ exact: [Float], _ asked: [Float], _ scale: [Float], _ first: Int, _ tile: Range<Int>, _ rows: UnitTriangle,
+    _ columns: UnitTriangle
+  ) -> (codes: [UInt8], residuals: [Float]) {
+    let width = base.count / height
+    let (zero, top) = (integers.zero, Float(integers.largestCode))
+    let inverse = scale.map { $0 == 0 ? 0 : 1 / $0 }
+    var wanted = base
+    var codes = [UInt8](repeating: 0, count: base.count)
+    var residuals = [Float](repeating: 0, count: base.count)
+    var target = [Float](repeating: 0, count: height)
+    var error = target
+    for column in (0..<width).reversed() {
+      let start = column * height
+      for row in 0..<height { target[row] = wanted[start + row] - asked[start + row] }
+      for row in (0..<height).reversed() {
+        let code = max(0, min(top, (target[row] * inverse[row] + zero).rounded(.toNearestOrEven)))
+        codes[start + row] = UInt8(code)
+        let number = (code - zero) * scale[row]
+        let residual = number - wanted[start + row]
+        residuals[start + row] = residual
+        error[row] = number
+        guard !rows.isIdentity else { continue }
+        rows.lower.withUnsafeBufferPointer { lower in
+          target.withUnsafeMutableBufferPointer { target in
+            Float.add(
+              -residual, times: lower.baseAddress! + (tile.lowerBound + row) * rows.size + tile.lowerBound,
+              to: target.baseAddress!, count: row)
+          }
+        }
+      }
+      guard !columns.isIdentity, column > 0 else { continue }
+      // Errors of the numbers themselves, to the columns of the group that come before.
+      for row in 0..<height { error[row] -= exact[start + row] }
+      error.withUnsafeBufferPointer { error in
         wanted.withUnsafeMutableBufferPointer { wanted in
-          let error = errors.baseAddress! + place * m + tile.lowerBound
           for earlier in 0..<column {
-            let factor = columns.lower[place * n + block.lowerBound + earlier]
-            Float.add(-factor, times: error, to: wanted.baseAddress! + earlier * height, count: height)
+            let factor = columns.lower[(first + column) * columns.size + first + earlier]
+            Float.add(-factor, times: error.baseAddress!, to: wanted.baseAddress! + earlier * height, count: height)
           }
         }
       }
     }
+    return (codes, residuals)
   }
 }
 
@@ -244,5 +336,5 @@ enum GroupScale {
   }
 
   /// The nearest number that half precision has.
-  private static func halfPrecision(_ value: Float) -> Float { Float(Float16(value)) }
+  static func halfPrecision(_ value: Float) -> Float { Float(Float16(value)) }
 }

@@ -9,6 +9,9 @@ enum RecipeText {
     parts += ["criterion \(recipe.criterion.rawValue)", "gauge \(recipe.gauge.rawValue)"]
     if let dtype = recipe.dtype { parts.append("cores \(dtype.rawValue)") }
     if let central = recipe.central { parts.append("central cores \(central.rawValue)") }
+    parts += recipe.encodings.map {
+      "\($0.cores.map { "\($0.rawValue) " } ?? "")cores of \(escaped($0.glob)) \($0.encoding)"
+    }
     if recipe.pack { parts.append("packed") }
     var text = "recipe: \(parts.joined(separator: ", "))\n"
     if let metric = recipe.metric {

@@ -42,6 +42,7 @@ struct Summary {
         bytes       \(Self.bytes(of: totals))\(isUnpacked(errors) ? " before packing" : "")
 
       """
+    text += integers
     if let count = totals.parametersOfTraining {
       text += "  training    \(grouped(count)) numbers of training state, as they were\n"
     }
@@ -83,6 +84,18 @@ struct Summary {
         + "statistics that --calibration takes\n"
     }
     return text
+  }
+
+  /// Where the bytes of integers are, and how many bits stand for a number; nothing where there are none.
+  private var integers: String {
+    let cores = manifest.contents.cores
+    guard cores.contains(where: { $0.encoding.integers != nil }) else { return "" }
+    let bytes = Dictionary(cores.map { ($0.encoding.description, $0.storedBytes) }, uniquingKeysWith: +)
+    let parts = bytes.filter { $0.value > 0 }.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
+      .map { "\($0.key) \(Reports.bytes($0.value))" }
+    let numbers = manifest.contents.tensors.compactMap(\.blocks).reduce(0) { $0 + $1.rows * $1.columns }
+    let bits = 8 * Double(bytes.values.reduce(0, +)) / Double(max(1, numbers))
+    return "  encodings   \(parts.joined(separator: ", ")): \(fixed(bits, 2)) bits for each number of the matrices\n"
   }
 
   private func isUnpacked(_ errors: Errors) -> Bool {
