@@ -213,7 +213,7 @@ extension ConversionRecipe {
             hasBases: layer.basisSpectra != nil))
       }
       if !usesBases { network.basisParameters = nil }
-      if !budget.isOfBytes { (network.bytes, network.denseBytes) = (nil, nil) }
+      if !budget.isOfBytes { (network.bytes, network.tiedBytes) = (nil, nil) }
       if links.isEmpty { network.links = nil }
       if sharedCentres.isEmpty { network.centres = nil }
       let settings = curveSettings(sourceDType: sourceDType)

@@ -119,9 +119,7 @@ public struct SourceNetwork: Sendable {
     try forEachInParallel(Array(together.indices), jobs: jobs) {
       linked[$0] = try profile(of: together[$0], statistics)
     }
-    let decomposed = matrices.indices.filter { !unusable.contains(matrices[$0].tensor.key) && layers[$0] != nil }
     let countsBytes = recipe.budget?.isOfBytes != false
-    let bytes = checkpoint.tensors.reduce(0) { $0 + $1.byteCount }
     let network = NetworkProfile(
       parameters: checkpoint.tensors.reduce(0) { $0 + (isTrainingState($1) ? 0 : $1.elementCount) },
       tiedParameters: ties.keys.reduce(0) { sum, name in
@@ -136,11 +134,9 @@ public struct SourceNetwork: Sendable {
         : centres.filter { centre in
           centre.members.allSatisfy { layers[$0] != nil && !unusable.contains(matrices[$0].tensor.key) }
         }.map(\.centre),
-      bytes: countsBytes ? bytes : nil,
-      denseBytes: countsBytes
-        ? bytes - ties.keys.reduce(0) { $0 + (checkpoint.tensor(named: $1.text)?.byteCount ?? 0) }
-          - decomposed.reduce(0) { $0 + matrices[$1].rows * matrices[$1].columns * (matrices[$1].tensor.dtype.bitWidth / 8) }
-        : nil)
+      bytes: countsBytes ? checkpoint.tensors.reduce(0) { $0 + $1.byteCount } : nil,
+      tiedBytes: countsBytes
+        ? ties.keys.reduce(0) { $0 + (checkpoint.tensor(named: $1.text)?.byteCount ?? 0) } : nil)
     return (network, warnings)
   }
 

@@ -144,6 +144,7 @@ public enum StageFile {
         centres: first.profile.network.centres.map { _ in
           profiles.flatMap { $0.profile.network.centres ?? [] }.sorted { TensorName($0.name) < TensorName($1.name) }
             .reduce(into: []) { if $0.last != $1 { $0.append($1) } }
-        }))
+        },
+        bytes: first.profile.network.bytes, tiedBytes: first.profile.network.tiedBytes))
   }
 }

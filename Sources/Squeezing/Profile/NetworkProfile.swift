@@ -13,14 +13,14 @@ public struct NetworkProfile: Sendable, Hashable, Codable {
   /// Of the matrices that have a central core in common; nil for none.
   public var centres: [SharedCentre]?
 
-  /// Bytes of the tensors that are stored as they are; nil in a profile that no plan by bytes is to be made of.
-  public var denseBytes: Int?
-  /// Bytes of all tensors of the checkpoint, likewise.
+  /// Bytes of all tensors of the checkpoint; nil in a profile that no plan by bytes is to be made of.
   public var bytes: Int?
+  /// Bytes of the tensors that are not stored again, likewise.
+  public var tiedBytes: Int?
 
   public init(
     parameters: Int, tiedParameters: Int, basisParameters: Int? = nil, layers: [LayerProfile],
-    links: [LinkProfile]? = nil, centres: [SharedCentre]? = nil, bytes: Int? = nil, denseBytes: Int? = nil
+    links: [LinkProfile]? = nil, centres: [SharedCentre]? = nil, bytes: Int? = nil, tiedBytes: Int? = nil
   ) {
     self.parameters = parameters
     self.tiedParameters = tiedParameters
@@ -28,12 +28,18 @@ public struct NetworkProfile: Sendable, Hashable, Codable {
     self.layers = layers
     self.links = links
     self.centres = centres
-    (self.bytes, self.denseBytes) = (bytes, denseBytes)
+    (self.bytes, self.tiedBytes) = (bytes, tiedBytes)
   }
 
   /// Elements of the tensors that are stored as they are.
   public var denseParameters: Int {
     parameters - tiedParameters - layers.reduce(0) { $0 + $1.denseParameterCount }
+  }
+
+  /// Bytes of the tensors that are stored as they are; nil where those of the checkpoint are not known.
+  var denseBytes: Int? {
+    guard let bytes, let tiedBytes else { return nil }
+    return bytes - tiedBytes - layers.reduce(0) { $0 + $1.denseParameterCount * ($1.storage?.elementBytes ?? 0) }
   }
 
   /// The most parameters that are no larger a part of the whole than `ratio`.
@@ -51,18 +57,18 @@ public struct NetworkProfile: Sendable, Hashable, Codable {
   /// Whether the counts add up, for profiles that come from a file.
   var hasConsistentTotals: Bool {
     guard parameters >= 0, tiedParameters >= 0, (0...(1 << 56)).contains(bytes ?? 0),
-      (0...(bytes ?? 0)).contains(denseBytes ?? 0), (0...(1 << 56)).contains(basisParameters ?? 0) else { return false }
+      (0...(bytes ?? 0)).contains(tiedBytes ?? 0), (0...(1 << 56)).contains(basisParameters ?? 0) else { return false }
     var rest = parameters
     for count in [tiedParameters] + layers.map(\.denseParameterCount) {
       guard count <= rest else { return false }
       rest -= count
     }
-    return true
+    return denseBytes ?? 0 >= 0
   }
 
   enum CodingKeys: String, CodingKey {
     case parameters, layers, links, centres, bytes
-    case denseBytes = "dense_bytes"
+    case tiedBytes = "tied_bytes"
     case tiedParameters = "tied_parameters"
     case basisParameters = "basis_parameters"
   }

@@ -177,7 +177,7 @@ private struct RoundedGroup {
     }
     let stepError = (0..<width).reduce(Float(0)) { $0 + columns.weights[first + $1] } / 12
     var best = Float.infinity
-    for attempt in 0..<Self.attempts {
+    for _ in 0..<Self.attempts {
       let (codes, residuals) = attempted(base, exact, asked, scale, first, tile, rows, columns)
       var total: Float = 0
       var isLarge = [Bool](repeating: false, count: height)
@@ -191,8 +191,7 @@ private struct RoundedGroup {
         total += own * rows.weights[tile.lowerBound + row]
       }
       if total < best { (best, self.codes, self.residuals, scales) = (total, codes, residuals, scale) }
-      // Numbers far below a step are large errors too, where they are rounded to zero; a larger scale does not help those.
-      guard integers.bits < 8 || attempt == 0, isLarge.contains(true) else { return }
+      guard isLarge.contains(true) else { return }
       for row in 0..<height where isLarge[row] { scale[row] = GroupScale.halfPrecision(scale[row] * Self.growth) }
     }
   }
