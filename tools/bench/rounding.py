@@ -40,28 +40,39 @@ def nearest(matrix, bits, group):
     return result, math.ceil(rows * columns * bits / 8) + rows * groups * 2
 
 
-def gptq(matrix, moment, bits, group, damping=DAMPING):
+def feedback(moment, damping=DAMPING):
+    """Of the second moment of inputs ``[n, n]``: the order of the columns, those that are always zero, and the upper Cholesky
+    factor of the inverse in that order, by which errors are carried over.
+
+    ``damping`` times the mean of the moment's diagonal is added to that.
+    """
+    moment = np.array(moment, np.float64)
+    diagonal = np.arange(len(moment))
+    is_dead = moment[diagonal, diagonal] == 0
+    moment[is_dead, is_dead] = 1
+    order = np.argsort(-moment[diagonal, diagonal], kind="stable")
+    moment = moment[np.ix_(order, order)]
+    moment[diagonal, diagonal] += damping * moment[diagonal, diagonal].mean()
+    return order, is_dead, np.linalg.cholesky(np.linalg.inv(moment)).T.astype(np.float32)
+
+
+def gptq(matrix, moment, bits, group):
     """Rounds column by column, those of the largest inputs first, with error feedback.
 
     Scales (float16) and zeros (of ``bits`` bits) belong to groups of consecutive columns in that order.
 
     Args:
         matrix: ``[m, n]``.
-        moment: ``[n, n]``, the second moment of its inputs.
-        damping: added to the moment's diagonal, relative to the mean of that.
+        moment: ``[n, n]``, the second moment of its inputs, or what `feedback` made of it.
 
     Returns:
         The matrix ``[m, n]`` float32 and its bytes.
     """
     assert _BLOCK % group == 0
-    rest, moment = matrix.T.astype(np.float32), np.array(moment, np.float64)
-    diagonal = np.arange(len(moment))
-    is_dead = moment[diagonal, diagonal] == 0
-    moment[is_dead, is_dead], rest[is_dead] = 1, 0
-    order = np.argsort(-moment[diagonal, diagonal], kind="stable")
-    rest, moment = rest[order], moment[np.ix_(order, order)]
-    moment[diagonal, diagonal] += damping * moment[diagonal, diagonal].mean()
-    upper = np.linalg.cholesky(np.linalg.inv(moment)).T.astype(np.float32)
+    order, is_dead, upper = feedback(moment) if isinstance(moment, np.ndarray) else moment
+    rest = matrix.T.astype(np.float32)
+    rest[is_dead] = 0
+    rest = rest[order]
     columns, rows = rest.shape
     result = np.empty_like(rest)
     for start in range(0, columns, _BLOCK):

@@ -46,7 +46,7 @@ def save(model: nn.Module, path: Path | str, *, gauge: Gauge | None = None, forc
     are added under the model's names, and the configuration is the model's then. An adapter becomes one more term of its
     tensor's blocks; a tensor that was dense is then an operator of full rank, the same numbers, and the adapter.
 
-    Nothing is packed. What did not change stays bit for bit; a core with scales that is written anew is rounded to bytes
+    Nothing is packed. What did not change stays bit for bit; a core with scales that is written anew is rounded to the nearest
     again.
 
     Parameters
