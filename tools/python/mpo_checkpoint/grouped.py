@@ -9,14 +9,14 @@ import numpy as np
 
 from .errors import CheckpointError
 
-BITS = (2, 3, 4, 8)
+BITS = (2, 3, 4, 5, 6, 8)
 GROUPS = (16, 32, 64, 128)
 _STEPS = tuple(1 - 0.04 * step for step in range(10))
 """The scales that are tried, over the one that reaches the largest value of a group."""
 
 
 def zero_of(bits: int) -> float:
-    """The code that stands for zero: one of them for 8 and 4 bits, between two of them for 3 and 2."""
+    """The code that stands for zero: one of them for 4 bits and more, between two of them for 3 and 2."""
     return float(1 << (bits - 1)) if bits >= 4 else ((1 << bits) - 1) / 2
 
 

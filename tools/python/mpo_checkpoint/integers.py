@@ -263,7 +263,7 @@ def _unpacked(data: Tensor, bits: int, columns: int) -> Tensor:
         return ((data[:, :, None] >> shifts) & ((1 << bits) - 1)).reshape(len(data), -1)[:, :columns]
     start = torch.arange(columns, device=data.device) * bits
     padded = nn.functional.pad(data, (0, 1)).to(torch.int16)
-    words = padded[:, start >> 3] | (padded[:, (start >> 3) + 1] & 3) << 8  # of the second byte two bits are read at most
+    words = padded[:, start >> 3] | (padded[:, (start >> 3) + 1] & 0x7F) << 8  # the highest bit of a second byte is never read
     return ((words >> (start & 7).to(torch.int16)) & ((1 << bits) - 1)).to(torch.uint8)
 
 

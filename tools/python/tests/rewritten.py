@@ -74,7 +74,7 @@ def _copied(source, folder, encoding_of):
 def values_of(entries, name, raw, rows):
     """``[m, n]``: what the entries of an array stand for, straight from the definition."""
     bits, group, columns = raw["bits"], raw["group"], raw["columns"]
-    zero = 2 ** (bits - 1) if bits in (4, 8) else (2**bits - 1) / 2
+    zero = 2 ** (bits - 1) if bits >= 4 else (2**bits - 1) / 2
     data, scales = entries[name].numpy(), entries[f"{name}.scales"].numpy().astype(np.float64)
     result = np.zeros((rows, columns))
     for i in range(rows):
