@@ -25,14 +25,14 @@ def adapter_operator(adapter: Adapter, name: str) -> tuple[OperatorRecord, Cores
     return _operator(name, gauge.canonical(chain, adapter.central), Encoding.plain(dtype), "canonical", [None] * len(chain))
 
 
-def dense_operator(name: str, matrix: np.ndarray, dtype: str) -> tuple[OperatorRecord, Cores]:
+def dense_operator(name: str, matrix: np.ndarray, encoding: Encoding) -> tuple[OperatorRecord, Cores]:
     """A matrix as an operator of full rank in the gauge compact: the matrix itself beside an identity that is not stored."""
     rows, columns = matrix.shape
     if rows < columns:
         chain, pivots = [np.eye(rows)[None, :, None], matrix[:, None, :, None]], [np.arange(rows), None]
     else:
         chain, pivots = [matrix[None, :, None], np.eye(columns)[:, None, :, None]], [None, np.arange(columns)]
-    return _operator(name, chain, Encoding.plain(dtype), "compact", pivots)
+    return _operator(name, chain, encoding, "compact", pivots)
 
 
 def added(tensor: TensorRecord, operators: dict[str, OperatorRecord], base: str | None, adapter: str) -> TensorRecord:

@@ -233,10 +233,11 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def _matrix_of(layer: nn.Module) -> tuple[Tensor, tuple[int, int], bool]:
-    """A parameter of a layer (for dtype and device), the shape of its matrix, and whether it computes ``x W``."""
+    """A tensor of a layer's dtype and device, the shape of its matrix, and whether it computes ``x W``."""
     is_transposed = isinstance(layer, MPOConv1D) or kind_of(layer) is Kind.CONV1D
     weight = layer.weight
-    return (weight if isinstance(weight, Tensor) else next(weight.parameters())), tuple(weight.shape), is_transposed
+    like = weight if isinstance(weight, Tensor) else torch.empty(0, dtype=weight.dtype, device=weight.device)
+    return like, tuple(weight.shape), is_transposed
 
 
 def _attached(model: nn.Module, adapters: dict[str, Adapter]) -> dict[str, Adapter]:

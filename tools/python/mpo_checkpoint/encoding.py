@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from . import grouped
 from .errors import CheckpointError, Contradiction
 from .safetensors_file import BITS, FLOATING, Entry
 
@@ -30,19 +31,25 @@ class Encoding:
     Attributes
     ----------
     kind
-        ``"plain"``, or ``"scaled"``: bytes that are multiplied with scales.
+        ``"plain"``, ``"scaled"``: bytes that are multiplied with scales, or ``"grouped"``: integers of few bits with a
+        scale for each group of neighbours in a row, see `grouped`.
     dtype
         of the values in the shards.
     scale_shape
         of ``"scaled"``: as many axes as the values, each 1 or that of the values.
     pivots
         the side of an auxiliary core whose identity is left out.
+    bits, group, columns
+        of ``"grouped"``: bits of a code, codes of a group, codes of a row.
     """
 
     kind: str
     dtype: str
     scale_shape: Shape | None = None
     pivots: Side | None = None
+    bits: int = 0
+    group: int = 0
+    columns: int = 0
 
     @classmethod
     def plain(cls, dtype: str) -> Encoding:
@@ -93,6 +100,8 @@ class Encoding:
             if role == "permutation":
                 raise Contradiction(f"{where} is a permutation with scales; it must be plain")
             encoding = cls("scaled", "I8", None, pivots)
+        elif kind == "grouped":
+            encoding = _grouped(raw, role, pivots, where)
         else:
             raise Contradiction(f"{where} has an encoding of the unknown kind '{kind}': update mpo_checkpoint")
         if encoding.pivots and encoding.value_count(shape) < 0:
@@ -108,17 +117,28 @@ class Encoding:
                     f"{where} has the scale_shape {scales}, which does not broadcast to its values {list(values)}"
                 )
             encoding = replace(encoding, scale_shape=tuple(scales))
+        if kind == "grouped" and (count := encoding.value_count(shape)) % encoding.columns:
+            raise Contradiction(
+                f"{where} has {encoding.columns} columns, which do not divide its {count} values into rows"
+            )
         return encoding
 
     def json(self) -> dict[str, Any]:
         """The JSON object of a manifest."""
         if self.kind == "plain":
             raw: dict[str, Any] = {"kind": "plain", "dtype": self.dtype}
+        elif self.kind == "grouped":
+            raw = {"kind": "grouped", "bits": self.bits, "group": self.group, "columns": self.columns}
         else:
             raw = {"kind": "scaled", "bits": _SCALED_BITS, "scale_shape": list(self.scale_shape or ())}
         return raw | ({"pivots": self.pivots} if self.pivots else {})
 
     # What is in the shards
+
+    @property
+    def is_of_integers(self) -> bool:
+        """Whether integers with scales stand for the values."""
+        return self.kind != "plain"
 
     def pivot_count(self, shape: Shape) -> int:
         return 0 if self.pivots is None else shape[-1] if self.pivots == "left" else shape[0]
@@ -141,6 +161,10 @@ class Encoding:
         if self.pivots and not prod(values):
             return {}
         entries = {name: (self.dtype, values)}
+        if self.kind == "grouped":
+            rows = prod(values) // self.columns
+            entries[name] = ("U8", (rows, grouped.row_bytes(self.columns, self.bits)))
+            entries[f"{name}.scales"] = ("F16", (rows, grouped.group_count(self.columns, self.group)))
         if self.scale_shape is not None:
             entries[f"{name}.scales"] = ("F32", self.scale_shape)
         if self.pivots:
@@ -163,7 +187,7 @@ class Encoding:
             for pivots or scales that can't be.
         """
         if self.pivots is None:
-            return self._values(entries, name, where)
+            return self._values(entries, name, shape, where)
         values, pivots = self.parts(entries, name, shape, where)
         return whole(values, pivots, shape, self.pivots)
 
@@ -173,19 +197,44 @@ class Encoding:
         if name not in entries:
             dtype = np.float64 if self.dtype == "F64" else np.float32
             return np.zeros(self.value_shape(shape), dtype), np.arange(self.pivot_count(shape))
+        return self._values(entries, name, shape, where), self.pivot_indices(entries, name, shape, where)
+
+    def pivot_indices(self, entries: Mapping[str, Entry], name: str, shape: Shape, where: str) -> np.ndarray:
+        """The ascending pivots ``[d']`` (or ``[d]``) of a pivoted core that has values, int64."""
+        assert self.pivots is not None
         pivots = entries[f"{name}.pivots"].numpy().astype(np.int64)
         if (np.diff(pivots) <= 0).any() or pivots[-1] >= _pivot_room(shape, self.pivots):
             raise CheckpointError(
                 where, "has pivots that do not ascend or lie outside the core; convert the model again"
             )
-        return self._values(entries, name, where), pivots
+        return pivots
 
-    def _values(self, entries: Mapping[str, Entry], name: str, where: str) -> np.ndarray:
+    def integers(self, entries: Mapping[str, Entry], name: str, where: str) -> tuple[np.ndarray, np.ndarray]:
+        """What is stored of the values where integers are: as bytes or int8, and the scales.
+
+        Raises
+        ------
+        CheckpointError
+            for scales that can't be, and for bits behind the last code of a row.
+        """
+        values, scales = entries[name].numpy(), entries[f"{name}.scales"].numpy()
+        if self.kind == "grouped":
+            if not np.isfinite(scales).all():
+                raise CheckpointError(where, "has a scale that is not finite; convert the model again")
+            if (used := self.columns * self.bits % 8) and (values[:, -1] >> used).any():
+                raise CheckpointError(where, "has bits behind the last code of a row; convert the model again")
+        elif not (np.isfinite(scales).all() and (scales >= 0).all()):
+            raise CheckpointError(where, "has a scale that is negative or not finite; convert the model again")
+        return values, scales
+
+    def _values(self, entries: Mapping[str, Entry], name: str, shape: Shape, where: str) -> np.ndarray:
+        if self.kind == "grouped":
+            codes, scales = self.integers(entries, name, where)
+            values = grouped.decoded(codes, scales, self.bits, self.group, self.columns)
+            return values.reshape(self.value_shape(shape))
         values = entries[name].numpy()
         if self.scale_shape is not None:
-            scales = entries[f"{name}.scales"].numpy()
-            if not (np.isfinite(scales).all() and (scales >= 0).all()):
-                raise CheckpointError(where, "has a scale that is negative or not finite; convert the model again")
+            values, scales = self.integers(entries, name, where)
             return values.astype(np.float32) * scales
         return values.astype(np.float32) if values.dtype == np.float16 else values
 
@@ -217,12 +266,18 @@ class Encoding:
             values = np.delete(flat, pivots, axis=0)
             values = values if self.pivots == "left" else values.T
             if not values.size:
-                return Encoding("plain", "F32" if self.kind == "scaled" else self.dtype, pivots=self.pivots), {}
+                return Encoding("plain", "F32" if self.is_of_integers else self.dtype, pivots=self.pivots), {}
         encoding, entries = self, {}
         if self.kind == "scaled":
             data, scales = quantized(values)
             encoding = replace(self, scale_shape=scales.shape)
             entries = {name: Entry.of(data, "I8"), f"{name}.scales": Entry.of(scales, "F32")}
+        elif self.kind == "grouped":
+            if values.size % self.columns:  # another shape than it had: rows are the last axis then
+                encoding = replace(self, columns=values.shape[-1])
+            codes, scales = grouped.rounded(values.reshape(-1, encoding.columns), self.bits, self.group)
+            data = grouped.packed_codes(codes, self.bits)
+            entries = {name: Entry.of(data, "U8"), f"{name}.scales": Entry.of(scales, "F16")}
         else:
             entries = {name: Entry.of(values, self.dtype)}
             if not np.isfinite(entries[name].numpy()).all():
@@ -230,6 +285,20 @@ class Encoding:
         if self.pivots:
             entries[f"{name}.pivots"] = Entry.of(pivots, _index_dtype(_pivot_room(array.shape, self.pivots)))
         return encoding, entries
+
+
+def _grouped(raw: dict[str, Any], role: str, pivots: Side | None, where: str) -> Encoding:
+    """The encoding ``grouped`` of a manifest; whether its columns divide the values is checked later."""
+    if role == "permutation":
+        raise Contradiction(f"{where} is a permutation with scales; it must be plain")
+    for key, known in (("bits", grouped.BITS), ("group", grouped.GROUPS)):
+        if type(raw.get(key)) is not int or raw[key] not in known:
+            among = ", ".join(map(str, known))
+            raise Contradiction(f"{where} has an encoding with '{key}' {raw.get(key)}, not one of {among}")
+    columns = raw.get("columns")
+    if type(columns) is not int or columns < 1:
+        raise Contradiction(f"{where} has an encoding with 'columns' {columns}, which is no number of at least 1")
+    return Encoding("grouped", "U8", None, pivots, raw["bits"], raw["group"], columns)
 
 
 def whole(values: np.ndarray, pivots: np.ndarray, shape: Shape, side: Side) -> np.ndarray:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from .checkpoint import MPOCheckpoint
 from .errors import CheckpointError
 from .layers import Kind, kind_of
-from .modules import Constant, MPOConv1D, MPOEmbedding, MPOLinear, MPOMatrix
+from .integers import IntegerArray
+from .modules import Constant, IntegerMatrix, MPOConv1D, MPOEmbedding, MPOLinear, MPOMatrix
 from .names import checkpoint_name
 from .records import TensorRecord
 from .safetensors_file import FLOATING
@@ -67,6 +68,8 @@ class LoadReport:
         numbers the checkpoint stores of what was loaded, and new ones.
     parameters_before
         numbers of the dense model.
+    integers
+        tensors that stay, wholly or in part, the integers they are stored as, and are not trained.
     """
 
     parameters: Counter[str] = field(default_factory=Counter)
@@ -76,6 +79,7 @@ class LoadReport:
     new: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     restored: list[str] = field(default_factory=list)
+    integers: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [f"{'parameters':10} {'held':>12} {'trained':>12}"]
@@ -88,6 +92,10 @@ class LoadReport:
             lines.append(
                 f"The dense model has {self.parameters_before:,}: {self.parameters_stored / self.parameters_before:.1%} are "
                 f"stored ({self.parameters_stored:,}), {trained / self.parameters_before:.1%} trained."
+            )
+        if self.integers:
+            lines.append(
+                f"{len(self.integers)} tensors are stored as integers, wholly or in part; those stay integers and are never trained."
             )
         for what, names in (
             ("Not in the checkpoint, left as they were", self.new),
@@ -119,6 +127,10 @@ def load_into(
     a centre that carries the weight. One that shares a core with another keeps its cores, whole. For inference, and beside
     inner cores, a low-rank operator stays compact, see `CompactMPOWeight`.
 
+    Cores and dense matrices that are stored as integers of groups stay so in memory, and so does int8 where ``trainable`` is
+    ``"none"``: layers multiply with some rows at a time as floats. They are not trained, in whatever role; cores beside them are,
+    in the gauge they are stored in. (With ``"inner"`` all cores are floats.)
+
     Parameters
     ----------
     model
@@ -136,7 +148,8 @@ def load_into(
     matrices
         whether matrices stored dense are trained; by default only if ``trainable`` is ``"all"``.
     keeps_matrix
-        whether layers may keep the matrix of their cores in memory, see `MPOMatrix`.
+        whether layers may keep the matrix of their cores in memory, see `MPOMatrix`; that of integers where an eighth of the
+        free memory holds it.
 
     Raises
     ------
@@ -216,14 +229,14 @@ class _Loader:
         return None if name is None else self.checkpoint.tensors[name]
 
     def replace_layers(self) -> None:
-        """Puts layers made of cores in the place of those whose weight is kept as cores."""
+        """Puts layers made of cores in the place of those whose weight is kept as cores, or as integers."""
         for members in _weights_of_layers(self.model).values():
             records = [record for path, _, _ in members if (record := self._record(_join(path, "weight")))]
             if not records:
                 continue
             record = self.checkpoint.holder(records[0])
             dense = members[0][1].weight
-            if record.kind != "mpo" or record.shape != tuple(dense.shape) or record.matrix_shape != record.shape:
+            if record.shape != tuple(dense.shape) or not self.builder.is_held(record):
                 continue
             if not all(_has_counterpart(self.model, path, module) for path, module, _ in members):
                 continue
@@ -289,6 +302,7 @@ class _Loader:
             parameter.requires_grad_(learning[role] and parameter.is_floating_point())
             report.parameters[role] += parameter.numel()
             report.trainable[role] += parameter.numel() if parameter.requires_grad else 0
+        self._count_integers(report)
         constants = (module for module in self.model.modules() if isinstance(module, Constant))
         report.parameters["bases"] = sum(constant.value.numel() for constant in constants)
         tensors = self.checkpoint.tensors
@@ -300,6 +314,23 @@ class _Loader:
             prod(tensors[name].shape) for name in holders if tensors[name].dtype in FLOATING
         )
         return report
+
+
+    def _count_integers(self, report: LoadReport) -> None:
+        """What stays integers is held, and never trained."""
+        roles: dict[IntegerArray, str] = {}
+        for path, module in self.model.named_modules():
+            if not isinstance(module, MPOMatrix) or not module.integers:
+                continue
+            report.integers.append(self.names.get(path, path))
+            if isinstance(module, IntegerMatrix):
+                roles[module.array] = "matrices"
+            for operator in module.operators:
+                for k, core in enumerate(operator.stored_cores):
+                    if isinstance(core, IntegerArray):
+                        roles[core] = "central" if k == operator.central else "auxiliary"
+        for array, role in roles.items():
+            report.parameters[role] += array.numel()
 
 
 def _weights_of_layers(model: nn.Module) -> dict[Tensor, list[tuple[str, nn.Module, Kind]]]:

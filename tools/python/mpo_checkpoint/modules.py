@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from . import contraction, gauge
+from .integers import IntegerArray, StoredCores
+from .memory import has_room
 from .records import Term
 
 Range = tuple[int, int]
@@ -170,28 +172,40 @@ class MPOMatrix(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
+        return self._first.dtype
 
     @property
     def device(self) -> torch.device:
-        return next(self.parameters()).device
+        return self._first.device
+
+    @property
+    def _first(self) -> Tensor | IntegerArray:
+        parameter = next(self.parameters(), None)
+        return self.integers[0] if parameter is None else parameter
+
+    @property
+    def integers(self) -> list[IntegerArray]:
+        """What stays integers of it."""
+        return [module for module in self.modules() if isinstance(module, IntegerArray)]
 
     @property
     def auxiliary_cores(self) -> list[nn.Parameter]:
-        """Each once."""
-        cores = [core for op in self.operators for k, core in enumerate(op.cores) if k != op.central]
-        return list(dict.fromkeys(cores))
+        """Those that are parameters, each once."""
+        cores = [core for op in self.operators for k, core in enumerate(op.stored_cores) if k != op.central]
+        return list(dict.fromkeys(core for core in cores if isinstance(core, nn.Parameter)))
 
     @property
     def inner_cores(self) -> list[nn.Parameter]:
         """Square cores ``[r, 1, 1, r]`` between the frames of low-rank operators, each once."""
-        deep = [op for op in self.operators if gauge.is_deep([core.shape for core in op.whole_cores()])]
-        return list(dict.fromkeys(core for op in deep for core in list(op.cores)[1:-1]))
+        deep = [op for op in self.operators if gauge.is_deep(op._shapes())]
+        cores = [core for op in deep for core in op.stored_cores[1:-1]]
+        return list(dict.fromkeys(core for core in cores if isinstance(core, nn.Parameter)))
 
     @property
     def central_cores(self) -> list[nn.Parameter]:
-        """Each once."""
-        return list(dict.fromkeys(operator.cores[operator.central] for operator in self.operators))
+        """Those that are parameters, each once."""
+        cores = [operator.stored_cores[operator.central] for operator in self.operators]
+        return list(dict.fromkeys(core for core in cores if isinstance(core, nn.Parameter)))
 
     def matrix(self) -> Tensor:
         """``[I, J]``; differentiable in the cores."""
@@ -210,12 +224,16 @@ class MPOMatrix(nn.Module):
                 values[name] = build()
         return values[name]
 
-    def _key(self) -> list[tuple[int, int]]:
+    def _key(self) -> list[tuple[Any, ...]]:
         """Another one once a core was changed, or moved."""
+        arrays = self._routes.get("integers")
+        if arrays is None:
+            arrays = self._routes["integers"] = self.integers
+        key = [array.key() for array in arrays]
         try:
-            return [(core.data_ptr(), core._version) for part in self._parts() for core in part.values()]
+            return key + [(core.data_ptr(), core._version) for part in self._parts() for core in part.values()]
         except RuntimeError:  # what was made in inference mode has no version
-            return [(core.data_ptr(), 0) for part in self._parts() for core in part.values()]
+            return key + [(core.data_ptr(), 0) for part in self._parts() for core in part.values()]
 
     def _parts(self) -> list[dict[str, nn.Parameter]]:
         parts = self._routes.get("parts")
@@ -233,8 +251,18 @@ class MPOMatrix(nn.Module):
     def _may_keep(self) -> bool:
         if not self.keeps_matrix or torch.compiler.is_compiling() or self._routes.get("offloaded"):
             return False
+        if not self._has_room:
+            return False
         is_recorded = self.training or torch.is_grad_enabled()
         return not (is_recorded and any(core.requires_grad for part in self._parts() for core in part.values()))
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether memory allows to keep as floats what is stored as integers; asked once, until `clear_cache`."""
+        if "room" not in self._routes:
+            size = self.shape.numel() * self.dtype.itemsize
+            self._routes["room"] = not self.integers or self._kept is not None or has_room(size, self.device)
+        return self._routes["room"]
 
     def clear_cache(self) -> None:
         """Forgets what is kept."""
@@ -347,7 +375,7 @@ class MPOWeight(MPOMatrix):
 
     def __init__(
         self,
-        cores: Sequence[Tensor],
+        cores: Sequence[Tensor | IntegerArray],
         shape: tuple[int, int],
         central: int,
         keeps_matrix: bool = True,
@@ -355,7 +383,9 @@ class MPOWeight(MPOMatrix):
         column_basis: SideBasis | None = None,
     ):
         super().__init__(shape, keeps_matrix)
-        self.cores = nn.ParameterList(core if isinstance(core, nn.Parameter) else nn.Parameter(core) for core in cores)
+        kept = [core if isinstance(core, (nn.Parameter, IntegerArray)) else nn.Parameter(core) for core in cores]
+        has_integers = any(isinstance(core, IntegerArray) for core in kept)
+        self.cores: Any = StoredCores(kept) if has_integers else nn.ParameterList(kept)
         self.central = central
         self.row_basis, self.column_basis = row_basis, column_basis
         self.shares_cores = False
@@ -368,6 +398,12 @@ class MPOWeight(MPOMatrix):
     @property
     def central_core(self) -> nn.Parameter:
         return self.cores[self.central]
+
+    @property
+    def stored_cores(self) -> list[nn.Parameter | IntegerArray]:
+        """The cores as they are kept: parameters, or integers."""
+        cores = self.cores
+        return [cores.stored(k) for k in range(len(cores))] if isinstance(cores, StoredCores) else list(cores)
 
     def whole_cores(self) -> list[Tensor]:
         """``[d, i, j, d']``."""
@@ -462,7 +498,7 @@ class MPOWeight(MPOMatrix):
         return sum(basis.cost * count for basis, count in sides if basis is not None)
 
     def _shapes(self) -> list[tuple[int, int, int, int]]:
-        return [tuple(core.shape) for core in self.cores]
+        return [tuple(core.shape) for core in self.stored_cores]
 
     def extra_repr(self) -> str:
         rows, columns = self.matrix_shape
@@ -487,9 +523,9 @@ class CompactMPOWeight(MPOWeight):
 
     def __init__(
         self,
-        values: Tensor,
+        values: Tensor | IntegerArray,
         pivots: Tensor,
-        central_core: Tensor,
+        central_core: Tensor | IntegerArray,
         central: int,
         keeps_matrix: bool = True,
         row_basis: SideBasis | None = None,
@@ -504,9 +540,9 @@ class CompactMPOWeight(MPOWeight):
         is_rest = torch.ones(outer, dtype=torch.bool, device=pivots.device)
         is_rest[pivots] = False
         others = is_rest.nonzero()[:, 0]
-        self.register_buffer("pivots", pivots, persistent=False)
-        self.register_buffer("others", others, persistent=False)
-        self.register_buffer("places", torch.argsort(torch.cat([pivots, others])), persistent=False)
+        places = torch.argsort(torch.cat([pivots, others]))
+        for name, indices in (("pivots", pivots), ("others", others), ("places", places)):
+            self.register_buffer(name, indices.int(), persistent=False)  # beside few bits, eight bytes would be many
 
     def whole_cores(self) -> list[Tensor]:
         count, central = len(self.pivots), self.cores[self.central]
@@ -524,12 +560,28 @@ class CompactMPOWeight(MPOWeight):
         return self.central == 0 and self.row_basis is None
 
     def _chain_product(self, x: Tensor, transposed: bool, rows: Range | None = None) -> Tensor:
-        central = self._central_matrix() if rows is None else self._central_matrix()[slice(*rows)]
         if transposed == (self.central == 1):  # the inputs are the pivoted side
-            inner = x[:, self.pivots] + x[:, self.others] @ self._values
-            return inner @ central.T
-        inner = x @ central
-        return torch.cat([inner, inner @ self._values.T], -1)[:, self.places]
+            inner = x[:, self.pivots] + self._times_values(x[:, self.others], False)
+            return self._times_central(inner, True, rows)
+        inner = self._times_central(x, False, rows)
+        return torch.cat([inner, self._times_values(inner, True)], -1)[:, self.places]
+
+    def _times_values(self, x: Tensor, transposed: bool) -> Tensor:
+        """``x V`` or ``x Vᵀ`` of `_values`."""
+        values = self.stored_cores[1 - self.central]
+        if not isinstance(values, IntegerArray):
+            return x @ (self._values.T if transposed else self._values)
+        rows, columns = values.shape
+        return values.product(x, rows, columns, transposed != (self.central == 1))
+
+    def _times_central(self, x: Tensor, transposed: bool, rows: Range | None) -> Tensor:
+        """``x C`` or ``x Cᵀ`` of `_central_matrix`, or of a range of its rows."""
+        central = self.stored_cores[self.central]
+        if isinstance(central, IntegerArray) and rows is None:
+            left, i, j, right = central.shape  # as [d, J], which is Cᵀ, or as [I, d]
+            return central.product(x, left * i, j * right, transposed == (self.central == 1))
+        matrix = self._central_matrix() if rows is None else self._central_matrix()[slice(*rows)]
+        return x @ (matrix.T if transposed else matrix)
 
     def _central_matrix(self) -> Tensor:
         """``[inner side, d]``."""
@@ -539,13 +591,13 @@ class CompactMPOWeight(MPOWeight):
     def product_cost(self, transposed: bool, rows: Range | None = None) -> int:
         count = self.matrix_shape[0] if rows is None or not self._rows_are_outer else rows[1] - rows[0]
         left_out = (self.matrix_shape[0] - count) * len(self.pivots)
-        return sum(core.numel() for core in self.cores) - left_out + self._basis_cost(1, 1)
+        return sum(core.numel() for core in self.stored_cores) - left_out + self._basis_cost(1, 1)
 
     def _chain_rows(self, ids: Tensor) -> Tensor:
         if self.central == 0:
             inner = self._central_matrix()[ids]
             return torch.cat([inner, inner @ self._values.T], -1)[:, self.places]
-        places, count = self.places[ids], len(self.pivots)
+        places, count = self.places[ids].long(), len(self.pivots)
         pivots, others = (places < count).nonzero()[:, 0], (places >= count).nonzero()[:, 0]
         inner = torch.zeros(len(ids), count, dtype=self.dtype, device=self.device)
         inner = inner.index_put((pivots, places[pivots]), inner.new_ones(())).index_put(
@@ -556,6 +608,48 @@ class CompactMPOWeight(MPOWeight):
     def _shapes(self) -> list[tuple[int, int, int, int]]:
         rows, columns, count = *self.matrix_shape, len(self.pivots)
         return [(1, rows, 1, count), (count, 1, columns, 1)]
+
+
+class IntegerMatrix(MPOMatrix):
+    """A dense matrix ``[I, J]`` that stays integers, in the place of one made of operators; it is not trained.
+
+    Parameters
+    ----------
+    array
+        its elements.
+    """
+
+    def __init__(self, array: IntegerArray, keeps_matrix: bool = True):
+        super().__init__((array.shape[0], array.shape[1]), keeps_matrix)
+        self.array = array
+
+    @property
+    def operators(self) -> list[MPOWeight]:
+        return []
+
+    def built(self) -> Tensor:
+        return self.array.values()
+
+    def build_cost(self) -> int:
+        return self.shape.numel()
+
+    def product(self, x: Tensor, transposed: bool) -> Tensor:
+        return self.array.product(x, *self.matrix_shape, transposed)
+
+    def product_cost(self, transposed: bool) -> int:
+        return self.shape.numel()
+
+    def looked_up(self, ids: Tensor) -> Tensor:
+        return self.array.selected(ids, self.matrix_shape[1])
+
+    def lookup_cost(self) -> int:
+        return self.matrix_shape[1]
+
+    def _route(self, batch: int, transposed: bool) -> Literal["product", "factors", "matrix"]:
+        return "matrix" if self._may_keep else "product"
+
+    def extra_repr(self) -> str:
+        return f"{self.matrix_shape[0]} × {self.matrix_shape[1]}, integers"
 
 
 class MPOBlockWeight(MPOMatrix):

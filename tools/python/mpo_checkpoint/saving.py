@@ -20,14 +20,15 @@ from .adapters import Adapter, adapters_of
 from .checkpoint import MPOCheckpoint
 from .encoding import Encoding, Side
 from .errors import CheckpointError
+from .integers import IntegerArray
 from .loading import LoadedCheckpoint, dense_tensors
 from .manifest import NAME, VERSION, fingerprint, totals, write_manifest
-from .modules import MPOMatrix, MPOWeight
+from .modules import CompactMPOWeight, IntegerMatrix, MPOMatrix, MPOWeight
 from .records import GAUGES, CoreRecord, OperatorRecord, TensorRecord
 from .safetensors_file import Entry, write_entries
 from .spectral import SpectralMPOWeight
-from .torch_entries import digest_of, entry_of, tensor_of
-from .weights import shared_cores
+from .torch_entries import entry_of, tensor_of
+from .weights import core_digests, shared_cores
 
 SHARD = "tensors.safetensors"
 _INDEX = SHARD + ".index.json"
@@ -45,7 +46,7 @@ def save(model: nn.Module, path: Path | str, *, gauge: Gauge | None = None, forc
     are added under the model's names, and the configuration is the model's then. An adapter becomes one more term of its
     tensor's blocks; a tensor that was dense is then an operator of full rank, the same numbers, and the adapter.
 
-    Nothing is packed. What did not change stays bit for bit; a core with scales that is written anew is rounded to bytes
+    Nothing is packed. What did not change stays bit for bit; a core with scales that is written anew is rounded to the nearest
     again.
 
     Parameters
@@ -243,12 +244,14 @@ class _Contents:
         """An operator now; its new cores, if any, go to ``_new_cores``."""
         weight = self._weights.get(old.name)
         gauge = self.gauge or ("spectral" if isinstance(weight, SpectralMPOWeight) else old.gauge)
-        digests = [] if weight is None else list(map(digest_of, weight.cores))
+        digests = () if weight is None else core_digests(weight)
         is_core_changed = (
             [False] * len(old.cores) if weight is None else [a != b for a, b in zip(digests, weight.origin.digests)]
         )
         is_shared = not shared.isdisjoint(old.chain_names)
         is_deepened = weight is not None and weight.is_deepened
+        if weight is not None and weight.integers and self.gauge is None:
+            return self._with_integers(old, weight, is_core_changed)
         if not any(is_core_changed) and (is_shared or gauge == old.gauge):
             return old
         chain = self.checkpoint.chain(old) if weight is None else [_array(core) for core in weight.whole_cores()]
@@ -276,6 +279,23 @@ class _Contents:
         for site, (name, core, pivots) in enumerate(zip(old.cores, chain, sides)):
             self._new_core(name, core, old.pivot_side(site) if gauge == "compact" else None, pivots)
         return replace(old, gauge=gauge, singular_values=None if sigma is None else self._singular_values(old, sigma))
+
+    def _with_integers(self, old: OperatorRecord, weight: MPOWeight, is_changed: list[bool]) -> OperatorRecord:
+        """An operator with cores of integers: each core that changed is written in the place of the old one, as it is."""
+        pivots = weight.pivots.cpu().numpy() if isinstance(weight, CompactMPOWeight) else None
+        if old.gauge == "spectral" and is_changed[old.central]:
+            raise CheckpointError(old.name, "has integers and singular values; such operators can't be saved once trained")
+        for site, (name, core) in enumerate(zip(old.cores, weight.stored_cores)):
+            if not is_changed[site]:
+                continue
+            if isinstance(core, IntegerArray):
+                record, entries = self.checkpoint.cores[name], self.checkpoint.entries(self.checkpoint.cores[name])
+                self._new_cores[name] = replace(record, packed={}), entries | _stored(name, core)
+            elif pivots is not None and site != old.central:
+                self._new_core(name, _array(weight.whole_cores()[site]), old.pivot_side(site), pivots)
+            else:
+                self._new_core(name, _array(core))
+        return old
 
     def _new_core(
         self, name: str, array: np.ndarray, side: Side | None = None, pivots: np.ndarray | None = None
@@ -328,8 +348,14 @@ class _Contents:
         base = None
         if tensor.kind == "dense":
             value = tensor.encoding.decode(entries, tensor.name, tensor.shape, tensor.name)
-            base, dtype = tensor.name, tensor.encoding.dtype if tensor.encoding.kind == "plain" else tensor.dtype
-            operators[base], cores = dense_operator(base, np.asarray(value, np.float64), dtype)
+            base, encoding = tensor.name, tensor.encoding
+            if encoding.kind == "scaled":
+                encoding = Encoding.plain(tensor.dtype)
+            operators[base], cores = dense_operator(base, np.asarray(value, np.float64), encoding)
+            if encoding.kind == "grouped":  # the central core has the same values in the same order: not rounded again
+                central = operators[base].cores[operators[base].central]
+                renamed = {central + entry.removeprefix(base): stored for entry, stored in entries.items()}
+                cores[central] = cores[central][0], renamed
             self._new_cores |= cores
         name = free_name(tensor.name, set(operators))
         operators[name], cores = adapter_operator(adapter, name)
@@ -345,6 +371,9 @@ class _Contents:
         if not is_value:
             if old.kind == "mpo" and self._is_changed(old):
                 return _without(old, *_ERRORS), {}
+            source = self._sources.get(old.name)
+            if isinstance(source, IntegerMatrix) and old.kind == "dense":
+                return _without(old, "packed"), checkpoint.entries(old) | _stored(old.name, source.array)
             return _without(old, "packed"), checkpoint.entries(old) if old.kind == "dense" else {}
         value = entry_of(dense[old.name], old.dtype)
         if old.kind == "mpo":  # it was restored for a layer that has no counterpart
@@ -377,6 +406,11 @@ class _Contents:
         return any(
             core in self._new_cores for name in tensor.operators for core in self.checkpoint.operators[name].cores
         )
+
+
+def _stored(name: str, array: IntegerArray) -> dict[str, Entry]:
+    """The entries of integers and scales."""
+    return {name: entry_of(array.codes), f"{name}.scales": entry_of(array.scales)}
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -148,7 +148,7 @@ def parametrized(module: nn.Module, bound: float | None = None) -> nn.Module:
     Raises
     ------
     ValueError
-        for a bound that is not positive, and for operators that share cores with others.
+        for a bound that is not positive, and for operators that share cores with others or have some that stay integers.
     """
     if bound is not None and not bound > 0:
         raise ValueError(f"bound is {bound}; singular values are below a positive number")
@@ -157,6 +157,9 @@ def parametrized(module: nn.Module, bound: float | None = None) -> nn.Module:
     for operator in operators:
         if operator.shares_cores:
             raise ValueError("an operator shares cores with another; such cores can't be isometries of both")
+    for operator in operators:
+        if operator.integers:
+            raise ValueError("an operator has cores that are stored as integers; those are not trained, and no isometries")
     for operator in operators:
         if not isinstance(operator, SpectralMPOWeight):
             SpectralMPOWeight.take(operator, bound)

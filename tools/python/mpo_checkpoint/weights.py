@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 
 from . import gauge
 from .checkpoint import MPOCheckpoint
-from .modules import CompactMPOWeight, Constant, MPOBlockWeight, MPOMatrix, MPOWeight, SideBasis
-from .records import Basis, OperatorRecord, TensorRecord
-from .torch_entries import digest_of
+from .encoding import Encoding
+from .integers import GroupedArray, IntegerArray, ScaledArray
+from .modules import CompactMPOWeight, Constant, IntegerMatrix, MPOBlockWeight, MPOMatrix, MPOWeight, SideBasis
+from .records import Basis, CoreRecord, OperatorRecord, TensorRecord
+from .torch_entries import digest_of, tensor_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class WeightBuilder:
     trainable
         which cores are to be trained, see `load_into`. Operators in the gauge compact that are to be trained become
         canonical, by QR in float64, but for those that share a core, whose cores stay as they are, whole. Other low-rank
-        operators stay compact.
+        operators stay compact. What is stored as integers of groups stays so, frozen, unless inner cores are trained; int8
+        with scales that broadcast stays so where no core is trained.
     """
 
     def __init__(self, checkpoint: MPOCheckpoint, trainable: str, keeps_matrix: bool):
@@ -41,12 +45,17 @@ class WeightBuilder:
         self._shared = shared_cores(checkpoint)
         self._weights: dict[tuple[str, ...], MPOMatrix] = {}
         self._parameters: dict[tuple[str, ...], nn.Parameter] = {}
+        self._integers: dict[tuple[str, ...], IntegerArray] = {}
         self._constants: dict[tuple[str, ...], Constant] = {}
 
     def weight(self, tensor: TensorRecord, like: Tensor) -> MPOMatrix:
-        """The weight of a tensor made of operators, in the dtype and on the device of another tensor."""
+        """The weight of a tensor that `is_held`, in the dtype and on the device of another tensor."""
         key = ("tensor", tensor.name, *_place(like))
-        if key not in self._weights:
+        if tensor.kind == "dense" and key not in self._weights:
+            assert tensor.encoding is not None
+            array = self._array(tensor, tensor.encoding, like)
+            self._weights[key] = IntegerMatrix(array, self.keeps_matrix)
+        elif key not in self._weights:
             operators = {name: self._operator(self.checkpoint.operators[name], like) for name in tensor.operators}
             first = tensor.blocks[0][0]
             is_whole = len(tensor.blocks) == len(tensor.blocks[0]) == 1 and (
@@ -57,6 +66,49 @@ class WeightBuilder:
             )
         return self._weights[key]
 
+    def is_held(self, tensor: TensorRecord) -> bool:
+        """Whether the matrix of a tensor is held otherwise than as a dense parameter: as cores, or as integers."""
+        if tensor.kind == "dense":
+            assert tensor.encoding is not None
+            return len(tensor.shape) == 2 and self._stays_integers(tensor.encoding)
+        return tensor.kind == "mpo" and tensor.matrix_shape == tensor.shape
+
+    def _stays_integers(self, encoding: Encoding) -> bool:
+        return (encoding.kind == "grouped" and self.trainable != "inner") or (
+            encoding.kind == "scaled" and self.trainable == "none"
+        )
+
+    def _has_integers(self, operator: OperatorRecord) -> bool:
+        return any(self._stays_integers(self.checkpoint.cores[name].encoding) for name in operator.chain_names)
+
+    def _array(self, record: CoreRecord | TensorRecord, encoding: Encoding, like: Tensor, is_whole: bool = True) -> IntegerArray:
+        """The integers of a core or a dense tensor; of a pivoted core, if it is not to be whole, those of its values."""
+        key = (record.name, str(is_whole), *_place(like))
+        if key in self._integers:
+            return self._integers[key]
+        entries, where = self.checkpoint.entries(record), f"{self.checkpoint.path}: {record.name}"
+        encoding.integers(entries, record.name, where)  # checks them
+        codes, scales = tensor_of(entries[record.name]), tensor_of(entries[f"{record.name}.scales"])
+        shape = encoding.value_shape(record.shape)
+        rest: dict[str, Any] = {}
+        if is_whole and encoding.pivots:
+            pivots = torch.from_numpy(encoding.pivot_indices(entries, record.name, record.shape, where))
+            rest = {"pivots": pivots, "side": encoding.pivots, "whole_shape": record.shape}
+        if encoding.kind == "grouped":
+            self._integers[key] = GroupedArray(
+                codes, scales, shape, like, encoding.bits, encoding.group, encoding.columns, **rest
+            )
+        else:
+            self._integers[key] = ScaledArray(codes, scales, shape, like, **rest)
+        return self._integers[key]
+
+    def _core(self, name: str, like: Tensor) -> nn.Parameter | IntegerArray:
+        """A core, whole: integers where it stays so, else a parameter."""
+        core = self.checkpoint.cores[name]
+        if self._stays_integers(core.encoding) and core.value_count:
+            return self._array(core, core.encoding, like)
+        return self._parameter(("whole", name), self.checkpoint.core(name), like)
+
     def _operator(self, operator: OperatorRecord, like: Tensor) -> MPOWeight:
         key = ("operator", operator.name, *_place(like))
         if key not in self._weights:
@@ -66,7 +118,7 @@ class WeightBuilder:
                 or self._compact(operator, like, bases)
                 or self._whole(operator, like, bases)
             )
-            weight.origin = Origin(operator.name, tuple(map(digest_of, weight.cores)))
+            weight.origin = Origin(operator.name, core_digests(weight))
             self._weights[key] = weight
             self.checkpoint.release()
         return self._weights[key]
@@ -92,31 +144,43 @@ class WeightBuilder:
         self, operator: OperatorRecord, like: Tensor, bases: list[SideBasis | None]
     ) -> CompactMPOWeight | None:
         """A low-rank operator of two sites as it is stored; None for any other, and where its cores are trained."""
-        if self.trainable not in ("none", "inner") or operator.gauge != "compact" or not _is_low_rank(operator):
+        if operator.gauge != "compact" or not _is_low_rank(operator):
+            return None
+        if self.trainable not in ("none", "inner") and not self._has_integers(operator):
             return None
         name = operator.cores[1 - operator.central]
         core = self.checkpoint.cores[name]
         entries, where = self.checkpoint.entries(core), f"{self.checkpoint.path}: {name}"
-        values, pivots = core.encoding.parts(entries, name, core.shape, where)
-        central = operator.cores[operator.central]
+        if self._stays_integers(core.encoding) and core.value_count:
+            values: nn.Parameter | IntegerArray = self._array(core, core.encoding, like, is_whole=False)
+            pivots = core.encoding.pivot_indices(entries, name, core.shape, where)
+        else:
+            floats, pivots = core.encoding.parts(entries, name, core.shape, where)
+            values = self._parameter(("values", name), floats, like)
         return CompactMPOWeight(
-            self._parameter(("values", name), values, like),
+            values,
             torch.from_numpy(pivots).to(like.device),
-            self._parameter(("whole", central), self.checkpoint.core(central), like),
+            self._core(operator.cores[operator.central], like),
             operator.central,
             self.keeps_matrix,
             *bases,
         )
 
     def _whole(self, operator: OperatorRecord, like: Tensor, bases: list[SideBasis | None]) -> MPOWeight:
-        chain = self.checkpoint.chain(operator)
         is_shared = not self._shared.isdisjoint(operator.chain_names)
-        if operator.gauge == "compact" and self.trainable != "none" and not is_shared:
-            chain = gauge.canonical(chain, operator.central)
-        keys = [("whole", name) for name in operator.cores]
-        if operator.gauge == "spectral":  # its central core is not the one that is stored
-            keys[operator.central] = ("central", operator.name)
-        cores = [self._parameter(key, core, like) for key, core in zip(keys, chain)]
+        if self._has_integers(operator):
+            cores = [self._core(name, like) for name in operator.cores]
+            if operator.gauge == "spectral":
+                central = self.checkpoint.chain(operator)[operator.central]
+                cores[operator.central] = self._parameter(("central", operator.name), central, like)
+        else:
+            chain = self.checkpoint.chain(operator)
+            if operator.gauge == "compact" and self.trainable != "none" and not is_shared:
+                chain = gauge.canonical(chain, operator.central)
+            keys = [("whole", name) for name in operator.cores]
+            if operator.gauge == "spectral":  # its central core is not the one that is stored
+                keys[operator.central] = ("central", operator.name)
+            cores = [self._parameter(key, core, like) for key, core in zip(keys, chain)]
         weight = MPOWeight(cores, operator.matrix_shape, operator.central, self.keeps_matrix, *bases)
         weight.shares_cores = is_shared
         return weight
@@ -141,6 +205,14 @@ class WeightBuilder:
             is_index = self.checkpoint.cores[name].role == "permutation"
             self._constants[key] = Constant(value.to(like.device) if is_index else value.to(like))
         return self._constants[key]
+
+
+def core_digests(weight: MPOWeight) -> tuple[str, ...]:
+    """Of its cores as they are kept: they tell which of them changed."""
+    return tuple(
+        digest_of(core.codes) + digest_of(core.scale_bytes) if isinstance(core, IntegerArray) else digest_of(core)
+        for core in weight.stored_cores
+    )
 
 
 def _is_low_rank(operator: OperatorRecord) -> bool:

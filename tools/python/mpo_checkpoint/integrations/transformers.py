@@ -161,7 +161,8 @@ class _Load:
         for path, weight in self._weights():
             for name, core in weight.state_dict(keep_vars=True, prefix=f"{path}.").items():
                 self.values[name] = core.detach()
-                self._shared.setdefault(id(core), []).append(name)
+                if isinstance(core, nn.Parameter):
+                    self._shared.setdefault(id(core), []).append(name)
             for part in weight.modules():
                 self._buffers += [(part, name, buffer) for name, buffer in part._buffers.items() if buffer is not None]
         for name, record in records.items():
