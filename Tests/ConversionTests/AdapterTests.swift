@@ -90,10 +90,13 @@ import Testing
     let names = ["h.0.mlp.c_fc.weight", "lm_head.weight", "wte.weight"]
     func write(_ change: Float, to name: String) throws -> any DenseCheckpoint {
       let path = try folder.folder(name)
-      let tensors = names.map { ModelTensor.random($0, [64, 96], seed: 1) }.map {
-        ModelTensor($0.info.name, .f32, $0.info.shape, $0.values.enumerated().map { $1 + Double(change) * sin(Double($0)) })
+      let tensors = names.map { ModelTensor.random($0, [64, 96], seed: 1) }
+      let changed = tensors.map { tensor -> ModelTensor in
+        var values = tensor.values
+        for index in values.indices { values[index] += Double(change) * Double(index % 7 - 3) * Double(index % 11) }
+        return ModelTensor(tensor.info.name, .f32, tensor.info.shape, values)
       }
-      _ = try writeModel(tensors, to: path + "/model.safetensors")
+      _ = try writeModel(changed, to: path + "/model.safetensors")
       try folder.write(#"{"model_type": "gpt2"}"#, to: name + "/config.json")
       return try openDenseCheckpoint(at: path)
     }
@@ -101,9 +104,10 @@ import Testing
     var statistics: CalibrationStatistics?
     if withStatistics {
       let path = folder.path + "/scales.safetensors"
-      let scales = names.flatMap { name in
-        [("row_scale", 64), ("column_scale", 96)].map {
-          ModelTensor("\(name).\($0)", .f32, [$1], (0..<$1).map { 1 + Double($0 % 3) })
+      var scales: [ModelTensor] = []
+      for name in names {
+        for (side, count) in [("row_scale", 64), ("column_scale", 96)] {
+          scales.append(ModelTensor("\(name).\(side)", .f32, [count], (0..<count).map { 1 + Double($0 % 3) }))
         }
       }
       let writer = try SafetensorsWriter(
@@ -121,13 +125,14 @@ import Testing
     ).write(for: .dense(worse), against: whole, to: output, base: "base")
     let adapter = try openDenseCheckpoint(at: output + "/adapter_model.safetensors")
     #expect(adapter.tensors.count == 4, "the embedding has no place in an adapter")
-    #expect(
-      try String(contentsOfFile: output + "/adapter_config.json", encoding: .utf8).contains("\"fan_in_fan_out\": true"))
+    let configuration = try String(contentsOfFile: output + "/adapter_config.json", encoding: .utf8)
+    #expect(configuration.contains("\"fan_in_fan_out\": true"))
     let (a, b) = (
       try matrix(adapter, "base_model.model.h.0.mlp.c_fc.lora_A.weight"),
       try matrix(adapter, "base_model.model.h.0.mlp.c_fc.lora_B.weight")
     )
-    #expect([a.rows, a.columns, b.rows, b.columns] == [64, 64, 96, 64])
+    let shapes = [a.rows, a.columns, b.rows, b.columns]
+    #expect(shapes == [64, 64, 96, 64])
     var rest = try matrix(whole, names[0])
     rest.subtract(try matrix(worse, names[0]))
     rest.subtract((b * a).transposed())
