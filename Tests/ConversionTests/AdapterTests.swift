@@ -90,7 +90,7 @@ import Testing
     let names = ["h.0.mlp.c_fc.weight", "lm_head.weight", "wte.weight"]
     func write(_ change: Float, to name: String) throws -> any DenseCheckpoint {
       let path = try folder.folder(name)
-      let tensors = names.map { ModelTensor.random($0, [64, 96], seed: 1) }
+      let tensors = names.enumerated().map { ModelTensor.random($1, [64, 96], seed: UInt64($0)) }
       let changed = tensors.map { tensor -> ModelTensor in
         var values = tensor.values
         for index in values.indices { values[index] += Double(change) * Double(index % 7 - 3) * Double(index % 11) }

@@ -150,6 +150,7 @@ def test_a_revision_of_a_hub_comes_from_its_cache(bert, tmp_path):
     assert commits["old"] in result.stdout, result.stderr
 
 
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="transformers calls what this torch does not have")
 def test_compiled(bert):
     dense, folder = bert
     model = torch.compile(AutoModel.from_pretrained(folder), backend="eager")
