@@ -504,3 +504,23 @@ def test_an_adapter_of_mpo_corrects_a_quantised_model_anywhere(tmp_path):
     corrected = peft.PeftModel.from_pretrained(dense, tmp_path / "adapter")
     assert (hidden(corrected) - expected).norm() < 1e-3 * before, "the ranks are full: 64, of down_proj too"
     assert set(corrected.peft_config["default"].target_modules) >= {"lm_head", "model.layers.1.mlp.down_proj"}
+
+
+def test_an_adapter_of_mpo_corrects_layers_that_keep_their_weight_transposed(tmp_path):
+    peft = pytest.importorskip("peft")
+    if "MPO" not in os.environ:
+        pytest.skip("set MPO to the built tool")
+    dense = GPT2LMHeadModel(GPT2Config(vocab_size=100, n_embd=64, n_layer=1, n_head=4, n_positions=64)).eval()
+    dense.save_pretrained(tmp_path / "dense")
+    expected = hidden(dense)
+    with torch.no_grad():
+        for name, weight in dense.named_parameters():
+            if weight.ndim == 2 and ".h." in name:
+                weight.add_(0.05 * torch.randn_like(weight))
+    dense.save_pretrained(tmp_path / "worse")
+    command = [os.environ["MPO"], "adapt", "worse", "--against", "dense", "-r", "64", "-o", "adapter"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    before = (hidden(dense) - expected).norm()
+    corrected = peft.PeftModel.from_pretrained(dense, tmp_path / "adapter")
+    assert len(corrected.peft_config["default"].target_modules) == 4
+    assert (hidden(corrected) - expected).norm() < 1e-3 * before
