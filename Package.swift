@@ -67,7 +67,8 @@ let package = Package(
       dependencies: [
         "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Recipes", "Reports", "SqueezeLoop",
         "Squeezing", "TensorNetworks", .product(name: "ArgumentParser", package: "swift-argument-parser"),
-      ]),
+      ], plugins: ["EmbedPythonPackage"]),
+    .plugin(name: "EmbedPythonPackage", capability: .buildTool()),
     .executableTarget(
       name: "mpo-bench",
       dependencies: [

@@ -71,7 +71,7 @@ public struct Restorer: Sendable {
     let manifest = source.manifest
     let skeletons = Set((manifest.source?.skeletons ?? []).map { TensorName($0) })
     let companions = manifest.companions.map(\.file).filter {
-      $0 != MPOCheckpointWriter.indexName && !skeletons.contains(TensorName($0))
+      $0 != MPOCheckpointWriter.indexName && $0 != RemoteCode.fileName && !skeletons.contains(TensorName($0))
     }
     do {
       for companion in companions {

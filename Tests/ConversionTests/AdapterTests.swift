@@ -85,6 +85,62 @@ import Testing
     #expect(report.errorAfter < 0.7 * report.errorBefore)
   }
 
+  @Test(arguments: [false, true])
+  func `the Conv1D of GPT-2 has its inputs in the rows`(withStatistics: Bool) throws {
+    let names = ["h.0.mlp.c_fc.weight", "lm_head.weight", "wte.weight"]
+    func write(_ change: Float, to name: String) throws -> any DenseCheckpoint {
+      let path = try folder.folder(name)
+      let tensors = names.enumerated().map { ModelTensor.random($1, [64, 96], seed: UInt64($0)) }
+      let changed = tensors.map { tensor -> ModelTensor in
+        var values = tensor.values
+        for index in values.indices { values[index] += Double(change) * Double(index % 7 - 3) * Double(index % 11) }
+        return ModelTensor(tensor.info.name, .f32, tensor.info.shape, values)
+      }
+      _ = try writeModel(changed, to: path + "/model.safetensors")
+      try folder.write(#"{"model_type": "gpt2"}"#, to: name + "/config.json")
+      return try openDenseCheckpoint(at: path)
+    }
+    let (whole, worse) = (try write(0, to: "whole"), try write(0.1, to: "worse"))
+    var statistics: CalibrationStatistics?
+    if withStatistics {
+      let path = folder.path + "/scales.safetensors"
+      var scales: [ModelTensor] = []
+      for name in names {
+        for (side, count) in [("row_scale", 64), ("column_scale", 96)] {
+          scales.append(ModelTensor("\(name).\(side)", .f32, [count], (0..<count).map { 1 + Double($0 % 3) }))
+        }
+      }
+      let writer = try SafetensorsWriter(
+        path: path, tensors: scales.map(\.info),
+        metadata: [
+          "format": "mpo-statistics", "version": "2", "input_rows": #"["h.0.mlp.c_fc.weight", "wte.weight"]"#,
+        ])
+      for tensor in scales { try tensor.bytes.withUnsafeBytes { try writer.write($0, to: tensor.info.name) } }
+      try writer.finish()
+      statistics = try CalibrationStatistics(path: path)
+    }
+    let output = try folder.folder("adapter")
+    _ = try Adapter(
+      rank: 64, statistics: statistics, options: ConversionOptions(jobs: 1, generator: "tests")
+    ).write(for: .dense(worse), against: whole, to: output, base: "base")
+    let adapter = try openDenseCheckpoint(at: output + "/adapter_model.safetensors")
+    #expect(adapter.tensors.count == 4, "the embedding has no place in an adapter")
+    let configuration = try String(contentsOfFile: output + "/adapter_config.json", encoding: .utf8)
+    #expect(configuration.contains("\"fan_in_fan_out\": true"))
+    let (a, b) = (
+      try matrix(adapter, "base_model.model.h.0.mlp.c_fc.lora_A.weight"),
+      try matrix(adapter, "base_model.model.h.0.mlp.c_fc.lora_B.weight")
+    )
+    let shapes = [a.rows, a.columns, b.rows, b.columns]
+    #expect(shapes == [64, 64, 96, 64])
+    var rest = try matrix(whole, names[0])
+    rest.subtract(try matrix(worse, names[0]))
+    rest.subtract((b * a).transposed())
+    #expect(rest.norm < 1e-4)
+    let linear = try matrix(adapter, "base_model.model.lm_head.lora_B.weight")
+    #expect(linear.rows == 64)
+  }
+
   @Test func `an MPO checkpoint is corrected where it has cores`() throws {
     let mpo = try converted(original, .ratio(0.6), to: try folder.folder("c.mpo"))
     let (report, adapter) = try adapted(8, .operators(mpo), to: "mpo")

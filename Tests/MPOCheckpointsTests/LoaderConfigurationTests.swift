@@ -7,6 +7,10 @@ import Testing
     Array(text.utf8).withUnsafeBytes { LoaderConfiguration.announcing($0) }.map { String(decoding: $0, as: UTF8.self) }
   }
 
+  private func naming(_ text: String) -> String? {
+    Array(text.utf8).withUnsafeBytes { LoaderConfiguration.namingCode($0) }.map { String(decoding: $0, as: UTF8.self) }
+  }
+
   private func plain(_ text: String) -> String? {
     Array(text.utf8).withUnsafeBytes { LoaderConfiguration.withoutAnnouncement($0) }
       .map { String(decoding: $0, as: UTF8.self) }
@@ -21,6 +25,17 @@ import Testing
     #expect(announced.contains("{\"quant_method\": \"mpo\", \"format_version\": \"2.0\"}"))
     #expect(self.announced(announced) == nil, "only once")
     #expect(plain(announced)?.utf8.elementsEqual(text.utf8) == true)
+    let named = try #require(naming(announced))
+    #expect(named.contains("\"auto_map\": {\"AutoConfig\": \"mpo_remote_code.MPOAutoConfig\"}"))
+    #expect(naming(named) == nil && naming(text) == nil, "only of an announced one, only once")
+    #expect(plain(named)?.utf8.elementsEqual(text.utf8) == true)
+  }
+
+  @Test func `the members of a model's own code stay`() throws {
+    let text = "{\"auto_map\": {\"AutoConfig\": \"own.Config\"}, \"model_type\": \"x\"}"
+    let announced = try #require(self.announced(text))
+    #expect(naming(announced) == nil)
+    #expect(plain(announced) == text)
   }
 
   @Test func `the member is taken out wherever it is`() {

@@ -190,6 +190,35 @@ import Testing
     #expect(contents.cores.allSatisfy { $0.encoding.valueDType == .bf16 })
   }
 
+  @Test(arguments: ["svd", "chain"])
+  func `aligned bonds are multiples where they are large enough, and the manifest says so`(structure: String) throws {
+    let model = try temporary.writeModel(["a": (128, 96), "b": (160, 128), "c": (64, 192)], to: "m.safetensors")
+    let options = ["--ratio", "0.5", "--structure", structure]
+    for alignment in [8, 16] {
+      let path = output + "\(alignment)"
+      let result = try Tool.Run(["convert", model, "-o", path, "--align", "\(alignment)"] + options).finish()
+      #expect(result.status == 0, "\(result.messages)")
+      let manifest = try MPOCheckpoint(path: path).manifest
+      #expect(manifest.contents.operators.count == 3 && manifest.conversion?.alignment == alignment)
+      #expect(manifest.totals.ratio <= 0.5 && manifest.totals.ratio > 0.3)
+      #expect(manifest.contents.operators.contains { $0.bonds.contains { $0 > alignment } })
+      for record in manifest.contents.operators {
+        for (bond, full) in zip(record.bonds, record.shape.fullBonds) {
+          #expect(bond.isMultiple(of: alignment) || bond == full || bond < alignment, "\(record.name): \(record.bonds)")
+        }
+      }
+      #expect(try Tool.run("convert", model, "-o", path + "-again", "--like", path).status == 0)
+      #expect(try MPOCheckpoint(path: path + "-again").contents == manifest.contents)
+    }
+    #expect(try Tool.Run(["convert", model, "-o", output] + options).finish().status == 0)
+    let free = try MPOCheckpoint(path: output).contents.operators.flatMap(\.bonds)
+    #expect(!free.allSatisfy { $0.isMultiple(of: 8) }, "without the option bonds are what is best")
+    for other in [["--bond", "8"], ["--lossless"]] {
+      let refused = try Tool.Run(["convert", model, "-o", output, "--align", "8"] + other).finish()
+      #expect(refused.status == 64 && refused.messages.contains("--align"), "\(refused.messages)")
+    }
+  }
+
   @Test func `a maximum error that rounding exceeds is status 3 and leaves nothing`() throws {
     let model = try temporary.writeModel(["a": (64, 64), "b": (96, 64)], isRankOne: true, to: "m.safetensors")
     let command = [

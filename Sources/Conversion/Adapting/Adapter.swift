@@ -61,25 +61,28 @@ public struct Adapter: Sendable {
   ) throws -> Report {
     let network = try SourceNetwork(original, selection: selection)
     if let warning = try statistics?.warning(for: network) { options.warning(warning) }
-    let matrices = try corrected(network, compressed)
+    let layers = try corrected(network, compressed)
+    let matrices = layers.map(\.matrix)
     let weights = folder + "/adapter_model.safetensors"
     let writer = try SafetensorsWriter(
-      path: weights, tensors: matrices.flatMap { Self.tensors(of: $0, rank: rank) }, metadata: ["format": "pt"])
+      path: weights, tensors: layers.flatMap { Self.tensors(of: $0, rank: rank) }, metadata: ["format": "pt"])
     let counter = ProgressCounter(
       .adapt, total: matrices.reduce(0) { $0 + $1.rows * $1.columns }, options.progress)
     let errors = ParallelResults<Errors>(count: matrices.count)
     BLASThreads.use(1)
     try forEachInParallel(Array(matrices.indices), jobs: options.jobs) { index in
-      let matrix = matrices[index]
-      let (errorsOfIt, factors) = try correction(of: matrix, compressed, original)
+      let layer = layers[index]
+      let matrix = layer.matrix
+      let (errorsOfIt, left, right) = try correction(of: matrix, compressed, original)
       errors[index] = errorsOfIt
-      for (tensor, factor) in zip(Self.tensors(of: matrix, rank: rank), factors) {
+      let factors = layer.isTransposed ? [left.transposed(), right.transposed()] : [right, left]
+      for (tensor, factor) in zip(Self.tensors(of: layer, rank: rank), factors) {
         try factor.elements.withUnsafeBytes { try writer.write($0, to: tensor.name) }
       }
       counter.finished(matrix.name, elements: matrix.rows * matrix.columns)
     }
     try writer.finish()
-    try Array(Self.configuration(of: matrices, rank: rank, base: base).utf8).withUnsafeBytes {
+    try Array(Self.configuration(of: layers, rank: rank, base: base).utf8).withUnsafeBytes {
       try writeFile($0, to: folder + "/adapter_config.json")
     }
     var report = Report(matrices: matrices.count)
@@ -100,17 +103,31 @@ public struct Adapter: Sendable {
     let after: Double
   }
 
-  /// The matrices of linear layers that differ.
-  private func corrected(_ network: SourceNetwork, _ compressed: CompressedModel) throws -> [WeightMatrix] {
+  /// A linear layer with its matrix.
+  private struct Layer {
+    let matrix: WeightMatrix
+    /// Whether the matrix is `[in, out]`.
+    let isTransposed: Bool
+
+    /// Its path in the model.
+    var path: String { String(matrix.name.dropLast(suffix.count)) }
+  }
+
+  /// The linear layers whose matrices differ.
+  private func corrected(_ network: SourceNetwork, _ compressed: CompressedModel) throws -> [Layer] {
     let known = statistics?.matrices ?? []
-    let suitable = network.matrices.filter { matrix in
-      matrix.expert == nil && matrix.tensor.shape.count == 2 && matrix.name.hasSuffix(Self.suffix)
-        && isOfLinearLayer(matrix, hasStatistics: known.contains(TensorName(matrix.name)))
+    let modelType = ModelConfiguration(of: network.checkpoint).modelType
+    let suitable = network.matrices.compactMap { matrix -> Layer? in
+      guard matrix.expert == nil, matrix.tensor.shape.count == 2, matrix.name.hasSuffix(suffix) else { return nil }
+      let hasStatistics = known.contains(TensorName(matrix.name))
+      return isTransposed(matrix, hasStatistics: hasStatistics, modelType: modelType).map {
+        Layer(matrix: matrix, isTransposed: $0)
+      }
     }
-    let different = try suitable.filter { matrix in
-      try network.checkpoint.withBytes(of: matrix.tensor) { bytes in
-        try compressed.withBytes(of: matrix.tensor) { found, dtype in
-          dtype != matrix.tensor.dtype || !found.elementsEqual(bytes)
+    let different = try suitable.filter { layer in
+      try network.checkpoint.withBytes(of: layer.matrix.tensor) { bytes in
+        try compressed.withBytes(of: layer.matrix.tensor) { found, dtype in
+          dtype != layer.matrix.tensor.dtype || !found.elementsEqual(bytes)
         }
       }
     }
@@ -122,21 +139,30 @@ public struct Adapter: Sendable {
         : "equals \(escaped(network.checkpoint.path, limit: 4096)) in every matrix; there is nothing to correct")
   }
 
-  private static let suffix = ".weight"
+  /// Models of transformers whose layers are `Conv1D`, which keep their weight as `[in, out]`.
+  private static let modelsOfConv1D: Set<String> = ["gpt2", "openai-gpt", "imagegpt", "decision_transformer"]
 
-  /// By the statistics, whose rows are inputs of embeddings; without them by what embeddings are called.
-  private func isOfLinearLayer(_ matrix: WeightMatrix, hasStatistics: Bool) -> Bool {
+  /// Whether the matrix of a linear layer is `[in, out]`; nil for what is no linear layer.
+  ///
+  /// Statistics say which side is the inputs'. Without them the kind of model does, by the names of its layers. Embeddings,
+  /// whose rows are inputs too, are known by their names.
+  private func isTransposed(_ matrix: WeightMatrix, hasStatistics: Bool, modelType: String?) -> Bool? {
+    let isEmbedding = ["*embed*", "*wte.weight", "*wpe.weight", "*shared.weight"].contains { matches($0, matrix.name) }
+    let isConv1D =
+      modelType.map(Self.modelsOfConv1D.contains) == true
+      && ["*c_attn.weight", "*q_attn.weight", "*c_fc.weight", "*c_proj.weight"].contains { matches($0, matrix.name) }
     if hasStatistics, let statistics {
-      return statistics.inputs(of: matrix.name, orientation: matrix.tensor.orientation) == .columns
+      let isOfColumns = statistics.inputs(of: matrix.name, orientation: matrix.tensor.orientation) == .columns
+      return isOfColumns ? false : isConv1D ? true : nil
     }
-    return matrix.tensor.orientation == .outputInput
-      && !["*embed*", "*wte.weight", "*wpe.weight", "*shared.weight"].contains { matches($0, matrix.name) }
+    guard matrix.tensor.orientation == .outputInput, !isEmbedding else { return nil }
+    return isConv1D
   }
 
-  /// The errors of a matrix, and `A [r, J]` and `B [I, r]`.
+  /// The errors of a matrix, and the factors `[I, r]` and `[r, J]` of its correction.
   private func correction(
     of matrix: WeightMatrix, _ compressed: CompressedModel, _ original: any DenseCheckpoint
-  ) throws -> (Errors, [Matrix<Float>]) {
+  ) throws -> (Errors, left: Matrix<Float>, right: Matrix<Float>) {
     let (rows, columns) = (matrix.rows, matrix.columns)
     func values(_ bytes: UnsafeRawBufferPointer, _ dtype: DType) throws -> Matrix<Double> {
       try TensorElements.withDoubles(of: bytes, dtype) { Matrix(rows: rows, columns: columns, elements: Array($0)) }
@@ -164,25 +190,24 @@ public struct Adapter: Sendable {
     let errors = Errors(
       norm: metric.squaredNorm(of: whole), before: metric.squaredNorm(of: difference),
       after: metric.squaredNorm(of: rest))
-    return (errors, [down, up])
+    return (errors, up, down)
   }
 
   private static func rank(_ matrix: WeightMatrix, _ rank: Int) -> Int { min(rank, matrix.rows, matrix.columns) }
 
-  /// The path of the layer in its model.
-  private static func layer(of matrix: WeightMatrix) -> String { String(matrix.name.dropLast(suffix.count)) }
-
   /// `A` and `B`, by the names that PEFT gives them.
-  private static func tensors(of matrix: WeightMatrix, rank: Int) -> [TensorInfo] {
-    let (prefix, rank) = ("base_model.model." + layer(of: matrix), Self.rank(matrix, rank))
+  private static func tensors(of layer: Layer, rank: Int) -> [TensorInfo] {
+    let (prefix, rank) = ("base_model.model." + layer.path, Self.rank(layer.matrix, rank))
+    let sides = [layer.matrix.columns, layer.matrix.rows]
+    let (inputs, outputs) = layer.isTransposed ? (sides[1], sides[0]) : (sides[0], sides[1])
     return [
-      TensorInfo(name: prefix + ".lora_A.weight", dtype: .f32, shape: [rank, matrix.columns]),
-      TensorInfo(name: prefix + ".lora_B.weight", dtype: .f32, shape: [matrix.rows, rank]),
+      TensorInfo(name: prefix + ".lora_A.weight", dtype: .f32, shape: [rank, inputs]),
+      TensorInfo(name: prefix + ".lora_B.weight", dtype: .f32, shape: [outputs, rank]),
     ]
   }
 
-  private static func configuration(of matrices: [WeightMatrix], rank: Int, base: String) -> String {
-    let ranks = matrices.map { (layer(of: $0), Self.rank($0, rank)) }
+  private static func configuration(of layers: [Layer], rank: Int, base: String) -> String {
+    let ranks = layers.map { ($0.path, Self.rank($0.matrix, rank)) }
     // A layer's whole path, as a pattern that no longer path ends with.
     let others = ranks.filter { $0.1 != rank }.map { "\(jsonString("^" + $0.0)): \($0.1)" }.joined(separator: ", ")
     return """
@@ -195,7 +220,7 @@ public struct Adapter: Sendable {
         "alpha_pattern": {\(others)},
         "lora_dropout": 0.0,
         "bias": "none",
-        "fan_in_fan_out": false,
+        "fan_in_fan_out": \(layers.contains(where: \.isTransposed)),
         "inference_mode": true,
         "target_modules": [
           \(ranks.map { jsonString($0.0) }.joined(separator: ",\n    "))
@@ -206,3 +231,6 @@ public struct Adapter: Sendable {
       """
   }
 }
+
+/// What the names of matrices of layers end with.
+private let suffix = ".weight"

@@ -56,6 +56,12 @@ struct Convert: ParsableCommand {
       valueName: "k/n"))
   var part: SourceNetwork.Part?
 
+  @Flag(
+    help:
+      "Write the Python code into the folder with which transformers loads it by trust_remote_code=True, without the package mpo_checkpoint."
+  )
+  var remoteCode = false
+
   @OptionGroup(title: "Budget") var budget: BudgetOptions
   @OptionGroup(title: "Metric") var calibration: CalibrationOptions
   @OptionGroup(title: "Metric") var mask: MaskOptions
@@ -82,6 +88,9 @@ struct Convert: ParsableCommand {
       guard budget.hasBudget else { throw BudgetOptions.missing }
     }
     if dryRun {
+      if remoteCode {
+        throw ValidationError("--remote-code has no effect with --dry-run; leave one of them out.")
+      }
       if part != nil {
         throw ValidationError("--part has no effect with --dry-run; leave one of them out.")
       }
@@ -105,6 +114,9 @@ struct Convert: ParsableCommand {
   func run() throws {
     Relaunch.withBetterKernels()
     let checkpoint = try sourceOptions.open(model)
+    if remoteCode, let obstacle = try RemoteCode.obstacle(inFolder: checkpoint.folder) {
+      throw ConversionError.stageFile(path: model, reason: "\(obstacle); leave out --remote-code")
+    }
     let statistics = try calibration.statistics()
     let maskFile = try mask.file()
     let source = try source
@@ -124,7 +136,8 @@ struct Convert: ParsableCommand {
       display.clear()
       warn(warning)
     }
-    let manifest = try pipeline.decompose(plan, to: output.temporaryPath, part: part)
+    var manifest = try pipeline.decompose(plan, to: output.temporaryPath, part: part)
+    if remoteCode { manifest = try RemoteCode.add(RemoteCodeText.text, to: output.temporaryPath, manifest) }
     display.clear()
     if part == nil { try Card.write(manifest, to: output.temporaryPath) }
     try output.commit()

@@ -51,7 +51,7 @@ struct BudgetOptions: ParsableArguments, RecipeOptions {
 
   @Option(
     help: ArgumentHelp(
-      "Make bonds multiples of this, but for full ones: with 8 or 16 layers made of cores run faster on most processors, at "
+      "Make bonds multiples of this, except full ones and those below it: with 8 or 16 layers made of cores run faster on most processors, at "
         + "nearly the same error.", valueName: "n"))
   var align: Int?
 

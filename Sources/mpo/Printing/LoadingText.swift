@@ -27,6 +27,13 @@ enum LoadingText {
             "from mpo_checkpoint import from_pretrained\nmodel = from_pretrained(\(text), trainable=\"auxiliary\")")
       )
     }
+    if manifest.companions.contains(where: { $0.file == RemoteCode.fileName }) {
+      steps.append(
+        LoadingStep(
+          "The same without the package mpo_checkpoint, by the code in the folder; read it first", language: "python",
+          code:
+            "from transformers import AutoModel\nmodel = AutoModel.from_pretrained(\(text), trust_remote_code=True)"))
+    }
     steps.append(
       LoadingStep(
         "NumPy arrays of all tensors", language: "python",

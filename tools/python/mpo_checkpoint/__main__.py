@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +11,7 @@ from pathlib import Path
 from . import __version__
 from .model_folder import configuration
 from .statistics import Statistics, tokens_per_dimension
+from .tool import program
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -167,10 +166,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _adapt(options: argparse.Namespace) -> None:
-    program = os.environ.get("MPO") or shutil.which("mpo")
-    if program is None:
-        raise ValueError("the program mpo is not found; put it into the PATH, or its path into the environment variable MPO")
-    result = subprocess.run([program, "adapt", *options.arguments])
+    result = subprocess.run([program(), "adapt", *options.arguments])
     if result.returncode:
         raise SystemExit(result.returncode)
 

@@ -53,11 +53,15 @@ def add_lora(
 
     Parameters
     ----------
+    model
+        any module with linear layers, dense or made of cores.
     rank
         of each adapter; layers with a smaller side get one of that rank.
     include, exclude
         globs of the layers' paths, ``exclude`` is the stronger; by default all linear layers that are made of cores, or
         all in a model that has none. Layers whose weight another layer has too get none.
+    seed
+        of A.
 
     Returns
     -------
@@ -100,12 +104,16 @@ def add_deep_lora(
 
     Parameters
     ----------
+    model
+        any module with linear layers, dense or made of cores.
     rank
         of each adapter: its cores are ``[rank, rank]``.
     loss
         of the model, for the first batch of the training.
     depth
         how many cores.
+    scale
+        what the identity is multiplied by in each core.
     frames
         ``"gradient"``: the leading singular vectors of the gradient. ``"half"``: as in the paper, half of each frame are
         leading singular vectors, and the other half the images of the other frame's under a random isometry.
@@ -113,6 +121,8 @@ def add_deep_lora(
         whether the frames are trained too; at a rate of their own, a small one, if the optimizer gives them one.
     include, exclude
         see `add_lora`; layers that the loss does not depend on get no adapter.
+    seed
+        of what is random in the frames.
 
     Returns
     -------
@@ -170,7 +180,18 @@ def first_gradients(
 
 
 def adapters_of(model: nn.Module) -> dict[str, Adapter]:
-    """The adapters of a model, by the paths of their layers."""
+    """The adapters of a model.
+
+    Parameters
+    ----------
+    model
+        any module.
+
+    Returns
+    -------
+    dict of str to Adapter
+        by the paths of their layers.
+    """
     return {
         path: layer.adapter
         for path, layer in model.named_modules()

@@ -15,11 +15,16 @@ MEMORY = 2 << 30
 class Boundaries:
     """Float32 tensors of one shape by place, where a place is a boundary and a batch.
 
-    Args:
-        count: how many places there are.
-        shape: of each tensor.
-        path: the file, which holds what was set by an earlier run with the same count and shape.
-        memory: bytes; where all together are no larger, what is set is kept in memory too.
+    Parameters
+    ----------
+    count
+        how many places there are.
+    shape
+        of each tensor.
+    path
+        the file, which holds what was set by an earlier run with the same count and shape.
+    memory
+        bytes; where all together are no larger, what is set is kept in memory too.
     """
 
     def __init__(self, count: int, shape: torch.Size, path: Path, memory: int = MEMORY):

@@ -62,28 +62,51 @@ def collect_statistics(
 
     The model is left as it was: its mode, its parameters and what of them requires gradients.
 
-    Args:
-        model: any module; layers are found by their class (``Linear``, ``Embedding``, GPT-2's ``Conv1D``) and by being
-            called, so what is computed from a weight directly is not seen.
-        batches: whatever ``forward`` takes; the first axis of its result counts the samples.
-        forward: of model and batch: the output whose change matters, ``[samples, …]``, differentiable.
-        mask: of a batch: 1 where there is no padding, ``[samples, positions]``; or None.
-        loss: of output and batch: a loss per sample ``[samples]``, or their sum (not the mean). Its gradients are used
-            instead of those of random projections.
-        losses: of output and batch: several such losses, one after the other; ``passes`` of them.
-        passes: how many losses there are; only with ``losses``.
-        is_separable: the sides are the plain second moments ``mean x xᵀ`` and ``Σ g gᵀ`` of single positions, neither
-            weighted by the other: the better one for language models, see ``streaming.py``.
-        has_element_weights: instead of both moments, the squared gradients of all elements are collected, see
-            ``element_weights.py``.
-        projections: random projections of each output, a backward pass each.
-        seed: of the projections.
-        names: of a model's parameter name: the tensor's name in the checkpoint, or None to leave it out.
-        include: globs of checkpoint names.
-        exclude: globs of checkpoint names, stronger than ``include``.
-        min_side: matrices with a smaller side are left out, as the conversion leaves them dense.
-        max_gram: sides larger than this get a scale instead of a gram matrix.
-        description: for the file's metadata.
+    Parameters
+    ----------
+    model
+        any module; layers are found by their class (``Linear``, ``Embedding``, GPT-2's ``Conv1D``) and by being
+        called, so what is computed from a weight directly is not seen.
+    batches
+        whatever ``forward`` takes; the first axis of its result counts the samples.
+    forward
+        of model and batch: the output whose change matters, ``[samples, …]``, differentiable.
+    mask
+        of a batch: 1 where there is no padding, ``[samples, positions]``; or None.
+    loss
+        of output and batch: a loss per sample ``[samples]``, or their sum (not the mean). Its gradients are used
+        instead of those of random projections.
+    losses
+        of output and batch: several such losses, one after the other; ``passes`` of them.
+    passes
+        how many losses there are; only with ``losses``.
+    is_separable
+        the sides are the plain second moments ``mean x xᵀ`` and ``Σ g gᵀ`` of single positions, neither
+        weighted by the other: the better one for language models, see ``streaming.py``.
+    has_element_weights
+        instead of both moments, the squared gradients of all elements are collected, see
+        ``element_weights.py``.
+    projections
+        random projections of each output, a backward pass each.
+    seed
+        of the projections.
+    names
+        of a model's parameter name: the tensor's name in the checkpoint, or None to leave it out.
+    include
+        globs of checkpoint names.
+    exclude
+        globs of checkpoint names, stronger than ``include``.
+    min_side
+        matrices with a smaller side are left out, as the conversion leaves them dense.
+    max_gram
+        sides larger than this get a scale instead of a gram matrix.
+    description
+        for the file's metadata.
+
+    Returns
+    -------
+    Statistics
+        of all layers that the output depends on.
     """
     kind_of_use = Use
     if has_element_weights:
@@ -186,9 +209,12 @@ class _Moment:
     def add(self, rows: Tensor, coupling: Tensor | None = None) -> None:
         """Adds ``Σ c x x'ᵀ`` over the rows of each sample.
 
-        Args:
-            rows: ``[samples, positions, n]``.
-            coupling: ``c [samples, positions, positions]``; None for the identity.
+        Parameters
+        ----------
+        rows
+            ``[samples, positions, n]``.
+        coupling
+            ``c [samples, positions, positions]``; None for the identity.
         """
         others = rows if coupling is None else coupling @ rows
         if self.sum.ndim == 1:

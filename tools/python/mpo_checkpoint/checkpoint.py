@@ -88,11 +88,38 @@ class MPOCheckpoint:
             release(entry)
 
     def holder(self, tensor: TensorRecord) -> TensorRecord:
-        """The tensor that holds the elements: itself, or the one it is tied to."""
+        """The tensor that holds the elements of another.
+
+        Parameters
+        ----------
+        tensor
+            a tensor of this checkpoint.
+
+        Returns
+        -------
+        TensorRecord
+            the tensor itself, or the one it is tied to.
+        """
         return tensor if tensor.tied_to is None else self.tensors[tensor.tied_to]
 
     def entries(self, record: TensorRecord | CoreRecord) -> dict[str, Entry]:
-        """The entries of a core or a dense tensor, unpacked, by name."""
+        """The entries of a core or a dense tensor, unpacked.
+
+        Parameters
+        ----------
+        record
+            of the core or of the tensor.
+
+        Returns
+        -------
+        dict of str to Entry
+            by their names in the shards.
+
+        Raises
+        ------
+        CheckpointError
+            for a packed entry that is damaged.
+        """
         return {
             name: unpacked(self._entries[name], record.packed[name], f"{self.path}: {name}")
             if name in record.packed
@@ -101,7 +128,18 @@ class MPOCheckpoint:
         }
 
     def core(self, name: str) -> np.ndarray:
-        """A core, whole: F64 as float64, permutations as integers, all else as float32.
+        """A core, whole, in whatever encoding it is stored.
+
+        Parameters
+        ----------
+        name
+            of the core.
+
+        Returns
+        -------
+        ndarray
+            ``[d, i, j, d']``, of a basis ``[n, n]``, of scales or a permutation ``[n]``: F64 as float64, permutations as
+            integers, all else as float32.
 
         Raises
         ------
@@ -120,7 +158,23 @@ class MPOCheckpoint:
         return array
 
     def chain(self, operator: OperatorRecord) -> list[np.ndarray]:
-        """The cores ``[d, i, j, d']`` of an operator, singular values multiplied into the central one."""
+        """The cores of an operator, singular values multiplied into the central one.
+
+        Parameters
+        ----------
+        operator
+            one of ``operators``.
+
+        Returns
+        -------
+        list of ndarray
+            ``[d, i, j, d']`` each; the first d and the last d' are 1.
+
+        Raises
+        ------
+        CheckpointError
+            for a core that is damaged.
+        """
         cores = [self.core(name) for name in operator.cores]
         if operator.singular_values is not None:
             sigma = self.core(operator.singular_values)
@@ -129,7 +183,25 @@ class MPOCheckpoint:
         return cores
 
     def matrix(self, operator: OperatorRecord, dtype: type = np.float32) -> np.ndarray:
-        """``[I, J]``, multiplied out in a dtype, or in float64 where a core is F64."""
+        """The matrix that an operator stands for.
+
+        Parameters
+        ----------
+        operator
+            one of ``operators``.
+        dtype
+            that it is multiplied out in; float64 where a core is F64.
+
+        Returns
+        -------
+        ndarray
+            ``[I, J]``, with the bases of its sides.
+
+        Raises
+        ------
+        CheckpointError
+            for a core that is damaged.
+        """
         cores = [core.astype(np.result_type(core, dtype), copy=False) for core in self.chain(operator)]
         matrix = matrix_of(cores, operator.matrix_shape)
         matrix = self._with_basis(matrix, operator.row_basis)
@@ -143,7 +215,23 @@ class MPOCheckpoint:
         return matrix if basis.permutation is None else matrix[self.core(basis.permutation)]
 
     def dense(self, tensor: TensorRecord) -> Entry:
-        """The elements of a dense tensor in its dtype."""
+        """The elements of a dense tensor.
+
+        Parameters
+        ----------
+        tensor
+            one whose ``kind`` is ``"dense"``.
+
+        Returns
+        -------
+        Entry
+            its bytes in its dtype.
+
+        Raises
+        ------
+        CheckpointError
+            for what is damaged.
+        """
         assert tensor.encoding is not None
         entries = self.entries(tensor)
         if (tensor.encoding.kind, tensor.encoding.dtype) == ("plain", tensor.dtype):
@@ -152,7 +240,17 @@ class MPOCheckpoint:
         return Entry.of(values, tensor.dtype)
 
     def tensor(self, name: str) -> np.ndarray:
-        """A tensor, restored: of its source's dtype, but float32 for BF16, which NumPy does not have.
+        """A tensor, restored.
+
+        Parameters
+        ----------
+        name
+            of a tensor of the source, tied ones too.
+
+        Returns
+        -------
+        ndarray
+            of its source's shape and dtype, but float32 for BF16, which NumPy does not have.
 
         Raises
         ------
@@ -196,6 +294,16 @@ def load_dense(path: Path | str) -> dict[str, np.ndarray]:
     Matrices are multiplied out in float32, or float64 where their cores or their source are. Tensors of dtype BF16 come
     as float32.
 
+    Parameters
+    ----------
+    path
+        the checkpoint's folder.
+
+    Returns
+    -------
+    dict of str to ndarray
+        each of the shape that the tensor has in the source.
+
     Raises
     ------
     CheckpointError
@@ -207,7 +315,20 @@ def load_dense(path: Path | str) -> dict[str, np.ndarray]:
 
 
 def matrix_of(cores: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    """``[I, J]`` from cores ``[d, i, j, d']``, the padding clipped."""
+    """The matrix of a chain.
+
+    Parameters
+    ----------
+    cores
+        ``[d, i, j, d']`` each.
+    shape
+        ``(I, J)``, not larger than the products of the i and the j.
+
+    Returns
+    -------
+    ndarray
+        ``[I, J]``, the padding clipped.
+    """
     result = np.ones((1, 1, 1, 1), cores[0].dtype)
     for core in cores:
         left, rows, columns, bond = result.shape

@@ -6,7 +6,15 @@ from pathlib import Path
 
 
 class CheckpointError(ValueError):
-    """An MPO checkpoint that can't be read, or a model that does not fit it; says which file or tensor and why."""
+    """An MPO checkpoint that can't be read, or a model that does not fit it.
+
+    Parameters
+    ----------
+    where
+        the file or the tensor.
+    reason
+        what is wrong with it.
+    """
 
     def __init__(self, where: Path | str, reason: str):
         super().__init__(f"{where}: {reason}")

@@ -20,9 +20,12 @@ LEAVES = {"gate_up_proj": (("gate_proj", "up_proj"), ("w1", "w3")), "down_proj":
 class ExpertPart:
     """Rows ``start`` to ``stop`` of one expert.
 
-    Attributes:
-        source: the tensor of the checkpoint that they come from.
-        name: of the matrix, as a conversion calls it: the tensor, or ``<tensor>.<expert>`` where that is a stack too.
+    Attributes
+    ----------
+    source
+        the tensor of the checkpoint that they come from.
+    name
+        of the matrix, as a conversion calls it: the tensor, or ``<tensor>.<expert>`` where that is a stack too.
     """
 
     source: str
@@ -62,9 +65,12 @@ def expert_parts(name: str, shape: torch.Size, stored: Collection[str], prefix: 
 class ExpertCalls(TorchFunctionMode):
     """Sees products with single experts of stacked parameters while it is active.
 
-    Args:
-        stacks: the parameters.
-        seen: told of each product: the parameter, the expert, what the expert reads, and what it writes.
+    Parameters
+    ----------
+    stacks
+        the parameters.
+    seen
+        told of each product: the parameter, the expert, what the expert reads, and what it writes.
     """
 
     def __init__(self, stacks: list[Tensor], seen: Callable[[Tensor, int, Tensor, Tensor], None]):

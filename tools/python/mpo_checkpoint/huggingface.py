@@ -66,8 +66,10 @@ class SentencePooling:
     def of(cls, folder: Path) -> SentencePooling | None:
         """What a folder of the sentence-transformers library says; None if it is none.
 
-        Raises:
-            ValueError: for poolings and modules that are not known here.
+        Raises
+        ------
+        ValueError
+            for poolings and modules that are not known here.
         """
         if not (folder / "modules.json").exists():
             return None
@@ -97,7 +99,20 @@ class SentencePooling:
 
 
 def sentence_embedding(hidden: Tensor, mask: Tensor) -> Tensor:
-    """``[samples, features]`` of unit length, the mean of ``[samples, positions, features]``."""
+    """The embedding of each sample: the mean of its hidden states, normalised.
+
+    Parameters
+    ----------
+    hidden
+        ``[samples, positions, features]``.
+    mask
+        ``[samples, positions]``, 1 where there is no padding.
+
+    Returns
+    -------
+    Tensor
+        ``[samples, features]`` of unit length.
+    """
     return SentencePooling()(hidden, mask)
 
 
@@ -188,8 +203,31 @@ def calibrate_folder(
 ) -> Statistics:
     """Runs samples of text through the model in a folder; matrices are named as in the folder's checkpoint.
 
-    ``selection`` is passed on to `collect_statistics`: ``include``, ``exclude``, ``min_side``, ``max_gram``,
-    ``has_element_weights``.
+    Parameters
+    ----------
+    folder
+        a model folder of transformers.
+    samples
+        texts.
+    task
+        the head of the model, as of `from_pretrained`.
+    output
+        whose change is measured: ``"embedding"``, ``"hidden"``, ``"logits"``, or ``"auto"`` for what suits the folder.
+    batch_size, max_length
+        how many samples run at a time, and of how many tokens at most.
+    projections
+        random projections of each output.
+    seed
+        of the projections.
+    show_progress
+        whether the samples are counted on the terminal.
+    selection
+        passed on to `collect_statistics`: ``include``, ``exclude``, ``min_side``, ``max_gram``, ``has_element_weights``.
+
+    Returns
+    -------
+    Statistics
+        of all layers that the output depends on.
     """
     folder = Path(folder)
     forward, what = output_function(folder, task, output)
@@ -240,20 +278,32 @@ def calibrate_language_model(
     The model runs block by block, so that one block is in memory. Where that can't be, because the model has no list of
     blocks or matrices outside of it are asked for, ``notice`` is told and the whole model is loaded.
 
-    Args:
-        folder: the model folder.
-        pieces: token ids ``[samples, positions]``, see `text_pieces`.
-        output: the statistics file.
-        objective: what the gradients are of.
-        include, exclude: globs of matrices; without ``include``, the matrices of the model's blocks.
-        min_side, max_gram, has_element_weights: see `collect_statistics`. The whole model is loaded for weights of elements.
-        dtype: of what is written.
-        batch_size: samples that run through a block together; None for a number that suits the memory.
-        device: where blocks are computed.
-        is_restarted: what a run left that was killed is removed; else this run goes on with the block that one was at.
+    Parameters
+    ----------
+    folder
+        the model folder.
+    pieces
+        token ids ``[samples, positions]``, see `text_pieces`.
+    output
+        the statistics file.
+    objective
+        what the gradients are of.
+    include, exclude
+        globs of matrices; without ``include``, the matrices of the model's blocks.
+    min_side, max_gram, has_element_weights
+        see `collect_statistics`. The whole model is loaded for weights of elements.
+    dtype
+        of what is written.
+    batch_size
+        samples that run through a block together; None for a number that suits the memory.
+    device
+        where blocks are computed.
+    is_restarted
+        what a run left that was killed is removed; else this run goes on with the block that one was at.
 
-    Returns:
-        What the file says of itself, with no tensors.
+    Returns
+    -------
+    What the file says of itself, with no tensors.
     """
     folder, output = Path(folder), Path(output)
     count, length = pieces.shape

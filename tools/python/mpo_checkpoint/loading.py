@@ -68,6 +68,12 @@ class LoadReport:
         numbers the checkpoint stores of what was loaded, and new ones.
     parameters_before
         numbers of the dense model.
+    new
+        parameters of the model that the checkpoint does not have.
+    unused
+        tensors of the checkpoint that the model does not have.
+    restored
+        tensors that are made of cores in the checkpoint and dense in the model.
     integers
         tensors that stay, wholly or in part, the integers they are stored as, and are not trained.
     """
@@ -151,6 +157,11 @@ def load_into(
         whether layers may keep the matrix of their cores in memory, see `MPOMatrix`; that of integers where an eighth of the
         free memory holds it.
 
+    Returns
+    -------
+    LoadReport
+        what was loaded, and what of it is trained; it is ``model.mpo_source.report`` too.
+
     Raises
     ------
     CheckpointError
@@ -200,7 +211,15 @@ def from_pretrained(
     trainable, vectors, matrices, keeps_matrix
         see `load_into`.
 
-    The counts are in ``model.mpo_source.report``.
+    Returns
+    -------
+    Module
+        in evaluation mode; the counts are in its ``mpo_source.report``.
+
+    Raises
+    ------
+    CheckpointError
+        for what is no valid checkpoint, and for one that has no ``config.json``.
     """
     from transformers import AutoConfig
 

@@ -18,11 +18,14 @@ def merge_statistics(paths: Sequence[Path | str], output: Path | str) -> tuple[i
     Means over positions (the inputs' sides) and over samples (the outputs') are weighted by how many samples a file has,
     which is the same where all pieces have one length.
 
-    Returns:
-        Samples and tokens of the result.
+    Returns
+    -------
+    Samples and tokens of the result.
 
-    Raises:
-        StatisticsError: for files of other matrices, and for what is no statistics file of this version.
+    Raises
+    ------
+    StatisticsError
+        for files of other matrices, and for what is no statistics file of this version.
     """
     files = [safe_open(path, "np") for path in paths]
     metadata = [file.metadata() or {} for file in files]

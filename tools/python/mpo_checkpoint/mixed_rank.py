@@ -80,11 +80,33 @@ class MixedRank:
         self.matrices = found
 
     def probability(self, progress: float) -> float:
-        """That a matrix stands in, when a part of the training is done: 0 at its beginning, 1 at its end."""
+        """That a matrix stands in for its factors.
+
+        Parameters
+        ----------
+        progress
+            how much of the training is done: 0 at its beginning, 1 at its end.
+
+        Returns
+        -------
+        float
+            from 0 to 1.
+        """
         return self.start * max(0.0, 1 - progress / self.until)
 
     def draw(self, progress: float) -> int:
-        """Decides for every matrix anew; returns how many stand in."""
+        """Decides for every matrix anew.
+
+        Parameters
+        ----------
+        progress
+            see `probability`.
+
+        Returns
+        -------
+        int
+            how many stand in.
+        """
         chance = self.probability(progress)
         draws = torch.rand(len(self.matrices), generator=self._generator) < chance
         for (weight, matrix), stands_in in zip(self.matrices.items(), draws.tolist()):

@@ -12,8 +12,10 @@ from typing import Any
 def read_text(path: Path | str) -> str:
     """A text file.
 
-    Raises:
-        ValueError: for a file that can't be read, is no UTF-8, or has nothing but blanks.
+    Raises
+    ------
+    ValueError
+        for a file that can't be read, is no UTF-8, or has nothing but blanks.
     """
     try:
         text = Path(path).read_text("utf-8")
@@ -32,8 +34,10 @@ def read_text(path: Path | str) -> str:
 def configuration(folder: Path | str) -> dict[str, Any]:
     """The members of ``config.json``.
 
-    Raises:
-        ValueError: where there is none, or no JSON object in it.
+    Raises
+    ------
+    ValueError
+        where there is none, or no JSON object in it.
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
@@ -44,8 +48,10 @@ def configuration(folder: Path | str) -> dict[str, Any]:
 def tokenizer_of(folder: Path | str) -> Any:
     """The folder's tokenizer.
 
-    Raises:
-        ValueError: where transformers can't read one.
+    Raises
+    ------
+    ValueError
+        where transformers can't read one.
     """
     from transformers import AutoTokenizer
 
@@ -61,8 +67,10 @@ def tokenizer_of(folder: Path | str) -> Any:
 def weight_files(folder: Path | str) -> dict[str, Path] | None:
     """The safetensors file of each tensor; None where the folder has no such files.
 
-    Raises:
-        ValueError: for an index that can't be read or names files that are not there, and for damaged files.
+    Raises
+    ------
+    ValueError
+        for an index that can't be read or names files that are not there, and for damaged files.
     """
     folder = Path(folder)
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
@@ -84,8 +92,10 @@ def weight_files(folder: Path | str) -> dict[str, Path] | None:
 def open_weights(path: Path) -> Iterator[Any]:
     """A safetensors file, for PyTorch's tensors.
 
-    Raises:
-        ValueError: for a file that is damaged, and for tensors that it does not have.
+    Raises
+    ------
+    ValueError
+        for a file that is damaged, and for tensors that it does not have.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -102,8 +112,10 @@ def open_weights(path: Path) -> Iterator[Any]:
 def loading(folder: Path | str) -> Iterator[None]:
     """Where transformers builds a model: its errors become one line.
 
-    Raises:
-        ValueError: for what it can't load.
+    Raises
+    ------
+    ValueError
+        for what it can't load.
     """
     from safetensors import SafetensorError
 

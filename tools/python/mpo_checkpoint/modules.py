@@ -731,7 +731,15 @@ class MPOBlockWeight(MPOMatrix):
 
 
 class MPOLinear(nn.Module):
-    """``y = x Wᵀ + b``, as `torch.nn.Linear`, with ``W [out, in]`` made of operators."""
+    """``y = x Wᵀ + b``, as `torch.nn.Linear`, with ``W [out, in]`` made of operators.
+
+    Parameters
+    ----------
+    weight
+        ``W``.
+    bias
+        ``b [out]``; None for none.
+    """
 
     def __init__(self, weight: MPOMatrix, bias: Tensor | None = None):
         super().__init__()
@@ -750,7 +758,15 @@ class MPOLinear(nn.Module):
 
 
 class MPOConv1D(nn.Module):
-    """``y = x W + b``, as GPT-2's ``Conv1D``, with ``W [in, out]`` made of operators."""
+    """``y = x W + b``, as GPT-2's ``Conv1D``, with ``W [in, out]`` made of operators.
+
+    Parameters
+    ----------
+    weight
+        ``W``.
+    bias
+        ``b [out]``; None for none.
+    """
 
     def __init__(self, weight: MPOMatrix, bias: Tensor | None = None):
         super().__init__()
@@ -766,6 +782,13 @@ class MPOEmbedding(nn.Module):
     """``y = W[id]``, as `torch.nn.Embedding`, with ``W [vocabulary, features]`` made of operators.
 
     The row of ``padding_idx`` is whatever the cores say; it can't be left out of training.
+
+    Parameters
+    ----------
+    weight
+        ``W``.
+    padding_idx
+        the index of the padding; None for none.
     """
 
     def __init__(self, weight: MPOMatrix, padding_idx: int | None = None):

@@ -15,12 +15,17 @@ OBJECTIVES = ("loss", "fisher", "projections")
 class Objective:
     """A function of a model's logits whose gradients are taken.
 
-    Attributes:
-        kind: ``loss``: the negative log-likelihood of the text's own next tokens. ``fisher``: the same of tokens that are
-            sampled from the model. ``projections``: the logits times standard normal numbers.
-        passes: how many gradients are taken of each sample; 1 for ``loss``, which has but one.
-        seed: of what is random; each sample has random numbers of its own.
-        first: the number of the first sample in the text, where only a part of the text is run.
+    Attributes
+    ----------
+    kind
+        ``loss``: the negative log-likelihood of the text's own next tokens. ``fisher``: the same of tokens that are
+        sampled from the model. ``projections``: the logits times standard normal numbers.
+    passes
+        how many gradients are taken of each sample; 1 for ``loss``, which has but one.
+    seed
+        of what is random; each sample has random numbers of its own.
+    first
+        the number of the first sample in the text, where only a part of the text is run.
     """
 
     kind: str = "loss"
@@ -37,10 +42,14 @@ class Objective:
     def values(self, logits: Tensor, ids: Tensor, sample: int) -> Iterator[Tensor]:
         """Its value for each pass.
 
-        Args:
-            logits: ``[1, positions, tokens]``.
-            ids: ``[1, positions]``.
-            sample: its number among those that are run.
+        Parameters
+        ----------
+        logits
+            ``[1, positions, tokens]``.
+        ids
+            ``[1, positions]``.
+        sample
+            its number among those that are run.
         """
         logits = logits[0].float()
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.first + sample)

@@ -21,6 +21,8 @@ def save_peft_adapter(model: nn.Module, folder: Path | str, *, base: Path | str 
 
     Parameters
     ----------
+    model
+        a model with adapters, see `add_lora` and `add_deep_lora`.
     folder
         to write.
     base

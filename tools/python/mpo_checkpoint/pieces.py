@@ -13,17 +13,25 @@ from .model_folder import read_text, tokenizer_of
 def text_pieces(folder: Path | str, text: Path | str, length: int, count: int | None = None) -> Tensor:
     """Pieces of a text, spread evenly over it.
 
-    Args:
-        folder: the model folder, whose tokenizer is taken.
-        text: a UTF-8 file.
-        length: tokens of a piece. Where the tokenizer begins a text with a token of its own, each piece has it.
-        count: how many pieces; None for all that there are.
+    Parameters
+    ----------
+    folder
+        the model folder, whose tokenizer is taken.
+    text
+        a UTF-8 file.
+    length
+        tokens of a piece. Where the tokenizer begins a text with a token of its own, each piece has it.
+    count
+        how many pieces; None for all that there are.
 
-    Returns:
-        Token ids ``[count, length]``.
+    Returns
+    -------
+    Token ids ``[count, length]``.
 
-    Raises:
-        ValueError: for a text with fewer pieces or that is not UTF-8, and for a folder whose tokenizer can't be read.
+    Raises
+    ------
+    ValueError
+        for a text with fewer pieces or that is not UTF-8, and for a folder whose tokenizer can't be read.
     """
     content = read_text(text)
     tokenizer = tokenizer_of(folder)

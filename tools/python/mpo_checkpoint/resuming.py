@@ -18,13 +18,19 @@ class UnfinishedRun:
     step is done, and the files that the run makes itself. Use it as a context: a run that is done or fails with an error
     removes the folder; one that is killed or interrupted leaves it, and the next run with the same settings finds what was finished.
 
-    Args:
-        output: the result.
-        settings: what decides the result, by the words that a message calls it by.
-        is_restarted: what an earlier run left is removed.
+    Parameters
+    ----------
+    output
+        the result.
+    settings
+        what decides the result, by the words that a message calls it by.
+    is_restarted
+        what an earlier run left is removed.
 
-    Raises:
-        ValueError: when an earlier run had other settings, or is still going on.
+    Raises
+    ------
+    ValueError
+        when an earlier run had other settings, or is still going on.
     """
 
     def __init__(self, output: Path, settings: Mapping[str, Any], is_restarted: bool = False):

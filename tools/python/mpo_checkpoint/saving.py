@@ -51,6 +51,8 @@ def save(model: nn.Module, path: Path | str, *, gauge: Gauge | None = None, forc
 
     Parameters
     ----------
+    model
+        with the attribute ``mpo_source``.
     path
         the folder to write; it appears whole or not at all.
     gauge
@@ -90,6 +92,10 @@ def save_into(model: nn.Module, path: Path | str, texts: dict[str, str]) -> None
 
     Parameters
     ----------
+    model
+        with the attribute ``mpo_source``.
+    path
+        the folder; it is made where it is missing.
     texts
         files that are written instead, by name.
 

@@ -142,8 +142,15 @@ def parametrized(module: nn.Module, bound: float | None = None) -> nn.Module:
 
     Parameters
     ----------
+    module
+        a layer made of cores, or a model with such layers.
     bound
         what the singular values stay below; of low-rank operators that is the spectral norm. Larger ones are lowered to it.
+
+    Returns
+    -------
+    Module
+        the same.
 
     Raises
     ------

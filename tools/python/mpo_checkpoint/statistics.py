@@ -37,20 +37,30 @@ class StatisticsError(ValueError):
 class Statistics:
     """Second moments of layers, by matrix and side.
 
-    Attributes:
-        tensors: ``<matrix>.<side>_<kind>`` to ``[n, n]`` (gram) or ``[n]`` (scale). The names of version 1 are taken for
-            what they are called now.
-        samples: how many samples they are the means of.
-        tokens: how many positions those samples have, padding not counted.
-        description: what was run through which model, for people.
-        skipped: matrices that were left out, because no sample reached them.
-        input_rows: matrices whose rows are the layer's inputs; of all others the columns are. None when that is not known:
-            a conversion then goes by the orientation of the model's format.
-        output_ridge, input_ridge: what a conversion adds to the diagonals, relative to their means, unless it is told
-            otherwise; None for the conversion's own defaults.
-        written: matrices whose tensors went to a file and are not kept here.
-        config_sha256: of the ``config.json`` of the model folder, so that a conversion refuses statistics of another model;
-            None for what is no model folder.
+    Attributes
+    ----------
+    tensors
+        ``<matrix>.<side>_<kind>`` to ``[n, n]`` (gram) or ``[n]`` (scale). The names of version 1 are taken for
+        what they are called now.
+    samples
+        how many samples they are the means of.
+    tokens
+        how many positions those samples have, padding not counted.
+    description
+        what was run through which model, for people.
+    skipped
+        matrices that were left out, because no sample reached them.
+    input_rows
+        matrices whose rows are the layer's inputs; of all others the columns are. None when that is not known:
+        a conversion then goes by the orientation of the model's format.
+    output_ridge, input_ridge
+        what a conversion adds to the diagonals, relative to their means, unless it is told
+        otherwise; None for the conversion's own defaults.
+    written
+        matrices whose tensors went to a file and are not kept here.
+    config_sha256
+        of the ``config.json`` of the model folder, so that a conversion refuses statistics of another model;
+        None for what is no model folder.
     """
 
     tensors: dict[str, np.ndarray]
@@ -71,18 +81,36 @@ class Statistics:
         self.tensors = renamed
 
     def inputs(self, matrix: str) -> str:
-        """The side of a matrix that the layer's inputs are on, ``"row"`` or ``"column"``."""
+        """The side of a matrix that the layer's inputs are on.
+
+        Parameters
+        ----------
+        matrix
+            its name.
+
+        Returns
+        -------
+        str
+            ``"row"`` or ``"column"``.
+        """
         return "row" if matrix in (self.input_rows or ()) else "column"
 
     @property
     def matrices(self) -> list[str]:
+        """Names of the matrices that the statistics are of, sorted."""
         return sorted({name.rpartition(".")[0] for name in self.tensors} | set(self.written))
 
     def save(self, path: Path | str, dtype: np.dtype | type | str = np.float32, *, is_packed: bool = False) -> None:
         """Writes the file; it appears whole or not at all.
 
-        Args:
-            is_packed: of each gram matrix, only the upper triangle is stored.
+        Parameters
+        ----------
+        path
+            the file to write.
+        dtype
+            of what is stored.
+        is_packed
+            of each gram matrix, only the upper triangle is stored.
         """
 
         path = Path(path)
@@ -115,8 +143,20 @@ class Statistics:
     def load(cls, path: Path | str) -> Statistics:
         """Reads and checks a file.
 
-        Raises:
-            StatisticsError: for what is no statistics file, or has values a second moment can't have.
+        Parameters
+        ----------
+        path
+            of version 1 or 2.
+
+        Returns
+        -------
+        Statistics
+            triangles unpacked, sides that were stored once under each of their names.
+
+        Raises
+        ------
+        StatisticsError
+            for what is no statistics file, or has values a second moment can't have.
         """
         from safetensors import safe_open
 
@@ -145,7 +185,18 @@ class Statistics:
         return statistics
 
     def validate(self, path: Path | str) -> None:
-        """Names, shapes, finite values, symmetry and a diagonal that is not negative."""
+        """Checks names, shapes, finite values, symmetry and diagonals.
+
+        Parameters
+        ----------
+        path
+            what messages name.
+
+        Raises
+        ------
+        StatisticsError
+            for values that a second moment or a scale can't have.
+        """
         for name, value in self.tensors.items():
             kind = name.rpartition(".")[2]
             if kind not in KINDS:
@@ -172,12 +223,18 @@ class StatisticsWriter:
 
     Use it as a context; without `finish` nothing is left behind.
 
-    Args:
-        path: where the file appears.
-        names: of all tensors that may be added or referred to: they decide how much room the header gets.
-        dtype: of what is stored.
-        temporary: where the file is made; without it, it is made beside the path and removed when it is not finished.
-        state: what `state` was when an earlier writer of this temporary file stopped; tensors after that are forgotten.
+    Parameters
+    ----------
+    path
+        where the file appears.
+    names
+        of all tensors that may be added or referred to: they decide how much room the header gets.
+    dtype
+        of what is stored.
+    temporary
+        where the file is made; without it, it is made beside the path and removed when it is not finished.
+    state
+        what `state` was when an earlier writer of this temporary file stopped; tensors after that are forgotten.
     """
 
     def __init__(

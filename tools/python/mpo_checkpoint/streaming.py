@@ -52,10 +52,14 @@ WRITTEN = "statistics.safetensors"
 class Selection:
     """Which matrices statistics are collected of, and which sides keep a gram matrix.
 
-    Attributes:
-        include, exclude: globs of checkpoint names; ``exclude`` is the stronger.
-        min_side: matrices with a smaller side are left out.
-        max_gram: sides larger than this keep their diagonal only.
+    Attributes
+    ----------
+    include, exclude
+        globs of checkpoint names; ``exclude`` is the stronger.
+    min_side
+        matrices with a smaller side are left out.
+    max_gram
+        sides larger than this keep their diagonal only.
     """
 
     include: tuple[str, ...] = ("*",)
@@ -90,24 +94,39 @@ def stream_statistics(
 ) -> Statistics:
     """Writes the statistics of the matrices in a model's trunk.
 
-    Args:
-        trunk: the model.
-        pieces: token ids ``[samples, positions]``, no padding.
-        objective: whose gradients are taken.
-        output: the file, which appears whole or not at all.
-        dtype: of what is written; sums over batches are float64 always.
-        batch_size: samples at a time; by default as many as have ``BATCH_POSITIONS`` positions.
-        description, config_sha256: see `Statistics`.
-        is_restarted: what a run left that was killed is removed; else this run goes on with it.
-        progress: told how much of the work is done, ``done`` of ``total``.
-        notice: told that an earlier run is gone on with.
+    Parameters
+    ----------
+    trunk
+        the model.
+    pieces
+        token ids ``[samples, positions]``, no padding.
+    objective
+        whose gradients are taken.
+    output
+        the file, which appears whole or not at all.
+    dtype
+        of what is written; sums over batches are float64 always.
+    batch_size
+        samples at a time; by default as many as have ``BATCH_POSITIONS`` positions.
+    description, config_sha256
+        see `Statistics`.
+    is_restarted
+        what a run left that was killed is removed; else this run goes on with it.
+    progress
+        told how much of the work is done, ``done`` of ``total``.
+    notice
+        told that an earlier run is gone on with.
 
-    Returns:
-        What the file says of itself, with no tensors.
+    Returns
+    -------
+    What the file says of itself, with no tensors.
 
-    Raises:
-        ValueError: when no matrix is selected, and when an unfinished run had other settings.
-        NoTrunk: when the model's own forward does more with its blocks than to call them one after the other.
+    Raises
+    ------
+    ValueError
+        when no matrix is selected, and when an unfinished run had other settings.
+    NoTrunk
+        when the model's own forward does more with its blocks than to call them one after the other.
     """
     layers = [_layers(trunk, index, selection) for index in range(len(trunk.blocks))]
     if not any(layers):
@@ -142,9 +161,11 @@ def stream_statistics(
 class _Stream:
     """A run through a model: forward through all blocks, the objective, and backward. Each goes on with what is finished.
 
-    Args:
-        run: ``finished`` has ``forward``, the blocks whose outputs are there, ``backward``, the blocks that are left
-            once the objective's gradient is there, and what `backward` has written.
+    Parameters
+    ----------
+    run
+        ``finished`` has ``forward``, the blocks whose outputs are there, ``backward``, the blocks that are left
+        once the objective's gradient is there, and what `backward` has written.
     """
 
     def __init__(

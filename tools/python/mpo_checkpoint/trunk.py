@@ -26,14 +26,21 @@ class NoTrunk(ValueError):
 class Trunk:
     """The skeleton of a model in a folder, and the list of its blocks.
 
-    Args:
-        folder: a Hugging Face model folder with safetensors files.
-        auto_class: the transformers class that builds the model.
-        device: where the weights are put.
+    Parameters
+    ----------
+    folder
+        a Hugging Face model folder with safetensors files.
+    auto_class
+        the transformers class that builds the model.
+    device
+        where the weights are put.
 
-    Raises:
-        NoTrunk: where there is no list of blocks, or the checkpoint does not have the model's parameters one by one.
-        ValueError: for weights or a configuration that can't be read.
+    Raises
+    ------
+    NoTrunk
+        where there is no list of blocks, or the checkpoint does not have the model's parameters one by one.
+    ValueError
+        for weights or a configuration that can't be read.
     """
 
     def __init__(self, folder: Path, auto_class: Any, device: torch.device | str = "cpu"):
@@ -140,8 +147,10 @@ class Trunk:
 def trunk_of(model: nn.Module) -> tuple[str, list[nn.Module]]:
     """Path and blocks of the trunk: the list of modules of one class that holds most parameters.
 
-    Raises:
-        NoTrunk: when there is none that holds a twentieth of the model's.
+    Raises
+    ------
+    NoTrunk
+        when there is none that holds a twentieth of the model's.
     """
     total = sum(p.numel() for p in model.parameters())
     best: tuple[int, str, list[nn.Module]] = (0, "", [])

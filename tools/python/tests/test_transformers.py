@@ -150,6 +150,7 @@ def test_a_revision_of_a_hub_comes_from_its_cache(bert, tmp_path):
     assert commits["old"] in result.stdout, result.stderr
 
 
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="transformers calls what this torch does not have")
 def test_compiled(bert):
     dense, folder = bert
     model = torch.compile(AutoModel.from_pretrained(folder), backend="eager")
@@ -253,6 +254,89 @@ def test_without_the_package_nothing_is_loaded(bert):
     assert result.returncode and "OSError" in result.stderr and "model.safetensors" in result.stderr
 
 
+@pytest.fixture
+def without_the_package(tmp_path):
+    """Runs Python where every installed package can be imported but mpo_checkpoint; its modules are cached in a new folder."""
+    import site
+
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for folder in filter(Path.is_dir, map(Path, site.getsitepackages())):
+        for entry in folder.iterdir():
+            if "mpo_checkpoint" not in entry.name and not (packages / entry.name).exists():
+                (packages / entry.name).symlink_to(entry)
+    environment = os.environ | {"PYTHONPATH": str(packages), "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+
+    def run(code, *arguments):
+        command = [sys.executable, "-S", "-W", "ignore", "-c", code, *map(str, arguments)]
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def with_code(bert, tmp_path_factory):
+    """A dense folder, and one that ``mpo convert --remote-code`` wrote of it."""
+    if "MPO" not in os.environ:
+        pytest.skip("set MPO to the built tool")
+    folder = tmp_path_factory.mktemp("code")
+    bert[0].save_pretrained(folder / "dense")
+    for name, options in [("x.mpo", ["--remote-code"]), ("plain.mpo", [])]:
+        command = [os.environ["MPO"], "convert", "dense", "-o", name, "--ratio", "0.6", *options]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+LOAD = "import sys, torch\nfrom transformers import AutoModel\n"
+
+
+def test_a_folder_with_its_code_needs_no_package(with_code, without_the_package, tmp_path):
+    code = LOAD + (
+        "model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True).eval()\n"
+        "ids = torch.arange(5, 26).reshape(3, 7)\n"
+        "with torch.no_grad(): torch.save(model(ids).last_hidden_state, 'hidden.pt')\n"
+        "model.save_pretrained('again.mpo')\n"
+        "again = AutoModel.from_pretrained('again.mpo', trust_remote_code=True).eval()\n"
+        "with torch.no_grad(): assert torch.equal(again(ids).last_hidden_state, torch.load('hidden.pt'))\n"
+        "print(sys.modules['mpo_checkpoint'].__spec__.loader, type(model.encoder.layer[0].output.dense).__name__)\n"
+    )
+    result = without_the_package(code, with_code / "x.mpo")
+    assert "PackageSources" in result.stdout and "MPOLinear" in result.stdout, result.stderr
+    expected = hidden(AutoModel.from_pretrained(with_code / "plain.mpo"))
+    torch.testing.assert_close(torch.load(tmp_path / "hidden.pt"), expected, atol=1e-6, rtol=1e-5)
+    assert (tmp_path / "again.mpo" / "mpo_remote_code.py").is_file()
+    subprocess.run([os.environ["MPO"], "verify", tmp_path / "again.mpo"], check=True, capture_output=True)
+    subprocess.run([os.environ["MPO"], "restore", tmp_path / "again.mpo", "-o", tmp_path / "r"], check=True)
+    assert "auto_map" not in json.loads((tmp_path / "r" / "config.json").read_text())
+
+
+def test_an_installed_package_goes_before_the_code_in_a_folder(with_code):
+    code = LOAD + (
+        "AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)\n"
+        "import mpo_checkpoint; print(mpo_checkpoint.__file__)\n"
+    )
+    root = Path(mpo_checkpoint.__file__).parents[1]
+    result = subprocess.run(
+        [sys.executable, "-c", code, with_code / "x.mpo"], env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert result.stdout.strip() == mpo_checkpoint.__file__, result.stderr
+
+
+@pytest.mark.parametrize("name", ["x.mpo", "plain.mpo"])
+def test_no_code_runs_unasked_and_nothing_is_loaded_then(with_code, without_the_package, name):
+    result = without_the_package(LOAD + "AutoModel.from_pretrained(sys.argv[1])", with_code / name)
+    assert result.returncode and "OSError" in result.stderr and "model.safetensors" in result.stderr
+
+
+def test_code_without_sources_names_the_package(with_code, without_the_package, tmp_path):
+    shutil.copytree(with_code / "x.mpo", tmp_path / "x.mpo")
+    template = Path(__file__).parents[1] / "remote_code.py"
+    shutil.copyfile(template, tmp_path / "x.mpo" / "mpo_remote_code.py")
+    result = without_the_package(LOAD + "AutoModel.from_pretrained('x.mpo', trust_remote_code=True)")
+    assert result.returncode and "run: pip install mpo_checkpoint" in result.stderr
+
+
 def test_importing_the_package_imports_no_other():
     code = "import sys, mpo_checkpoint; print([m for m in ('torch', 'transformers', 'peft') if m in sys.modules])"
     root = Path(mpo_checkpoint.__file__).parents[1]
@@ -324,6 +408,21 @@ def test_lora_beside_cores(gpt2, tmp_path):
     torch.testing.assert_close(hidden(AutoModelForCausalLM.from_pretrained(tmp_path / "adapter")), expected)
     with loaded.disable_adapter():
         torch.testing.assert_close(hidden(loaded), hidden(gpt2[0]), atol=1e-5, rtol=1e-4)
+
+
+def test_all_linear_layers_are_targets_but_the_head(gpt2, bert):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(gpt2[1]), config)
+    layers = {f"transformer.h.{k}.{n}" for k in (0, 1) for n in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")}
+    assert model.peft_config["default"].target_modules == layers
+    tuned = {name for name, module in model.base_model.model.named_modules() if type(module).__name__ == "LoraMPOLinear"}
+    assert tuned == layers
+    model.add_adapter("second", peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    assert model.peft_config["second"].target_modules == layers
+    dense = peft.get_peft_model(BertModel(bert[0].config), peft.LoraConfig(r=2, target_modules="all-linear"))
+    half = peft.get_peft_model(AutoModel.from_pretrained(bert[1]), peft.LoraConfig(r=2, target_modules="all-linear"))
+    assert half.peft_config["default"].target_modules == dense.peft_config["default"].target_modules
 
 
 def test_lora_is_merged_beside_the_cores_and_saved(gpt2, tmp_path):
@@ -405,3 +504,23 @@ def test_an_adapter_of_mpo_corrects_a_quantised_model_anywhere(tmp_path):
     corrected = peft.PeftModel.from_pretrained(dense, tmp_path / "adapter")
     assert (hidden(corrected) - expected).norm() < 1e-3 * before, "the ranks are full: 64, of down_proj too"
     assert set(corrected.peft_config["default"].target_modules) >= {"lm_head", "model.layers.1.mlp.down_proj"}
+
+
+def test_an_adapter_of_mpo_corrects_layers_that_keep_their_weight_transposed(tmp_path):
+    peft = pytest.importorskip("peft")
+    if "MPO" not in os.environ:
+        pytest.skip("set MPO to the built tool")
+    dense = GPT2LMHeadModel(GPT2Config(vocab_size=100, n_embd=64, n_layer=1, n_head=4, n_positions=64)).eval()
+    dense.save_pretrained(tmp_path / "dense")
+    expected = hidden(dense)
+    with torch.no_grad():
+        for name, weight in dense.named_parameters():
+            if weight.ndim == 2 and ".h." in name:
+                weight.add_(0.05 * torch.randn_like(weight))
+    dense.save_pretrained(tmp_path / "worse")
+    command = [os.environ["MPO"], "adapt", "worse", "--against", "dense", "-r", "64", "-o", "adapter"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    before = (hidden(dense) - expected).norm()
+    corrected = peft.PeftModel.from_pretrained(dense, tmp_path / "adapter")
+    assert len(corrected.peft_config["default"].target_modules) == 4
+    assert (hidden(corrected) - expected).norm() < 1e-3 * before

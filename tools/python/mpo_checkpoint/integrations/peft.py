@@ -6,8 +6,9 @@ import functools
 from typing import Any
 
 import torch
+from peft.tuners import tuners_utils
 from peft.tuners.lora import layer as lora
-from peft.tuners.tuners_utils import check_adapters_to_merge
+from peft.utils.constants import INCLUDE_LINEAR_LAYERS_SHORTHAND, SEQ_CLS_HEAD_NAMES
 from torch import nn
 
 from ..adapters import Adapter, attach, detach
@@ -23,7 +24,7 @@ class LoraMPOLinear(lora.Linear):
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Puts the active adapters beside the cores for good, as one `Adapter`, which `save_pretrained` writes as a term."""
-        names = check_adapters_to_merge(self, adapter_names)
+        names = tuners_utils.check_adapters_to_merge(self, adapter_names)
         if not names:
             return
         base = self.get_base_layer()
@@ -65,3 +66,33 @@ def register(model: Any) -> None:
         return default(target, adapter_name, config=config, parameter_name=parameter_name, **kwargs)
 
     model.dispatch_default = dispatch
+    include = tuners_utils._maybe_include_all_linear_layers
+
+    @functools.wraps(include)
+    def include_all_linear(peft_config: Any, model: nn.Module) -> Any:
+        targets = getattr(peft_config, "target_modules", None)
+        peft_config = include(peft_config, model)
+        if isinstance(targets, str) and targets.lower() == INCLUDE_LINEAR_LAYERS_SHORTHAND:
+            peft_config.target_modules = {*peft_config.target_modules, *_linear_layers(model, peft_config.task_type)}
+        return peft_config
+
+    tuners_utils._maybe_include_all_linear_layers = include_all_linear
+
+
+def _linear_layers(model: nn.Module, task: str | None) -> set[str]:
+    """What ``target_modules="all-linear"`` means among layers made of cores: all but the head, as PEFT does it."""
+    heads: list[nn.Module] = []
+    if hasattr(model, "get_output_embeddings"):
+        output = model.get_output_embeddings()
+        if output is not None:
+            heads = [output]
+        elif task == "SEQ_CLS":
+            heads = [getattr(model, name) for name in SEQ_CLS_HEAD_NAMES if hasattr(model, name)]
+    tuned = [f"{path}." for path, module in model.named_modules() if isinstance(module, tuners_utils.BaseTunerLayer)]
+    return {
+        path
+        for path, module in model.named_modules()
+        if isinstance(module, (MPOLinear, MPOConv1D))
+        and not any(module is head for head in heads)
+        and not any(path.startswith(prefix) for prefix in tuned)
+    }

@@ -30,6 +30,8 @@ from ..torch_entries import tensor_of, torch_dtype
 from ..weights import WeightBuilder
 
 METHOD = "mpo"
+REMOTE_CODE = "mpo_remote_code.py"
+"""The file of code in a folder that ``mpo convert --remote-code`` wrote."""
 
 
 class MPOConfig(QuantizationConfigMixin):
@@ -356,6 +358,9 @@ def register(modeling_utils: ModuleType) -> None:
             self.config.dtype = str(self.dtype).removeprefix("torch.")
             self.config.architectures = [type(self).__name__]
             texts = {"config.json": config_text(self.config)}
+            code = Path(self.mpo_source.path) / REMOTE_CODE
+            if code.is_file():
+                texts[REMOTE_CODE] = code.read_text("utf-8")
             if self.can_generate():
                 texts["generation_config.json"] = self.generation_config.to_json_string(ignore_metadata=True)
             save_into(self, save_directory, texts)

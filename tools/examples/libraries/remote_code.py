@@ -1,0 +1,17 @@
+"""Loads a folder that ``mpo convert --remote-code`` wrote, without the package mpo_checkpoint.
+
+usage: python remote_code.py MINILM.mpo
+"""
+
+import importlib.util
+import sys
+
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+print("mpo_checkpoint is installed:", importlib.util.find_spec("mpo_checkpoint") is not None)
+model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True).eval()
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+with torch.no_grad():
+    states = model(**tokenizer("A small tensor.", return_tensors="pt")).last_hidden_state
+print(type(model).__name__, "with", type(model.encoder.layer[0].output.dense).__name__, list(states.shape))
