@@ -61,7 +61,7 @@ import Testing
     #expect(Set(object.keys) == ["format", "version", "source", "part", "recipe", "source_dtype", "network"])
     #expect(object["format"] as? String == "mpo-profile" && object["version"] as? Int == 2)
     let network = try #require(object["network"] as? [String: Any])
-    #expect(Set(network.keys) == ["parameters", "tied_parameters", "layers"])
+    #expect(Set(network.keys) == ["parameters", "tied_parameters", "bytes", "tied_bytes", "layers"])
     let plan = try #require(
       JSONSerialization.jsonObject(
         with: Data(

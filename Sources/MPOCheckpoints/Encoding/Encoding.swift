@@ -232,13 +232,15 @@ public struct Encoding: Sendable, Hashable {
       try scaled.scales.withUnsafeBytes { try write($0, entries[1]) }
       return scaled.elements()
     case .grouped(let integers, let columns):
-      guard elements.allSatisfy(\.isFinite) else { throw EncodingError.scaleOutOfRange }
+      guard elements.withUnsafeBufferPointer({ Scalar.squaredNorm($0) }).isFinite else {
+        throw EncodingError.scaleOutOfRange
+      }
       var given = rounded
       if given?.integers != integers || given?.columns != columns || given?.codes.count != elements.count { given = nil }
       let rounded =
         given
         ?? RoundedMatrix(
-          rounding: Matrix(rows: elements.count / columns, columns: columns, elements: elements.map { Float($0) }),
+          rounding: Matrix(rows: elements.count / columns, columns: columns, elements: elements).converted(to: Float.self),
           to: integers)
       guard rounded.scales.allSatisfy(\.isFinite) else { throw EncodingError.scaleOutOfRange }
       try rounded.packedCodes.withUnsafeBytes { try write($0, entry) }

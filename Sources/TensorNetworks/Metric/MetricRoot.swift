@@ -42,10 +42,12 @@ public struct MetricRoot: Sendable {
   func withRidge(atLeast relative: Double) throws -> MetricRoot {
     guard case .triangular(let factor) = factor else { return self }
     let size = factor.lower.rows
-    var gram = GramMatrix(size: size)
     let mean = meanDiagonal(of: factor) - ridge
     guard relative * mean > ridge else { return self }
-    factor.lower.elements.withUnsafeBufferPointer { gram.addColumns($0.baseAddress!, columns: size) }
+    // What is added is far above what single precision loses.
+    var gram = GramMatrix(size: size, precision: .single)
+    factor.lower.converted(to: Float.self).elements
+      .withUnsafeBufferPointer { gram.addColumns($0.baseAddress!, columns: size) }
     var matrix = gram.matrix()
     for index in 0..<size { matrix[index, index] += relative * mean - ridge }
     return MetricRoot(factor: .triangular(try CholeskyFactor(of: matrix)), ridge: relative * mean)

@@ -155,7 +155,10 @@ extension MetricRoot {
 
 extension Matrix<Double> {
   fileprivate init<Element: LinearAlgebraScalar>(_ view: MatrixView<Element>) {
-    self.init(rows: view.rows, columns: view.columns, elements: view.elements.map { Double($0) })
+    self.init(rows: view.rows, columns: view.columns) { target in
+      guard let source = view.elements.baseAddress, let target = target.baseAddress else { return }
+      Element.widen(source, count: view.elements.count, into: target)
+    }
   }
 
   /// `M Mᵀ`.

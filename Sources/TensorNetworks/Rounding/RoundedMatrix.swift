@@ -20,16 +20,17 @@ public struct RoundedMatrix: Sendable, Equatable {
   /// The numbers that the codes stand for, exactly: of at most 8 + 11 bits.
   public func matrix<Scalar: LinearAlgebraScalar>(as type: Scalar.Type = Scalar.self) -> Matrix<Scalar> {
     let groups = integers.scaleCount(columns: columns)
-    return Matrix(rows: rows, columns: columns) { target in
+    // Single precision holds them, and a loop over concrete numbers is fast.
+    return Matrix<Float>(rows: rows, columns: columns) { target in
       for row in 0..<rows {
         for group in 0..<groups {
           let scale = scales[row * groups + group]
           for column in (group * integers.group)..<min(columns, (group + 1) * integers.group) {
             let place = row * columns + column
-            target.initializeElement(at: place, to: Scalar((Float(codes[place]) - integers.zero) * scale))
+            target.initializeElement(at: place, to: (Float(codes[place]) - integers.zero) * scale)
           }
         }
       }
-    }
+    }.converted(to: Scalar.self)
   }
 }
