@@ -67,7 +67,7 @@ public struct Converter: Sendable {
     let part = part.map { part in
       Manifest.Part(
         index: part.index, count: part.count, tensorCount: all.tensors.count,
-        positions: Self.positions(of: part, in: all.tensors, LinkHolders(of: plan, in: all)))
+        positions: division(of: all, plan, into: part.count)[part.index - 1])
     }
     let contents = part.map { all.selecting($0.positions) } ?? all
     let records = contents.tensors
@@ -143,31 +143,6 @@ public struct Converter: Sendable {
       source: source, conversion: recipe, companions: checkpoint.companions.map(Companion.init(ofModel:)),
       from: checkpoint.folder,
       part: part)
-  }
-
-  /// Which tensors a part has: all parts get about as many bytes, and tensors that are tied or linked stay together.
-  private static func positions(
-    of part: SourceNetwork.Part, in records: [TensorRecord], _ holders: LinkHolders
-  ) -> [Int] {
-    func holder(_ record: TensorRecord) -> TensorName {
-      if case .tied(let other) = record.storage { holders[TensorName(other)] } else { holders[TensorName(record.name)] }
-    }
-    let sizeOf = Dictionary(
-      records.map { record in
-        var isTied: Bool { if case .tied = record.storage { true } else { false } }
-        return (holder(record), isTied ? 0 : record.info.byteCount)
-      }, uniquingKeysWith: +)
-    let largestFirst = records.indices.filter { holder(records[$0]) == TensorName(records[$0].name) }.sorted {
-      (sizeOf[holder(records[$1])] ?? 0, $0) < (sizeOf[holder(records[$0])] ?? 0, $1)
-    }
-    var sizes = Array(repeating: 0, count: part.count)
-    var own: Set<TensorName> = []
-    for index in largestFirst {
-      let lightest = sizes.indices.min { (sizes[$0], $0) < (sizes[$1], $1) } ?? 0
-      sizes[lightest] += sizeOf[holder(records[index])] ?? 0
-      if lightest == part.index - 1 { own.insert(TensorName(records[index].name)) }
-    }
-    return records.indices.filter { own.contains(holder(records[$0])) }
   }
 
   private enum WorkItem: Sendable {
