@@ -2,7 +2,7 @@ import ArgumentParser
 import Checkpoints
 import Conversion
 import Files
-import FoundationEssentials
+import Glibc
 import Recipes
 import Squeezing
 import TensorNetworks

@@ -100,9 +100,13 @@ extension ConversionPipeline {
     guard manifest.generator == generator, manifest.squeeze == nil, manifest.conversion.map(isSame) ?? false,
       manifest.part?.index == part?.index, manifest.part?.count == part?.count
     else { return false }
-    guard let files = manifest.source?.files, files.count == source.files.count else { return false }
-    for (file, path) in zip(files, source.files) {
-      guard file.bytes == (try FileStatus(at: path)?.byteCount) else { return false }
+    if part != nil {
+      guard manifest.part?.files?.sample == (try FileSample.digest(ofFilesAt: source.files)) else { return false }
+    } else {
+      guard let files = manifest.source?.files, files.count == source.files.count else { return false }
+      for (file, path) in zip(files, source.files) {
+        guard file.bytes == (try FileStatus(at: path)?.byteCount) else { return false }
+      }
     }
     guard let plan else {
       return manifest.contents.tensors.map(\.info) == source.tensors

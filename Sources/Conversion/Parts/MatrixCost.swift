@@ -22,9 +22,12 @@ struct MatrixCost: Sendable {
   init(
     rows: Int, columns: Int, shape: MPOShape, isDouble: Bool = false, _ recipe: ConversionRecipe, hasMetric: Bool
   ) {
+    // Measured at the peak of a decomposition, at half of the numbers: copies of the matrix, a Gram matrix and its vectors.
     let width = isDouble ? 8 : 4
+    let side = min(rows, columns)
     memory =
-      2 * width * rows * columns + (hasMetric ? 12 * (rows * columns + rows * rows + columns * columns) : 0)
+      (rows > columns ? 9 : 7) * width * rows * columns / 2 + 22 * side * side
+      + (hasMetric ? 12 * (rows * columns + rows * rows + columns * columns) : 0)
     let (rows, columns) = (Double(rows), Double(columns))
     let parts = LayerProfile.parts(
       for: recipe.structure, recipe.budget ?? .ratio(1), hasMetric: hasMetric,
@@ -67,6 +70,6 @@ struct MatrixCost: Sendable {
   /// A Gram matrix of the smaller side, and its eigenvalues or eigenvectors.
   private static func spectrum(_ rows: Double, _ columns: Double, vectors: Bool) -> Double {
     let (side, other) = (min(rows, columns), max(rows, columns))
-    return 2 * side * side * other + (vectors ? 40 : 15) * side * side * side
+    return 2 * side * side * other + (vectors ? 20 : 5) * side * side * side
   }
 }

@@ -53,7 +53,8 @@ private struct ProfileReader {
       default: try reader.skipValue()
       }
     }
-    guard format == StageFile.Profile.formatName, version == Int64(StageFile.version), let source, let recipe, let network
+    guard format == StageFile.Profile.formatName, version == Int64(StageFile.version), let source, let recipe,
+      let network
     else { throw Unexpected() }
     return StageFile.Profile(source: source, part: part, recipe: recipe, sourceDType: dtype, network: network)
   }

@@ -64,10 +64,16 @@ public struct Converter: Sendable {
   ) throws -> Manifest {
     let ties = try self.ties ?? TiedTensors.find(in: checkpoint)
     let all = try self.contents(of: checkpoint, plan: plan, ties: ties)
-    let part = part.map { part in
+    // Each file is read whole by one of the parts.
+    let (number, count) = (self.part?.index ?? 1, self.part?.count ?? 1)
+    let files: [Int] = Array(checkpoint.files.indices).filter { $0 % count == number - 1 }
+    let part = try self.part.map { part in
       Manifest.Part(
         index: part.index, count: part.count, tensorCount: all.tensors.count,
-        positions: division(of: all, plan, into: part.count)[part.index - 1])
+        positions: division(of: all, plan, into: part.count)[part.index - 1],
+        files: Manifest.Part.Files(
+          count: checkpoint.files.count, positions: files,
+          sample: try FileSample.digest(ofFilesAt: checkpoint.files)))
     }
     let contents = part.map { all.selecting($0.positions) } ?? all
     let records = contents.tensors
@@ -83,7 +89,7 @@ public struct Converter: Sendable {
     BLASThreads.use(1)
 
     try forEachInParallel(
-      work(on: records, files: checkpoint.files.count, links: links), jobs: jobs
+      work(on: records, files: files, links: links), jobs: jobs
     ) { item in
       switch item {
       case .fingerprint(let index):
@@ -155,7 +161,7 @@ public struct Converter: Sendable {
   }
 
   /// The source's files, then the tensors and the blocks of tensors, largest first.
-  private func work(on records: [TensorRecord], files: Int, links: [LinkedBlocks]) -> [WorkItem] {
+  private func work(on records: [TensorRecord], files: [Int], links: [LinkedBlocks]) -> [WorkItem] {
     let linked = Set(links.flatMap(\.blocks))
     func byteCount(_ place: LinkedBlocks.Place) -> Int {
       records[place.tensor].info.byteCount / (records[place.tensor].blocks?.blocks.count ?? 1)
@@ -171,7 +177,7 @@ public struct Converter: Sendable {
     let largestFirst = items.enumerated().sorted {
       ($1.element.byteCount, $0.offset) < ($0.element.byteCount, $1.offset)
     }
-    return (0..<files).map { .fingerprint($0) } + largestFirst.map(\.element.item)
+    return files.map { .fingerprint($0) } + largestFirst.map(\.element.item)
   }
 
   /// What will be stored: for every tensor of the source its record, with the operators and cores that the plan gives it.

@@ -37,7 +37,8 @@ enum PartArgument {
     }
     if let count {
       guard let part = SourceNetwork.Part(index: task, count: count) else {
-        throw ValidationError("The array's task \(task) is not one of 1 to \(count); submit it with --array=1-\(count).")
+        throw ValidationError(
+          "The array's task \(task) is not one of 1 to \(count); submit it with --array=1-\(count).")
       }
       return part
     }
