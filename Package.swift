@@ -72,7 +72,8 @@ let package = Package(
     .executableTarget(
       name: "mpo-bench",
       dependencies: [
-        "Checkpoints", "LinearAlgebra", "MPOCheckpoints", "TensorNetworks",
+        "Checkpoints", "Conversion", "Files", "LinearAlgebra", "MPOCheckpoints", "Recipes", "Squeezing",
+        "TensorNetworks",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
 

@@ -6,8 +6,11 @@ import Recipes
 /// Joins the parts of one conversion to the checkpoint that one run would have written, byte for byte.
 public struct Merger: Sendable {
   public var jobs: Int
+  /// Whether the files of the result are those of the parts under a second name: then it has the same tensors in other files
+  /// than one run would have written.
+  public var linksFiles: Bool
 
-  public init(jobs: Int) { self.jobs = jobs }
+  public init(jobs: Int, linksFiles: Bool = false) { (self.jobs, self.linksFiles) = (jobs, linksFiles) }
 
   /// - Parameters:
   ///   - parts: all parts of a conversion, in any order.
@@ -19,22 +22,16 @@ public struct Merger: Sendable {
   public func merge(
     _ parts: [MPOCheckpoint], to folder: String, progress: @escaping ProgressHandler = { _ in }
   ) throws -> Manifest {
-    let places = try Self.places(in: parts)
+    let (contents, origins) = try contents(of: parts)
     let manifest = parts[0].manifest
+    let source = try Self.source(of: parts)
+    if linksFiles {
+      let merged = try link(parts, contents, origins, source, to: folder)
+      for part in parts { try part.checkNotReplaced() }
+      return merged
+    }
     for part in parts {
       if let damage = try part.damagedFiles().first { throw damage }
-    }
-    var contents = CheckpointContents()
-    var origins: [TensorName: Int] = [:]
-    for place in places {
-      let part = parts[place.part].contents
-      let tensor = part.tensors[place.tensor]
-      origins[TensorName(tensor.name)] = place.part
-      try Self.check(tensor, of: parts[place.part], sharesWith: contents, origins, parts)
-      for core in part.namedCores(of: tensor) where origins[TensorName(core.name)] == nil {
-        origins[TensorName(core.name)] = place.part
-      }
-      contents.append(tensor, from: part)
     }
     let whole = contents
     let writer = try MPOCheckpointWriter(folder: folder, contents: whole, packs: whole.isPacked)
@@ -52,11 +49,60 @@ public struct Merger: Sendable {
       counter.finished($0.name, elements: $0.valueCount)
     }
     let merged = try writer.finish(
-      generator: manifest.generator, source: manifest.source, conversion: manifest.conversion,
+      generator: manifest.generator, source: source, conversion: manifest.conversion,
       companions: Self.companions(of: manifest).map { Companion(stored: $0.file) },
       from: parts[0].path)
     for part in parts { try part.checkNotReplaced() }
     return merged
+  }
+
+  /// Whether a checkpoint is what `merge` would make of the parts, as far as their manifests tell.
+  /// - Throws: as `merge` does.
+  public func made(_ checkpoint: MPOCheckpoint, of parts: [MPOCheckpoint]) throws -> Bool {
+    let (contents, _) = try contents(of: parts)
+    let source = try Self.source(of: parts)
+    let (own, first) = (checkpoint.manifest, parts[0].manifest)
+    let hasFiles = Set(own.shards.map(\.sha256)).isSuperset(of: parts.flatMap { $0.manifest.shards.map(\.sha256) })
+    return own.contents == contents && own.part == nil && own.squeeze == nil && own.source == source
+      && own.generator == first.generator && own.conversion == first.conversion
+      && Self.companions(of: own) == Self.companions(of: first) && (parts.count == 1 || hasFiles == linksFiles)
+  }
+
+  /// The tensors of all parts in the order of the source, and for each tensor and core the part that it is taken from.
+  private func contents(of parts: [MPOCheckpoint]) throws -> (CheckpointContents, [TensorName: Int]) {
+    let places = try Self.places(in: parts)
+    var contents = CheckpointContents()
+    var origins: [TensorName: Int] = [:]
+    for place in places {
+      let part = parts[place.part].contents
+      let tensor = part.tensors[place.tensor]
+      origins[TensorName(tensor.name)] = place.part
+      try Self.check(tensor, of: parts[place.part], sharesWith: contents, origins, parts)
+      for core in part.namedCores(of: tensor) where origins[TensorName(core.name)] == nil {
+        origins[TensorName(core.name)] = place.part
+      }
+      contents.append(tensor, from: part)
+    }
+    return (contents, origins)
+  }
+
+  /// The result with the files of the parts under a second name.
+  private func link(
+    _ parts: [MPOCheckpoint], _ contents: CheckpointContents, _ origins: [TensorName: Int], _ source: Manifest.Source?,
+    to folder: String
+  ) throws -> Manifest {
+    let manifest = parts[0].manifest
+    for (number, part) in parts.enumerated() {
+      for array in part.contents.arrays where origins[TensorName(array.name)] != number {
+        throw ConversionError.notMergeable(
+          path: part.path,
+          reason: "stores '\(escaped(array.name))', which another part stores too, and only one file of a checkpoint "
+            + "may: merge without --hard-links")
+      }
+    }
+    return try MPOCheckpointWriter.link(
+      parts, contents: contents, to: folder, generator: manifest.generator, source: source,
+      conversion: manifest.conversion, companions: Self.companions(of: manifest).map { Companion(stored: $0.file) })
   }
 
   /// Checks that what a tensor shares with tensors of other parts is the same there: operators, cores and their bytes.
@@ -148,10 +194,41 @@ public struct Merger: Sendable {
     }
   }
 
+  /// The source with the fingerprints of all of its files, each of which one part has.
+  private static func source(of parts: [MPOCheckpoint]) throws -> Manifest.Source? {
+    guard var source = parts[0].manifest.source, let count = parts[0].manifest.part?.files?.count else {
+      return parts[0].manifest.source
+    }
+    var files: [Int: FileFingerprint] = [:]
+    for part in parts {
+      for (position, file) in zip(part.manifest.part?.files?.positions ?? [], part.manifest.source?.files ?? []) {
+        files[position] = file
+      }
+    }
+    source.files = try (0..<max(0, count)).map { position in
+      guard let file = files[position] else {
+        throw ConversionError.notMergeable(
+          path: parts[0].path,
+          reason: "and the other parts lack the checksum of file \(position + 1) of \(count) of the source; convert "
+            + "the parts again")
+      }
+      return file
+    }
+    return source
+  }
+
   /// What two parts of one conversion have in common and these have not.
   private static func difference(_ a: Manifest, _ b: Manifest) -> String? {
-    if a.source?.files != b.source?.files { return "the source files differ in size or checksum" }
-    if a.source != b.source { return "the metadata of the source differ" }
+    let (ours, theirs) = (a.part?.files, b.part?.files)
+    guard ours?.sample == theirs?.sample, ours?.count == theirs?.count,
+      ours != nil || a.source?.files == b.source?.files
+    else { return "the source files differ in size or content" }
+    func withoutFiles(_ source: Manifest.Source?) -> Manifest.Source? {
+      var source = source
+      source?.files = []
+      return source
+    }
+    if withoutFiles(a.source) != withoutFiles(b.source) { return "the metadata of the source differ" }
     func values(_ recipe: ConversionRecipe?) -> [String: TensorName]? { recipe?.values.mapValues { TensorName($0) } }
     if a.conversion != b.conversion || values(a.conversion) != values(b.conversion) { return "the recipes differ" }
     if a.generator != b.generator {

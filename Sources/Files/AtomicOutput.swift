@@ -259,7 +259,8 @@ public final class AtomicOutput: Sendable {
         }
       }
       // The same may happen before it is locked, so whoever has the lock looks whether it is still there.
-      if Posix.lock(descriptor), isStill(descriptor, at: path) { return (path, descriptor) }
+      // A file system without locks, as some of a cluster are, leaves what killed processes left behind.
+      if Posix.tryLock(descriptor) ?? true, isStill(descriptor, at: path) { return (path, descriptor) }
       Posix.close(descriptor)
     }
     throw FileError.io(file: name.path, operation: "create it", reason: "no temporary name beside it is free")

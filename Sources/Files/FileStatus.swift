@@ -15,6 +15,8 @@ public struct FileStatus: Sendable, Hashable {
 
   public let kind: Kind
   public let byteCount: Int
+  /// When the content was changed last, in nanoseconds since 1970, by the clock of the file system.
+  public let modified: Int
   private let device: UInt64
   private let inode: UInt64
 
@@ -31,6 +33,7 @@ public struct FileStatus: Sendable, Hashable {
       default: .other
       }
     byteCount = Int(status.st_size)
+    modified = status.st_mtim.tv_sec * 1_000_000_000 + status.st_mtim.tv_nsec
     device = UInt64(status.st_dev)
     inode = UInt64(status.st_ino)
   }

@@ -60,6 +60,13 @@ package func copyCompanion(
   try file.withBytes(in: 0..<file.byteCount) { try writeFile($0, to: target + "/" + newName) }
 }
 
+/// Gives a file a second name in another folder; copies it where the file system can't do that.
+package func linkFile(_ path: String, as target: String) throws {
+  if let real = try? realPath(of: path), (try? Posix.link(real, as: target)) != nil { return }
+  let file = try MappedFile(path: path)
+  try file.withBytes(in: 0..<file.byteCount) { try writeFile($0, to: target) }
+}
+
 /// Makes the folders around a file that is to be written, where they are not there yet.
 ///
 /// - Parameter name: the path of the file in `folder`.

@@ -107,8 +107,16 @@ package enum Posix {
   }
 
   /// `flock(2)`: takes the exclusive lock; false when another process has it.
-  package static func lock(_ descriptor: Descriptor) -> Bool {
-    (try? perform { flock(descriptor, LOCK_EX | LOCK_NB) }) != nil
+  package static func lock(_ descriptor: Descriptor) -> Bool { tryLock(descriptor) == true }
+
+  /// `flock(2)`: takes the exclusive lock; false when another process has it, nil where the file system has no locks.
+  package static func tryLock(_ descriptor: Descriptor) -> Bool? {
+    do {
+      try perform { flock(descriptor, LOCK_EX | LOCK_NB) }
+      return true
+    } catch {
+      return [ENOLCK, ENOSYS, ENOTSUP, EINVAL].contains(error.code) ? nil : false
+    }
   }
 
   /// `flock(2)`: gives the lock back. Closing does not while a process that is being started has a copy of the descriptor.

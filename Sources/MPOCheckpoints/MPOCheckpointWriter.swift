@@ -174,18 +174,7 @@ public struct MPOCheckpointWriter: Sendable {
       shardFiles = shards.files
     case .packed(let shards): (shardFiles, packed) = try shards.finish(maximumShardBytes: maximumShardBytes)
     }
-    var carried: [FileFingerprint] = []
-    let copied = Set(companions.map { TensorName($0.storedPath) })
-    for skeleton in source?.skeletons ?? [] where !copied.contains(TensorName(skeleton)) {
-      carried.append(try FileFingerprint(ofFileAt: folder + "/" + skeleton, named: skeleton))
-    }
-    if let sourceFolder {
-      for companion in companions {
-        try copyAnnouncedCompanion(companion, from: sourceFolder, to: folder)
-        carried.append(
-          try FileFingerprint(ofFileAt: folder + "/" + companion.storedPath, named: companion.storedPath))
-      }
-    }
+    let carried = try Self.carry(companions, from: sourceFolder, to: folder, skeletons: source?.skeletons ?? [])
     let files = try shardFiles.map { try FileFingerprint(ofFileAt: folder + "/" + $0, named: $0) }
     var contents = contents
     contents.update(records, operators)
@@ -196,5 +185,26 @@ public struct MPOCheckpointWriter: Sendable {
       contents: contents, part: part)
     try ManifestFile.encode(manifest).withUnsafeBytes { try writeFile($0, to: folder + "/" + Manifest.fileName) }
     return manifest
+  }
+
+  /// Copies companions.
+  /// - Parameter skeletons: files that the folder has already.
+  /// - Returns: the fingerprints of all of them.
+  static func carry(
+    _ companions: [Companion], from sourceFolder: String?, to folder: String, skeletons: [String]
+  ) throws -> [FileFingerprint] {
+    var carried: [FileFingerprint] = []
+    let copied = Set(companions.map { TensorName($0.storedPath) })
+    for skeleton in skeletons where !copied.contains(TensorName(skeleton)) {
+      carried.append(try FileFingerprint(ofFileAt: folder + "/" + skeleton, named: skeleton))
+    }
+    if let sourceFolder {
+      for companion in companions {
+        try copyAnnouncedCompanion(companion, from: sourceFolder, to: folder)
+        carried.append(
+          try FileFingerprint(ofFileAt: folder + "/" + companion.storedPath, named: companion.storedPath))
+      }
+    }
+    return carried
   }
 }

@@ -4,5 +4,5 @@ import ArgumentParser
 @main
 struct MPOBench: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "mpo-bench", subcommands: [Decompose.self, Pack.self, Read.self])
+    commandName: "mpo-bench", subcommands: [Decompose.self, Pack.self, Read.self, Shapes.self])
 }

@@ -111,6 +111,29 @@ import Testing
     expectFailure(two + "/tensors.safetensors", "was changed after it was written") { _ = try merge([one, two]) }
   }
 
+  @Test func `each file of the source is read by one part, and merged they have the checksums of all`() throws {
+    let sharded = try openDenseCheckpoint(at: fixtures + "/tiny-bert-sharded")
+    try #require(sharded.files.count > 2)
+    var recipe = ConversionRecipe()
+    recipe.budget = .ratio(0.6)
+    let pipeline = try ConversionPipeline(
+      sharded, recipe: recipe, options: ConversionOptions(jobs: 2, generator: "tests"))
+    let plan = try pipeline.plan(pipeline.profile())
+    try pipeline.decompose(plan, to: temporary.folder("whole"))
+    let parts = try (1...2).map { index in
+      let folder = try temporary.folder("part\(index)")
+      try pipeline.decompose(plan, to: folder, part: SourceNetwork.Part(index: index, count: 2))
+      return folder
+    }
+    let counts = try parts.map { try MPOCheckpoint(path: $0).manifest.source?.files.count ?? 0 }
+    #expect(counts.allSatisfy { $0 > 0 } && counts.reduce(0, +) == sharded.files.count)
+    #expect(try content(of: merge(parts)) == content(of: temporary.path + "/whole"))
+    for part in parts {
+      let report = try Verifier(jobs: 2).verify(MPOCheckpoint(path: part), against: sharded)
+      #expect(report.problems.isEmpty, "\(report.problems)")
+    }
+  }
+
   @Test func `parts of another model are refused`() throws {
     let one = try convert("one", part: 1, of: 2)
     let sharded = try openDenseCheckpoint(at: fixtures + "/tiny-bert-sharded")

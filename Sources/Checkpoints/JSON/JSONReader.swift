@@ -1,4 +1,5 @@
 import Files
+import Glibc
 
 /// A strict reader of JSON (RFC 8259) that hands over what it meets as it goes, without building a tree.
 ///
@@ -153,8 +154,13 @@ package struct JSONReader {
   package mutating func readNumber() throws -> Double {
     try require(.number)
     let (end, _) = try numberEnd()
-    let text = String(decoding: UnsafeBufferPointer(rebasing: bytes[offset..<end]), as: UTF8.self)
-    guard let value = Double(text), value.isFinite else { throw error("the number is out of range") }
+    // A copy that ends with a zero: strtod knows no other end.
+    let value = withUnsafeTemporaryAllocation(of: CChar.self, capacity: end - offset + 1) { text in
+      for index in offset..<end { text[index - offset] = CChar(bitPattern: bytes[index]) }
+      text[end - offset] = 0
+      return text.baseAddress.map { strtod($0, nil) } ?? .nan
+    }
+    guard value.isFinite else { throw error("the number is out of range") }
     offset = end
     return value
   }

@@ -51,14 +51,7 @@ public final class ShardedSafetensorsWriter: DenseCheckpointWriter {
       }
     }
 
-    func padded(_ number: Int) -> String {
-      let digits = String(number)
-      return String(repeating: "0", count: max(0, 5 - digits.count)) + digits
-    }
-    let names =
-      runs.count == 1
-      ? ["\(stem).safetensors"]
-      : runs.indices.map { "\(stem)-\(padded($0 + 1))-of-\(padded(runs.count)).safetensors" }
+    let names = Self.names(of: runs.count, stem: stem)
     let indexName = "\(stem).safetensors.index.json"
     self.folder = folder
     self.places = places
@@ -116,8 +109,19 @@ public final class ShardedSafetensorsWriter: DenseCheckpointWriter {
     try text.withUTF8 { try writeFile(UnsafeRawBufferPointer($0), to: folder + "/" + indexName) }
   }
 
+  /// The names of so many shards.
+  package static func names(of count: Int, stem: String) -> [String] {
+    func padded(_ number: Int) -> String {
+      let digits = String(number)
+      return String(repeating: "0", count: max(0, 5 - digits.count)) + digits
+    }
+    return count == 1
+      ? ["\(stem).safetensors"]
+      : (0..<count).map { "\(stem)-\(padded($0 + 1))-of-\(padded(count)).safetensors" }
+  }
+
   /// The index as Python's `json.dumps(index, indent=2, sort_keys=True)` writes it, and a newline.
-  static func indexText(totalSize: Int, _ weightMap: [TensorName: String]) -> String {
+  package static func indexText(totalSize: Int, _ weightMap: [TensorName: String]) -> String {
     let entries = weightMap.sorted { $0.key < $1.key }
       .map { "    \(jsonString($0.key.text, asciiOnly: true)): \(jsonString($0.value, asciiOnly: true))" }
     return """

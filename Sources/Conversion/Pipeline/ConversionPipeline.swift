@@ -57,13 +57,16 @@ public func convert(
 public struct ConversionPipeline: Sendable {
   public let source: any DenseCheckpoint
   public let recipe: ConversionRecipe
-  private let statistics: CalibrationStatistics?
+  let statistics: CalibrationStatistics?
   private let mask: NetworkMask?
   private let options: ConversionOptions
   /// Found once, for all stages.
-  private let ties: [TensorName: TensorInfo]
+  let ties: [TensorName: TensorInfo]
   private let kept: KeptTensors
   private let cachedBases = CachedBases()
+
+  /// What the manifest says has written it.
+  var generator: String { options.generator }
 
   /// - Parameter passes: how many stages will look at the matrices: 2 for a profile and a decomposition.
   /// - Throws: `StatisticsMismatch` and `MaskMismatch` when the statistics and the mask are not those of the recipe,
@@ -102,7 +105,7 @@ public struct ConversionPipeline: Sendable {
     return profile
   }
 
-  private var network: SourceNetwork {
+  var network: SourceNetwork {
     get throws {
       var network = try SourceNetwork(source, selection: recipe.selection, ties: ties, kept: kept)
       network.mask = mask
@@ -152,7 +155,7 @@ public struct ConversionPipeline: Sendable {
     return try converter.convert(source, plan: plan, to: folder, progress: options.progress)
   }
 
-  private func converter() throws -> Converter {
+  func converter() throws -> Converter {
     var converter = Converter(recipe: recipe, jobs: options.jobs, generator: options.generator)
     converter.statistics = statistics
     converter.mask = mask

@@ -64,10 +64,16 @@ public struct Converter: Sendable {
   ) throws -> Manifest {
     let ties = try self.ties ?? TiedTensors.find(in: checkpoint)
     let all = try self.contents(of: checkpoint, plan: plan, ties: ties)
-    let part = part.map { part in
+    // Each file is read whole by one of the parts.
+    let (number, count) = (self.part?.index ?? 1, self.part?.count ?? 1)
+    let files: [Int] = Array(checkpoint.files.indices).filter { $0 % count == number - 1 }
+    let part = try self.part.map { part in
       Manifest.Part(
         index: part.index, count: part.count, tensorCount: all.tensors.count,
-        positions: Self.positions(of: part, in: all.tensors, LinkHolders(of: plan, in: all)))
+        positions: division(of: all, plan, into: part.count)[part.index - 1],
+        files: Manifest.Part.Files(
+          count: checkpoint.files.count, positions: files,
+          sample: try FileSample.digest(ofFilesAt: checkpoint.files)))
     }
     let contents = part.map { all.selecting($0.positions) } ?? all
     let records = contents.tensors
@@ -83,7 +89,7 @@ public struct Converter: Sendable {
     BLASThreads.use(1)
 
     try forEachInParallel(
-      work(on: records, files: checkpoint.files.count, links: links), jobs: jobs
+      work(on: records, files: files, links: links), jobs: jobs
     ) { item in
       switch item {
       case .fingerprint(let index):
@@ -145,31 +151,6 @@ public struct Converter: Sendable {
       part: part)
   }
 
-  /// Which tensors a part has: all parts get about as many bytes, and tensors that are tied or linked stay together.
-  private static func positions(
-    of part: SourceNetwork.Part, in records: [TensorRecord], _ holders: LinkHolders
-  ) -> [Int] {
-    func holder(_ record: TensorRecord) -> TensorName {
-      if case .tied(let other) = record.storage { holders[TensorName(other)] } else { holders[TensorName(record.name)] }
-    }
-    let sizeOf = Dictionary(
-      records.map { record in
-        var isTied: Bool { if case .tied = record.storage { true } else { false } }
-        return (holder(record), isTied ? 0 : record.info.byteCount)
-      }, uniquingKeysWith: +)
-    let largestFirst = records.indices.filter { holder(records[$0]) == TensorName(records[$0].name) }.sorted {
-      (sizeOf[holder(records[$1])] ?? 0, $0) < (sizeOf[holder(records[$0])] ?? 0, $1)
-    }
-    var sizes = Array(repeating: 0, count: part.count)
-    var own: Set<TensorName> = []
-    for index in largestFirst {
-      let lightest = sizes.indices.min { (sizes[$0], $0) < (sizes[$1], $1) } ?? 0
-      sizes[lightest] += sizeOf[holder(records[index])] ?? 0
-      if lightest == part.index - 1 { own.insert(TensorName(records[index].name)) }
-    }
-    return records.indices.filter { own.contains(holder(records[$0])) }
-  }
-
   private enum WorkItem: Sendable {
     /// What is no operator.
     case tensor(Int)
@@ -180,7 +161,7 @@ public struct Converter: Sendable {
   }
 
   /// The source's files, then the tensors and the blocks of tensors, largest first.
-  private func work(on records: [TensorRecord], files: Int, links: [LinkedBlocks]) -> [WorkItem] {
+  private func work(on records: [TensorRecord], files: [Int], links: [LinkedBlocks]) -> [WorkItem] {
     let linked = Set(links.flatMap(\.blocks))
     func byteCount(_ place: LinkedBlocks.Place) -> Int {
       records[place.tensor].info.byteCount / (records[place.tensor].blocks?.blocks.count ?? 1)
@@ -196,7 +177,7 @@ public struct Converter: Sendable {
     let largestFirst = items.enumerated().sorted {
       ($1.element.byteCount, $0.offset) < ($0.element.byteCount, $1.offset)
     }
-    return (0..<files).map { .fingerprint($0) } + largestFirst.map(\.element.item)
+    return files.map { .fingerprint($0) } + largestFirst.map(\.element.item)
   }
 
   /// What will be stored: for every tensor of the source its record, with the operators and cores that the plan gives it.

@@ -76,22 +76,11 @@ public struct SourceNetwork: Sendable {
     for recipe: ConversionRecipe, part: Part?, statistics: CalibrationStatistics?, bases: NetworkBases?, jobs: Int,
     progress: @escaping ProgressHandler
   ) throws -> (profile: NetworkProfile, warnings: [String]) {
-    let largestFirst = matrices.indices.sorted {
-      (matrices[$1].tensor.elementCount, $0) < (matrices[$0].tensor.elementCount, $1)
-    }
     let links = try links(of: recipe)
     let centres = try centres(of: recipe)
-    let holders = LinkHolders(
-      (links.map(\.members) + centres.map(\.members)).map { $0.map { matrices[$0].tensor.key } })
     let centred = Set(centres.flatMap(\.members))
-    // What is stacked in one tensor stays together, and so does what is linked.
-    var places: [TensorName: Int] = [:]
-    let chosen = largestFirst.filter { index in
-      let key = holders[matrices[index].tensor.key]
-      let place = places[key] ?? places.count
-      places[key] = place
-      return part.map { place % $0.count == $0.index - 1 } ?? true
-    }
+    let chosen =
+      try part.map { try division(into: $0.count, for: recipe, hasMetric(statistics))[$0.index - 1] } ?? largestFirst
     let counter = ProgressCounter(
       .profile, total: chosen.reduce(0) { $0 + matrices[$1].rows * matrices[$1].columns }, progress)
     let layers = ParallelResults<LayerProfile>(count: matrices.count)
@@ -138,6 +127,51 @@ public struct SourceNetwork: Sendable {
       tiedBytes: countsBytes
         ? ties.keys.reduce(0) { $0 + (checkpoint.tensor(named: $1.text)?.byteCount ?? 0) } : nil)
     return (network, warnings)
+  }
+
+  /// The matrices, those with the most elements first.
+  private var largestFirst: [Int] {
+    matrices.indices.sorted {
+      (matrices[$1].tensor.elementCount, $0) < (matrices[$0].tensor.elementCount, $1)
+    }
+  }
+
+  /// The matrices of each of `count` parts of the profile, largest first. All parts cost about the same; what is stacked in one
+  /// tensor stays together, and so does what is linked.
+  func division(
+    into count: Int, for recipe: ConversionRecipe, _ hasMetric: (String) -> Bool
+  ) throws -> [[Int]] {
+    let linked = try links(of: recipe).map(\.members) + centres(of: recipe).map(\.members)
+    let holders = LinkHolders(linked.map { $0.map { matrices[$0].tensor.key } })
+    var groups: [TensorName: Int] = [:]
+    var costs: [Double] = []
+    let order = largestFirst
+    let groupOf = order.map { index in
+      let key = holders[matrices[index].tensor.key]
+      let group = groups[key] ?? costs.count
+      groups[key] = group
+      if group == costs.count { costs.append(0) }
+      costs[group] += profileCost(of: matrices[index], recipe, hasMetric: hasMetric(matrices[index].name))
+      return group
+    }
+    let parts = BalancedParts(of: costs, count: count).parts
+    var result = Array(repeating: [Int](), count: count)
+    for (index, group) in zip(order, groupOf) { result[parts[group]].append(index) }
+    return result
+  }
+
+  /// What the profile of a matrix costs, in operations.
+  private func profileCost(of matrix: WeightMatrix, _ recipe: ConversionRecipe, hasMetric: Bool) -> Double {
+    MatrixCost(of: matrix, recipe, hasMetric: hasMetric).profile
+      + Double(matrix.tensor.byteCount / (matrix.expert == nil ? 1 : max(1, matrix.tensor.shape[0])))
+      * MatrixCost.operationsPerByte
+  }
+
+  /// Tells whether errors of the matrix of a name are measured in a metric.
+  func hasMetric(_ statistics: CalibrationStatistics?) -> (String) -> Bool {
+    if mask != nil { return { _ in true } }
+    let measured = statistics?.matrices ?? []
+    return { measured.contains(TensorName($0)) }
   }
 
   /// The checkpoint whose matrices are decomposed: the masked one, where there is a mask.

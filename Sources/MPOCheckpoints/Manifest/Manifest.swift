@@ -35,17 +35,34 @@ public struct Manifest: Sendable, Equatable, Codable {
     public let tensorCount: Int
     /// Where the tensors of the part are among those of the source, from 0, ascending.
     public let positions: [Int]
+    /// Which files of the source the part has read whole; nil for all of them.
+    public let files: Files?
+
+    /// The files that a part has the checksums of, so that no file is read by every part.
+    public struct Files: Sendable, Equatable, Codable {
+      /// Of the source.
+      public let count: Int
+      /// Where those of `Source.files` are among them, from 0.
+      public let positions: [Int]
+      /// Of all files, the same in all parts: a digest of samples of their contents.
+      public let sample: String
+
+      public init(count: Int, positions: [Int], sample: String) {
+        (self.count, self.positions, self.sample) = (count, positions, sample)
+      }
+    }
 
     enum CodingKeys: String, CodingKey {
-      case index, count, positions
+      case index, count, positions, files
       case tensorCount = "tensor_count"
     }
 
-    public init(index: Int, count: Int, tensorCount: Int, positions: [Int]) {
+    public init(index: Int, count: Int, tensorCount: Int, positions: [Int], files: Files? = nil) {
       self.index = index
       self.count = count
       self.tensorCount = tensorCount
       self.positions = positions
+      self.files = files
     }
 
     /// Whether the numbers can be those of a part with so many tensors.

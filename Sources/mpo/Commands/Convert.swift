@@ -52,8 +52,8 @@ struct Convert: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "With --plan: convert the K-th of N parts of the tensors only, K from 1; 'merge' joins all of them.",
-      valueName: "k/n"))
+      "With --plan: convert the K-th of N parts of the tensors only, K from 1; 'merge' joins all of them. slurm: the part "
+        + "that this task of a Slurm array is.", valueName: PartArgument.help), transform: PartArgument.parse)
   var part: SourceNetwork.Part?
 
   @Flag(
@@ -61,6 +61,15 @@ struct Convert: ParsableCommand {
       "Write the Python code into the folder with which transformers loads it by trust_remote_code=True, without the package mpo_checkpoint."
   )
   var remoteCode = false
+
+  @Option(
+    help: ArgumentHelp(
+      "With --dry-run: print the time and memory of each part of a profile and a conversion in N parts.",
+      valueName: "n"))
+  var parts: Int?
+
+  @Flag(help: "With --parts: reckon as if there were statistics of every matrix, which are still to be made.")
+  var withStatistics = false
 
   @OptionGroup(title: "Budget") var budget: BudgetOptions
   @OptionGroup(title: "Metric") var calibration: CalibrationOptions
@@ -72,6 +81,7 @@ struct Convert: ParsableCommand {
 
   @OptionGroup var sourceOptions: SourceOptions
   @OptionGroup var work: WorkOptions
+  @OptionGroup var done: DoneOptions
   @OptionGroup var outputOptions: OutputOptions
 
   private var recipeOptions: [any RecipeOptions] { [budget, mask, structure, links, selection, storage] }
@@ -84,21 +94,30 @@ struct Convert: ParsableCommand {
     if let source = try source {
       try source.refuse(recipeOptions.given + calibration.givenRidges)
     } else {
-      try recipeOptions.check(metric: calibration.calibration != nil)
+      try recipeOptions.check(metric: calibration.calibration != nil || withStatistics)
       guard budget.hasBudget else { throw BudgetOptions.missing }
+    }
+    if withStatistics, parts == nil || calibration.calibration != nil {
+      throw ValidationError(
+        "--with-statistics goes with --parts, and has no effect with --calibration, which names statistics.")
     }
     if dryRun {
       if remoteCode {
         throw ValidationError("--remote-code has no effect with --dry-run; leave one of them out.")
       }
       if part != nil {
-        throw ValidationError("--part has no effect with --dry-run; leave one of them out.")
+        throw ValidationError("--part has no effect with --dry-run; leave one of them out. --parts N shows all parts.")
       }
+      if let parts, !(1...100_000).contains(parts) {
+        throw ValidationError("--parts must be from 1 to 100000, not \(parts).")
+      }
+      if done.skipDone { throw ValidationError("--skip-done has no effect with --dry-run; leave one of them out.") }
       if plan != nil, !profile.isEmpty {
         throw ValidationError(
           "--profile has no effect with --plan, which says all of it; leave one of them out.")
       }
     } else {
+      if parts != nil { throw ValidationError("--parts goes with --dry-run; --part K/N converts one of them.") }
       if output == nil { throw ValidationError("Missing expected argument '--output <out.mpo>'") }
       if !profile.isEmpty {
         throw ValidationError(
@@ -124,13 +143,22 @@ struct Convert: ParsableCommand {
     let recipe = try planned?.recipe ?? source?.recipe() ?? recipeOptions.recipe(calibration, statistics, maskFile)
     guard let path = output, !dryRun else {
       return try DryRun(checkpoint, recipe, statistics, maskFile, work, from: source).print(
-        plan: planned?.plan, profiles: profile)
+        plan: planned?.plan, profiles: profile, parts: parts, expectsStatistics: withStatistics)
     }
-    let output = try outputOptions.begin(path, kind: .folder, inputs: [model] + checkpoint.files)
+    let inputs = [model] + checkpoint.files
     let display = ProgressDisplay(work.progress)
-    let pipeline = try ConversionPipeline(
-      checkpoint, recipe: recipe, statistics: statistics, mask: maskFile,
-      options: work.options(display, scratchFolder: output.temporaryPath), passes: planned == nil ? 2 : 1, from: source)
+    func pipeline(scratchFolder: String?) throws -> ConversionPipeline {
+      try ConversionPipeline(
+        checkpoint, recipe: recipe, statistics: statistics, mask: maskFile,
+        options: work.options(display, scratchFolder: scratchFolder), passes: planned == nil ? 2 : 1, from: source)
+    }
+    let read = checkpoint.inputFiles + [calibration.calibration, mask.path].compactMap(\.self)
+    let isDone = try done.isDone(path, inputs: read) {
+      try pipeline(scratchFolder: nil).made(MPOCheckpoint(path: path), planned?.plan, part: part)
+    }
+    if isDone { return }
+    let output = try outputOptions.begin(path, kind: .folder, inputs: inputs, replacing: done.skipDone)
+    let pipeline = try pipeline(scratchFolder: ScratchFolder.path(besides: output.temporaryPath))
     let plan = try planned?.plan ?? pipeline.plan(pipeline.profile())
     if let warning = Self.warning(of: plan, recipe, checkpoint) {
       display.clear()

@@ -8,7 +8,8 @@ struct Merge: ParsableCommand {
     abstract: "Join the parts of a conversion.",
     discussion: """
       Each part is what 'mpo convert --plan PLAN.json --part K/N' wrote, on whatever machine. The result is the checkpoint \
-      that one conversion with the same plan writes, byte for byte.
+      that one conversion with the same plan writes, byte for byte. With --hard-links its files are those of the parts under a second \
+      name: the same tensors, in other files, and no byte is copied.
       """)
 
   @Argument(help: "The MPO checkpoints of all parts, in any order.")
@@ -17,14 +18,26 @@ struct Merge: ParsableCommand {
   @Option(name: .shortAndLong, help: ArgumentHelp("The folder to write.", valueName: "out.mpo"))
   var output: String
 
+  @Flag(
+    help:
+      "Give the files of the parts a second name instead of copying what is in them. They are copied where the file system can't do that."
+  )
+  var hardLinks = false
+
   @OptionGroup var work: WorkOptions
+  @OptionGroup var done: DoneOptions
   @OptionGroup var outputOptions: OutputOptions
 
   func run() throws {
     let checkpoints = try parts.map(MPOCheckpoint.init(path:))
-    let output = try outputOptions.begin(output, kind: .folder, inputs: parts)
+    let merger = Merger(jobs: work.jobs, linksFiles: hardLinks)
+    let isDone = try done.isDone(self.output, inputs: parts.map { $0 + "/" + Manifest.fileName }) {
+      try merger.made(MPOCheckpoint(path: self.output), of: checkpoints)
+    }
+    if isDone { return }
+    let output = try outputOptions.begin(self.output, kind: .folder, inputs: parts, replacing: done.skipDone)
     let display = ProgressDisplay(work.progress)
-    let manifest = try Merger(jobs: work.jobs).merge(checkpoints, to: output.temporaryPath, progress: display.handler)
+    let manifest = try merger.merge(checkpoints, to: output.temporaryPath, progress: display.handler)
     display.clear()
     try Card.write(manifest, to: output.temporaryPath)
     try output.commit()

@@ -21,6 +21,7 @@ struct Plan: ParsableCommand {
   @OptionGroup(title: "Budget") var budget: BudgetOptions
   @OptionGroup(title: "Matrices") var structure: StructureOptions
   @OptionGroup(title: "Storage") var storage: StorageOptions
+  @OptionGroup var done: DoneOptions
   @OptionGroup var outputOptions: OutputOptions
 
   private var recipeOptions: [any RecipeOptions] { [budget, structure, storage] }
@@ -31,8 +32,12 @@ struct Plan: ParsableCommand {
     let profile = try Self.merged(Self.profiles(profiles))
     let recipe = try recipe(for: profile)
     let plan = try recipe.plan(profile.network, path: profiles[0], sourceDType: profile.sourceDType)
-    try StageOutput(output, outputOptions, inputs: profiles)
-      .write(StageFile.encode(StageFile.Plan(plan, recipe: recipe)))
+    if done.skipDone, self.output == "-" { throw ValidationError("--skip-done has no effect with -o -: leave it out.") }
+    let content = try StageFile.encode(StageFile.Plan(plan, recipe: recipe))
+    // Planning takes seconds. What is there and the same is left alone, so that nothing that follows it looks out of date.
+    let isDone = try done.isDone(self.output, inputs: []) { try readFile(self.output) == content }
+    if isDone { return }
+    try StageOutput(output, outputOptions, inputs: profiles, replacing: done.skipDone).write(content)
     let decomposed = plan.layers.count { $0.bonds != nil }
     StandardError.write(
       "\(plan.layers.count) matrices: \(decomposed) as cores, \(plan.layers.count - decomposed) dense; "
@@ -42,14 +47,13 @@ struct Plan: ParsableCommand {
 
   /// What 'mpo profile' wrote to these files.
   static func profiles(_ paths: [String]) throws -> [(path: String, profile: StageFile.Profile)] {
-    try paths.map { path in
-      (
-        path,
-        try StageFile.decode(
-          readFile(path), as: StageFile.Profile.self, format: StageFile.Profile.formatName,
-          path: path)
-      )
-    }
+    try paths.map { ($0, try profile($0)) }
+  }
+
+  private static func profile(_ path: String) throws -> StageFile.Profile {
+    if path == "-" { return try readStandardInput().withUnsafeBytes { try StageFile.readProfile($0, path: path) } }
+    let file = try MappedFile(path: path)
+    return try file.withBytes(in: 0..<file.byteCount) { try StageFile.readProfile($0, path: path) }
   }
 
   /// The profile that parts make.

@@ -8,7 +8,7 @@ struct Profile: ParsableCommand {
     abstract: "Compute the singular spectra of every matrix: the only stage before 'plan' that needs the weights.",
     discussion: """
       The stage computes only the spectra that --structure and the metric need. The file holds the recipe as far as the \
-      options decide it; 'mpo plan' adds the rest.
+      options decide it; 'mpo plan' adds the rest. Budget and storage may be said here or there.
       """)
 
   @Argument(help: "The dense checkpoint.")
@@ -20,21 +20,26 @@ struct Profile: ParsableCommand {
   @Option(help: ArgumentHelp("Take the recipe from this file, instead of options.", valueName: "recipe.yaml"))
   var recipe: String?
 
+  @OptionGroup(title: "Budget") var budget: BudgetOptions
   @OptionGroup(title: "Metric") var calibration: CalibrationOptions
   @OptionGroup(title: "Metric") var mask: MaskOptions
   @OptionGroup(title: "Matrices") var structure: StructureOptions
   @OptionGroup(title: "Matrices") var links: LinkOptions
   @OptionGroup(title: "Matrices") var selection: SelectionOptions
+  @OptionGroup(title: "Storage") var storage: StorageOptions
 
   @Option(
-    help: ArgumentHelp("Do the K-th of N parts of the work, K from 1; 'plan' takes all of them.", valueName: "k/n"))
+    help: ArgumentHelp(
+      "Do the K-th of N parts of the work, K from 1; 'plan' takes all of them. slurm: the part that this task of a Slurm "
+        + "array is.", valueName: PartArgument.help), transform: PartArgument.parse)
   var part: SourceNetwork.Part?
 
   @OptionGroup var sourceOptions: SourceOptions
   @OptionGroup var work: WorkOptions
+  @OptionGroup var done: DoneOptions
   @OptionGroup var outputOptions: OutputOptions
 
-  private var recipeOptions: [any RecipeOptions] { [mask, structure, links, selection] }
+  private var recipeOptions: [any RecipeOptions] { [budget, mask, structure, links, selection, storage] }
 
   func validate() throws {
     if let source = try RecipeSource(recipe: recipe) {
@@ -51,22 +56,25 @@ struct Profile: ParsableCommand {
     let maskFile = try mask.file()
     let source = try RecipeSource(recipe: recipe)
     let recipe = try source?.recipe() ?? recipeOptions.recipe(calibration, statistics, maskFile)
-    let output = try StageOutput(output, outputOptions, inputs: [model] + checkpoint.files)
+    let inputs = [model] + checkpoint.files
+    if done.skipDone, self.output == "-" { throw ValidationError("--skip-done has no effect with -o -: leave it out.") }
     let display = ProgressDisplay(work.progress)
-    let pipeline = try ConversionPipeline(
-      checkpoint, recipe: recipe, statistics: statistics, mask: maskFile, options: work.options(display), from: source)
+    func pipeline() throws -> ConversionPipeline {
+      try ConversionPipeline(
+        checkpoint, recipe: recipe, statistics: statistics, mask: maskFile, options: work.options(display),
+        from: source)
+    }
+    let read = checkpoint.inputFiles + [calibration.calibration, mask.path].compactMap(\.self)
+    let isDone = try done.isDone(self.output, inputs: read) {
+      try pipeline().made(Plan.profiles([self.output])[0].profile, part: part)
+    }
+    if isDone { return }
+    let output = try StageOutput(self.output, outputOptions, inputs: inputs, replacing: done.skipDone)
+    let pipeline = try pipeline()
     let profile = StageFile.Profile(
       source: model, part: part, recipe: recipe, sourceDType: try pipeline.sourceDType,
       network: try pipeline.profile(part: part))
     display.clear()
     try output.write(StageFile.encode(profile))
-  }
-}
-
-extension SourceNetwork.Part: ExpressibleByArgument {
-  public init?(argument: String) {
-    let numbers = argument.split(separator: "/", omittingEmptySubsequences: false).map { Int($0) }
-    guard numbers.count == 2, let index = numbers[0], let count = numbers[1] else { return nil }
-    self.init(index: index, count: count)
   }
 }

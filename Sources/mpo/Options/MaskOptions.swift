@@ -33,7 +33,10 @@ struct MaskOptions: ParsableArguments, RecipeOptions {
     recipe.mask = MaskRule(source: isOfZeros ? .zeros : .file(sha256: ""), weights: maskWeights ?? .sides)
   }
 
-  func file() throws -> MaskFile? { isOfZeros ? nil : try mask.map(MaskFile.init(path:)) }
+  /// Of the file; nil where the mask is none.
+  var path: String? { isOfZeros ? nil : mask }
+
+  func file() throws -> MaskFile? { try path.map(MaskFile.init(path:)) }
 }
 
 extension MaskRule.Weights: ExpressibleByArgument {}

@@ -10,7 +10,10 @@ struct OutputOptions: ParsableArguments {
   var force = false
 
   /// Begins an output, unless it would replace one of the inputs or a folder they are in.
-  func begin(_ path: String, kind: AtomicOutput.Kind, inputs: [String]) throws -> AtomicOutput {
+  /// - Parameter replacing: whether an output may be replaced without --force too.
+  func begin(
+    _ path: String, kind: AtomicOutput.Kind, inputs: [String], replacing: Bool = false
+  ) throws -> AtomicOutput {
     if path == "-" {
       throw ConversionError.badMember(
         member: "-o", value: path, reason: "this output can't be written to stdout; name a file or a folder")
@@ -21,7 +24,7 @@ struct OutputOptions: ParsableArguments {
           member: "-o", value: path, reason: "contains the input; choose another output")
       }
     }
-    return try AtomicOutput(at: path, kind: kind, replacing: force)
+    return try AtomicOutput(at: path, kind: kind, replacing: force || replacing)
   }
 
   /// The path without links; nil where there is nothing.

@@ -1,6 +1,6 @@
 import ArgumentParser
 import Conversion
-import Glibc
+import Files
 
 /// Options of the subcommands that work through many tensors.
 struct WorkOptions: ParsableArguments {
@@ -13,7 +13,7 @@ struct WorkOptions: ParsableArguments {
   )
   var progress = ProgressStyle.auto
 
-  static let processors = Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+  static let processors = ProcessorCount().available
 
   func validate() throws {
     guard (1...1024).contains(jobs) else { throw ValidationError("--jobs must be from 1 to 1024, not \(jobs).") }

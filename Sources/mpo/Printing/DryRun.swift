@@ -30,14 +30,25 @@ struct DryRun {
   /// - Parameters:
   ///   - plan: to follow; nil to make one of the profiles.
   ///   - profiles: the parts of one profile; none where nothing is known of the matrices.
-  func print(plan: SqueezePlan?, profiles: [String]) throws {
+  ///   - parts: how many parts to show the time and memory of; nil for none.
+  ///   - expectsStatistics: whether to reckon the parts as if there were statistics.
+  func print(
+    plan: SqueezePlan?, profiles: [String], parts: Int?, expectsStatistics: Bool
+  ) throws {
     var text = "\(escaped(checkpoint.path, limit: 4096)): dry run, nothing is written\n"
-    if let plan = try plan ?? planned(by: profiles) {
+    let plan = try plan ?? planned(by: profiles)
+    if let plan {
       text += Summary(try pipeline.preview(plan)).lines(
         .expected, configuration: ModelConfiguration(of: checkpoint))
       if let warning = Convert.warning(of: plan, recipe, checkpoint) { warn(warning) }
     } else {
       text += try withoutPlan()
+    }
+    if let parts {
+      let costs = try pipeline.schedule(
+        parts: parts, plan, jobs: jobs, expectsStatistics: expectsStatistics)
+      return try StandardOutput.write(
+        text + PartSchedule(costs, jobs: jobs, rate: ConversionCost.measuredRate()).text)
     }
     let cost = try pipeline.cost()
     text +=

@@ -5,8 +5,8 @@ import Files
 struct StageOutput {
   private let file: AtomicOutput?
 
-  init(_ path: String, _ options: OutputOptions, inputs: [String]) throws {
-    file = path == "-" ? nil : try options.begin(path, kind: .file, inputs: inputs)
+  init(_ path: String, _ options: OutputOptions, inputs: [String], replacing: Bool = false) throws {
+    file = path == "-" ? nil : try options.begin(path, kind: .file, inputs: inputs, replacing: replacing)
   }
 
   func write(_ content: [UInt8]) throws {
