@@ -2,6 +2,7 @@ import Checkpoints
 import Foundation
 import MPOCheckpoints
 import Recipes
+import Synchronization
 import TensorNetworks
 import TestSupport
 import Testing
@@ -158,6 +159,23 @@ import Testing
     }
     for text in ["", "MB", "-3MB", "0", "1e9", "5 bananas"] { #expect(Budget.ByteLimit(text) == nil) }
     #expect(Budget.ByteLimit("1.5KiB") == .count(1536))
+  }
+
+  @Test func `a matrix whose elements are too small or too large for scales stays dense, and is named`() throws {
+    let values = ModelTensor.random("usual", [96, 96], seed: 1).values
+    let source = try writeModel(
+      [("small", 1e-9), ("large", 1e9), ("usual", 1)].map { name, scale in
+        ModelTensor(name, .f32, [96, 96], values.map { $0 * scale })
+      }, to: temporary.path + "/extreme.safetensors")
+    let warnings = Mutex<[String]>([])
+    let folder = try temporary.folder("extreme.mpo")
+    try convert(
+      source, recipe: recipe(.matrixBytes(.share(0.2))), to: folder,
+      options: ConversionOptions(jobs: 2, generator: "tests", warning: { text in warnings.withLock { $0.append(text) } }))
+    let checkpoint = try MPOCheckpoint(path: folder)
+    #expect(["small", "large"].allSatisfy { checkpoint.record(named: $0)?.isDense == true })
+    #expect(checkpoint.record(named: "usual")?.isDense == false)
+    #expect(warnings.withLock { $0 }.filter { $0.contains("for the scales of integers; it stays dense") }.count == 2)
   }
 
   @Test func `bytes and what they decide exclude each other`() throws {

@@ -22,7 +22,8 @@ import Testing
     #expect(converted.status == 0, "\(converted.messages)")
     #expect(try Tool.run("verify", output, "--against", bert).status == 0)
     let inspected = try Tool.run("inspect", output)
-    #expect(inspected.output.contains("matrix bytes 0.3") && inspected.output.contains("int"))
+    #expect(inspected.output.contains("matrix bytes 0.3") && inspected.output.contains("bits for each number of the matrices"))
+    #expect(converted.messages.contains("bits for each number of the matrices"))
     let restored = temporary.path + "/restored"
     #expect(try Tool.run("restore", output, "-o", restored).status == 0)
     let (before, after) = (try openDenseCheckpoint(at: bert), try openDenseCheckpoint(at: restored))

@@ -175,6 +175,7 @@ private struct RoundedGroup {
         (base[column * height + row] - asked[column * height + row], columns.weights[first + column])
       }
     }
+    codes = []
     let stepError = (0..<width).reduce(Float(0)) { $0 + columns.weights[first + $1] } / 12
     var best = Float.infinity
     for _ in 0..<Self.attempts {
@@ -190,7 +191,7 @@ private struct RoundedGroup {
         isLarge[row] = own > Self.tolerance * stepError * scale[row] * scale[row]
         total += own * rows.weights[tile.lowerBound + row]
       }
-      if total < best { (best, self.codes, self.residuals, scales) = (total, codes, residuals, scale) }
+      if self.codes.isEmpty || total < best { (best, self.codes, self.residuals, scales) = (total, codes, residuals, scale) }
       guard isLarge.contains(true) else { return }
       for row in 0..<height where isLarge[row] { scale[row] = GroupScale.halfPrecision(scale[row] * Self.growth) }
     }
@@ -203,6 +204,8 @@ private struct RoundedGroup {
   ) -> (codes: [UInt8], residuals: [Float]) {
     let width = base.count / height
     let (zero, top) = (integers.zero, Float(integers.largestCode))
+    // Where a scale is out of the range of half precision, whoever stores it will say so.
+    let scale = scale.map { $0.isFinite ? $0 : 0 }
     let inverse = scale.map { $0 == 0 ? 0 : 1 / $0 }
     var wanted = base
     var codes = [UInt8](repeating: 0, count: base.count)
@@ -213,7 +216,8 @@ private struct RoundedGroup {
       let start = column * height
       for row in 0..<height { target[row] = wanted[start + row] - asked[start + row] }
       for row in (0..<height).reversed() {
-        let code = max(0, min(top, (target[row] * inverse[row] + zero).rounded(.toNearestOrEven)))
+        let nearest = (target[row] * inverse[row] + zero).rounded(.toNearestOrEven)
+        let code = nearest >= 0 ? min(nearest, top) : 0
         codes[start + row] = UInt8(code)
         let number = (code - zero) * scale[row]
         let residual = number - wanted[start + row]
@@ -316,7 +320,7 @@ enum GroupScale {
       // A grid with zero has one level more on one side: that of the largest number.
       let whole = integers.bits >= 4 ? -largest / zero : largest.magnitude / zero
       guard integers.bits < 8 else { return halfPrecision(whole) }
-      var best: (error: Float, scale: Float) = (.infinity, 0)
+      var best: (error: Float, scale: Float) = (.infinity, halfPrecision(whole))
       for candidate in 0..<candidates {
         let part = 1 - (1 - leastPart(integers.bits)) * Float(candidate) / Float(candidates - 1)
         let scale = halfPrecision(whole * part)

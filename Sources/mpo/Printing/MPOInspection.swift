@@ -112,6 +112,7 @@ struct MPOInspection {
       error       \(small(totals.relativeError)) relative, over the matrices in cores
 
       """
+    if let encodings = Summary.encodings(of: manifest) { text += "encodings   \(encodings)\n" }
     if let count = totals.parametersOfTraining {
       text += "training    \(grouped(count)) numbers of training state, as they were\n"
     }

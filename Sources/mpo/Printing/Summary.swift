@@ -42,7 +42,7 @@ struct Summary {
         bytes       \(Self.bytes(of: totals))\(isUnpacked(errors) ? " before packing" : "")
 
       """
-    text += integers
+    if let encodings = Self.encodings(of: manifest) { text += "  encodings   \(encodings)\n" }
     if let count = totals.parametersOfTraining {
       text += "  training    \(grouped(count)) numbers of training state, as they were\n"
     }
@@ -86,16 +86,16 @@ struct Summary {
     return text
   }
 
-  /// Where the bytes of integers are, and how many bits stand for a number; nothing where there are none.
-  private var integers: String {
+  /// Where the bytes of integers are, and how many bits stand for a number; nil where there are none.
+  static func encodings(of manifest: Manifest) -> String? {
     let cores = manifest.contents.cores
-    guard cores.contains(where: { $0.encoding.integers != nil }) else { return "" }
+    guard cores.contains(where: { $0.encoding.integers != nil }) else { return nil }
     let bytes = Dictionary(cores.map { ($0.encoding.description, $0.storedBytes) }, uniquingKeysWith: +)
     let parts = bytes.filter { $0.value > 0 }.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
       .map { "\($0.key) \(Reports.bytes($0.value))" }
     let numbers = manifest.contents.tensors.compactMap(\.blocks).reduce(0) { $0 + $1.rows * $1.columns }
     let bits = 8 * Double(bytes.values.reduce(0, +)) / Double(max(1, numbers))
-    return "  encodings   \(parts.joined(separator: ", ")): \(fixed(bits, 2)) bits for each number of the matrices\n"
+    return "\(parts.joined(separator: ", ")): \(fixed(bits, 2)) bits for each number of the matrices"
   }
 
   private func isUnpacked(_ errors: Errors) -> Bool {
