@@ -27,7 +27,9 @@ struct MatrixCost: Sendable {
     let side = min(rows, columns)
     memory =
       (rows > columns ? 9 : 7) * width * rows * columns / 2 + 22 * side * side
-      + (hasMetric ? 12 * (rows * columns + rows * rows + columns * columns) : 0)
+      + (hasMetric
+        ? 12 * (rows * columns + [rows, columns].reduce(0) { $0 + $1 * (Self.hasGram($1) ? $1 : 1) }) : 0)
+    let grams = [rows, columns].filter(Self.hasGram).map(Double.init)
     let (rows, columns) = (Double(rows), Double(columns))
     let parts = LayerProfile.parts(
       for: recipe.structure, recipe.budget ?? .ratio(1), hasMetric: hasMetric,
@@ -38,10 +40,7 @@ struct MatrixCost: Sendable {
       left *= Double(size)
       bonds += Self.spectrum(left, rows * columns / left, vectors: false)
     }
-    let whitening =
-      2
-      * (2 * rows * columns * (rows + columns) + 4
-        * (rows * rows * rows + columns * columns * columns) / 3)
+    let whitening = 2 * grams.reduce(0) { $0 + 2 * rows * columns * $1 + 4 * $1 * $1 * $1 / 3 }
     var profile = 0.0
     if parts.contains(.spectra) { profile += bonds }
     if parts.contains(.basisSpectra) { profile += bonds + whitening }
@@ -66,6 +65,10 @@ struct MatrixCost: Sendable {
       rows: matrix.rows, columns: matrix.columns, shape: matrix.shape, isDouble: matrix.tensor.dtype == .f64, recipe,
       hasMetric: hasMetric)
   }
+
+  /// Whether statistics have the whole second moment of a side: of longer ones 'calibrate' keeps the diagonal, unless it is told
+  /// otherwise.
+  private static func hasGram(_ side: Int) -> Bool { side <= 8192 }
 
   /// A Gram matrix of the smaller side, and its eigenvalues or eigenvectors.
   private static func spectrum(_ rows: Double, _ columns: Double, vectors: Bool) -> Double {
