@@ -80,7 +80,8 @@ extension Budget.ByteLimit: Codable {
   /// A number is a share, a text a size.
   public init(from decoder: any Decoder) throws {
     let container = try decoder.singleValueContainer()
-    let text = if let share = try? container.decode(Double.self) { "\(share)" } else { try container.decode(String.self) }
+    let text =
+      if let share = try? container.decode(Double.self) { "\(share)" } else { try container.decode(String.self) }
     guard let limit = Self(text) else {
       throw DecodingError.dataCorruptedError(in: container, debugDescription: "\(text) is not allowed")
     }

@@ -298,7 +298,9 @@ extension NetworkProfile {
     case .ratio(let ratio): count = largestParameterCount(forRatio: ratio) - denseParameters
     case .matrixRatio(let ratio): count = Self.largestCount(ratio, of: matrices)
     case .bytes(let limit):
-      guard let bytes, let denseBytes else { throw SqueezeError.profileLacks(.storage, layer: layers.first?.name ?? "") }
+      guard let bytes, let denseBytes else {
+        throw SqueezeError.profileLacks(.storage, layer: layers.first?.name ?? "")
+      }
       count = limit.count(of: bytes) - denseBytes
     case .matrixBytes(let limit): count = limit.count(of: matrices)
     case .maximumError, .bond, .lossless: return matrices
@@ -320,7 +322,8 @@ extension NetworkProfile {
     case .matrixRatio(let ratio):
       return .matrixRatioOutOfReach(asked: ratio, smallest: Double(smallest) / Double(max(1, matrices)))
     case .bytes(let limit):
-      return .bytesOutOfReach(asked: limit, smallest: (denseBytes ?? 0) + smallest, whole: bytes ?? 0, ofMatrices: false)
+      return .bytesOutOfReach(
+        asked: limit, smallest: (denseBytes ?? 0) + smallest, whole: bytes ?? 0, ofMatrices: false)
     case .matrixBytes(let limit):
       return .bytesOutOfReach(asked: limit, smallest: smallest, whole: matrices, ofMatrices: true)
     case .ratio(let ratio):

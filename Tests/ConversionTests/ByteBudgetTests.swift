@@ -41,7 +41,8 @@ import Testing
       }
     }
     let writer = try SafetensorsWriter(
-      path: path, tensors: tensors.map(\.info), metadata: CheckpointMetadata(["format": "mpo-statistics", "version": "2"]))
+      path: path, tensors: tensors.map(\.info),
+      metadata: CheckpointMetadata(["format": "mpo-statistics", "version": "2"]))
     for tensor in tensors { try tensor.bytes.withUnsafeBytes { try writer.write($0, to: tensor.info.name) } }
     try writer.finish()
     return try CalibrationStatistics(path: path)
@@ -54,7 +55,8 @@ import Testing
     if let statistics { recipe.metric = try statistics.identity() }
     let folder = try temporary.folder(name)
     try convert(
-      source, recipe: recipe, statistics: statistics, to: folder, options: ConversionOptions(jobs: 2, generator: "tests"))
+      source, recipe: recipe, statistics: statistics, to: folder,
+      options: ConversionOptions(jobs: 2, generator: "tests"))
     return try MPOCheckpoint(path: folder)
   }
 
@@ -114,7 +116,9 @@ import Testing
             name: "w", MatrixSplit(rows: 70, columns: 300, shape: shape), bonds: [rank], gauge: gauge, dtype: .bf16)
           let stored = CoreEncodings(central: integers.map { .integers($0) }, auxiliary: integers.map { .integers($0) })
             .applied(to: cores).reduce(0) { $0 + $1.storedBytes }
-          #expect(form.storedBytes(elementBytes: 2) == stored, "\(gauge) \(rank) \(chain.name) \(integers?.description ?? "")")
+          #expect(
+            form.storedBytes(elementBytes: 2) == stored, "\(gauge) \(rank) \(chain.name) \(integers?.description ?? "")"
+          )
         }
       }
     }
@@ -171,7 +175,8 @@ import Testing
     let folder = try temporary.folder("extreme.mpo")
     try convert(
       source, recipe: recipe(.matrixBytes(.share(0.2))), to: folder,
-      options: ConversionOptions(jobs: 2, generator: "tests", warning: { text in warnings.withLock { $0.append(text) } }))
+      options: ConversionOptions(
+        jobs: 2, generator: "tests", warning: { text in warnings.withLock { $0.append(text) } }))
     let checkpoint = try MPOCheckpoint(path: folder)
     #expect(["small", "large"].allSatisfy { checkpoint.record(named: $0)?.isDense == true })
     #expect(checkpoint.record(named: "usual")?.isDense == false)
@@ -181,7 +186,8 @@ import Testing
   @Test func `bytes and what they decide exclude each other`() throws {
     var recipe = recipe(.matrixBytes(.share(0.3)))
     recipe.encodings = [EncodingRule(glob: "*", encoding: .plain(.bf16))]
-    #expect(recipe.conflict() == .noEffect(member: "encodings", value: nil, beside: "budget.matrix_bytes", itsValue: nil))
+    #expect(
+      recipe.conflict() == .noEffect(member: "encodings", value: nil, beside: "budget.matrix_bytes", itsValue: nil))
     recipe.encodings = []
     recipe.central = .int8
     #expect(recipe.conflict() != nil)

@@ -58,10 +58,14 @@ import Testing
     let encoding = Encoding.grouped(integers, shape: shape, pivots: .left)
     var elements = elements(40 * 16)
     let pivots = (0..<16).map { 2 * $0 }
-    for (column, row) in pivots.enumerated() { for other in 0..<16 { elements[row * 16 + other] = other == column ? 1 : 0 } }
+    for (column, row) in pivots.enumerated() {
+      for other in 0..<16 { elements[row * 16 + other] = other == column ? 1 : 0 }
+    }
     let (stored, read, _) = try roundTrip(encoding, elements, pivots: pivots, shape: shape)
     #expect(stored == read)
-    for (column, row) in pivots.enumerated() { #expect((0..<16).allSatisfy { read[row * 16 + $0] == ($0 == column ? 1 : 0) }) }
+    for (column, row) in pivots.enumerated() {
+      #expect((0..<16).allSatisfy { read[row * 16 + $0] == ($0 == column ? 1 : 0) })
+    }
   }
 
   @Test func `its JSON is read as it is written, and refused with what it can't have`() throws {

@@ -182,7 +182,9 @@ private struct CompactCheckpoint {
       cores: [Core(shape: [1, 2, 1, 1], elements: [1e60, 2]), Core(shape: [1, 1, 2, 1], elements: [1e60, 7])])
     let gauged = GaugedMPO(gauge: .canonical, mpo: mpo)
     let error = #expect(throws: MPOCheckpointError.self) { try writer.write(gauged, of: contents.operators[0]) }
-    for part in ["'w.cores.", "store it as plain values", "--exclude"] { #expect("\(try #require(error))".contains(part)) }
+    for part in ["'w.cores.", "store it as plain values", "--exclude"] {
+      #expect("\(try #require(error))".contains(part))
+    }
   }
 
   // MARK: - Contradictions

@@ -22,7 +22,9 @@ import Testing
     #expect(converted.status == 0, "\(converted.messages)")
     #expect(try Tool.run("verify", output, "--against", bert).status == 0)
     let inspected = try Tool.run("inspect", output)
-    #expect(inspected.output.contains("matrix bytes 0.3") && inspected.output.contains("bits for each number of the matrices"))
+    #expect(
+      inspected.output.contains("matrix bytes 0.3") && inspected.output.contains("bits for each number of the matrices")
+    )
     #expect(converted.messages.contains("bits for each number of the matrices"))
     let restored = temporary.path + "/restored"
     #expect(try Tool.run("restore", output, "-o", restored).status == 0)
@@ -59,7 +61,8 @@ import Testing
     ).finish()
     #expect(run.status == 0, "\(run.messages)")
     let found = Set(try MPOCheckpoint(path: output).contents.cores.map(\.encoding.description))
-    #expect(found.isSuperset(of: ["int4/64", "int8"]) && found.isSubset(of: ["int4/64", "int8", "BF16", "F16", "F32"]))
+    #expect(
+      found.isSuperset(of: ["int4/64", "int8"]) && found.isSubset(of: ["int4/64", "int8", "BF16", "F16", "F32"]))
     let like = temporary.path + "/like.mpo"
     #expect(try Tool.run("convert", bert, "-o", like, "--like", output).status == 0)
     #expect(try folder(output) == folder(like))
@@ -70,11 +73,13 @@ import Testing
   }
 
   @Test(arguments: [
-    (["--bytes", "0.000001"], "can't be reached"), (["--bytes", "5 bananas"], "--bytes"), (["--bytes", "-1"], "--bytes"),
+    (["--bytes", "0.000001"], "can't be reached"), (["--bytes", "5 bananas"], "--bytes"),
+    (["--bytes", "-1"], "--bytes"),
     (["--bytes", "0.3", "--encode", "*=int4"], "--encode has no effect with --bytes"),
     (["--bytes", "0.3", "--central", "int8"], "--central has no effect with --bytes"),
     (["--bytes", "0.3", "--ratio", "0.5"], "Give only one of"), (["--ratio", "0.5", "--encode", "*=int7"], "int7"),
-    (["--ratio", "0.5", "--encode", "nothing*=int4"], "nothing*"), (["--ratio", "0.5", "--encode", "=int4"], "--encode"),
+    (["--ratio", "0.5", "--encode", "nothing*=int4"], "nothing*"),
+    (["--ratio", "0.5", "--encode", "=int4"], "--encode"),
   ])
   func `what can't be is refused with its reason`(options: [String], reason: String) throws {
     let run = try Tool.Run(["convert", bert, "-o", output] + options).finish()

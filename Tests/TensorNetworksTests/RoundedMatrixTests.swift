@@ -137,7 +137,9 @@ import Testing
       let nearest = try PreparedMetric(.frobenius).rounded(gauged, of: view, central: integers, auxiliary: integers)
       let centre = gauged.mpo.shape.centralIndex
       let centralOnly = try metric.rounded(gauged, of: view, central: integers, auxiliary: nil)
-      #expect(centralOnly.cores[1 - centre] == nil && centralOnly.gauged.mpo.cores[1 - centre] == gauged.mpo.cores[1 - centre])
+      #expect(
+        centralOnly.cores[1 - centre] == nil && centralOnly.gauged.mpo.cores[1 - centre] == gauged.mpo.cores[1 - centre]
+      )
       #expect(squaredError(rounded.gauged.mpo) < 0.7 * squaredError(nearest.gauged.mpo))
       #expect(squaredError(rounded.gauged.mpo) < 3 * truncation)
       // What is stored is what the chain has.

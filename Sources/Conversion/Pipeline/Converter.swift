@@ -373,7 +373,8 @@ extension Converter {
   func cores<Scalar>(
     of view: MatrixView<Scalar>, _ chain: OperatorRecord, metric: LayerMetric?
   ) throws -> GaugedMPO<Scalar> {
-    if chain.shape.isFactored, chain.shape.siteCount == 2, chain.gauge == .compact, chain.bonds == chain.shape.fullBonds {
+    if chain.shape.isFactored, chain.shape.siteCount == 2, chain.gauge == .compact, chain.bonds == chain.shape.fullBonds
+    {
       return GaugedMPO(whole: view)
     }
     if chain.shape.isDeep, metric?.hasFactorization != true {

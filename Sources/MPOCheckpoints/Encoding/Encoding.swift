@@ -236,11 +236,14 @@ public struct Encoding: Sendable, Hashable {
         throw EncodingError.scaleOutOfRange
       }
       var given = rounded
-      if given?.integers != integers || given?.columns != columns || given?.codes.count != elements.count { given = nil }
+      if given?.integers != integers || given?.columns != columns || given?.codes.count != elements.count {
+        given = nil
+      }
       let rounded =
         given
         ?? RoundedMatrix(
-          rounding: Matrix(rows: elements.count / columns, columns: columns, elements: elements).converted(to: Float.self),
+          rounding: Matrix(rows: elements.count / columns, columns: columns, elements: elements).converted(
+            to: Float.self),
           to: integers)
       guard rounded.scales.allSatisfy(\.isFinite) else { throw EncodingError.scaleOutOfRange }
       try rounded.packedCodes.withUnsafeBytes { try write($0, entry) }

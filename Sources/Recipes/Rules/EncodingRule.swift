@@ -24,7 +24,8 @@ public enum CoreEncoding: Sendable, Hashable {
   case plain(DType)
   case integers(IntegerGroups)
 
-  public static let choices = "f64, f32, f16, bf16, or int8, int6, int5, int4, int3 and int2, integers also as int4/64 (in groups of 16, 32, 64 or 128)"
+  public static let choices =
+    "f64, f32, f16, bf16, or int8, int6, int5, int4, int3 and int2, integers also as int4/64 (in groups of 16, 32, 64 or 128)"
 }
 
 extension CoreEncoding: CustomStringConvertible {

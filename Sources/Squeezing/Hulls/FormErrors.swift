@@ -36,7 +36,8 @@ struct FormErrors {
     if let integers = form.integers {
       guard let error = layer.storage?.squaredError(of: integers) else { return .infinity }
       let isWhole = form.gauge == .compact && form.bonds == form.shape.fullBonds
-      return truncation + (isWhole ? error : error * IntegerError.ofFactors(form.gauge)) * max(0, norm * norm - truncation)
+      return truncation + (isWhole ? error : error * IntegerError.ofFactors(form.gauge))
+        * max(0, norm * norm - truncation)
     }
     let rounding = norm * rounding.relativeError(gauge: form.gauge, sites: form.shape.siteCount)
     return truncation + rounding * rounding

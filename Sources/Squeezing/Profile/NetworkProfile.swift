@@ -57,7 +57,8 @@ public struct NetworkProfile: Sendable, Hashable, Codable {
   /// Whether the counts add up, for profiles that come from a file.
   var hasConsistentTotals: Bool {
     guard parameters >= 0, tiedParameters >= 0, (0...(1 << 56)).contains(bytes ?? 0),
-      (0...(bytes ?? 0)).contains(tiedBytes ?? 0), (0...(1 << 56)).contains(basisParameters ?? 0) else { return false }
+      (0...(bytes ?? 0)).contains(tiedBytes ?? 0), (0...(1 << 56)).contains(basisParameters ?? 0)
+    else { return false }
     var rest = parameters
     for count in [tiedParameters] + layers.map(\.denseParameterCount) {
       guard count <= rest else { return false }

@@ -54,7 +54,8 @@ extension IntegerGroups: Codable {
     let container = try decoder.singleValueContainer()
     let text = try container.decode(String.self)
     guard let integers = IntegerGroups(text) else {
-      throw DecodingError.dataCorruptedError(in: container, debugDescription: "'\(text)' are no integers that are known")
+      throw DecodingError.dataCorruptedError(
+        in: container, debugDescription: "'\(text)' are no integers that are known")
     }
     self = integers
   }

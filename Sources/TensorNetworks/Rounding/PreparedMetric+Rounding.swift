@@ -223,7 +223,8 @@ extension PreparedMetric {
         for (start, weight) in zip(starts, weights) {
           let count = min(group, view.columns - start)
           let largest = Double(
-            Scalar.largestMagnitude(UnsafeBufferPointer(rebasing: view.elements[(row * view.columns + start)...].prefix(count))))
+            Scalar.largestMagnitude(
+              UnsafeBufferPointer(rebasing: view.elements[(row * view.columns + start)...].prefix(count))))
           own += largest * largest * weight
         }
         sum += own * rows[row]

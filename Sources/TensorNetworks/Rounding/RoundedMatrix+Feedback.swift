@@ -113,7 +113,8 @@ private struct FeedbackRounding {
           let (place, index) = (range.lowerBound + column, tile.lowerBound + row)
           let code = group.codes[column * height + row]
           codes[index * n + place] = code
-          errors[place * m + index] = (Float(code) - integers.zero) * group.scales[row] - matrix.elements[index * n + place]
+          errors[place * m + index] =
+            (Float(code) - integers.zero) * group.scales[row] - matrix.elements[index * n + place]
           residuals[index * width + first + column] = group.residuals[column * height + row]
         }
         guard !columns.isIdentity else { continue }
@@ -157,7 +158,8 @@ private struct RoundedGroup {
   }
 
   mutating func run(
-    wanted start: ArraySlice<Float>, of matrix: Matrix<Float>, first: Int, tile: Range<Int>, rows: UnitTriangle, columns: UnitTriangle,
+    wanted start: ArraySlice<Float>, of matrix: Matrix<Float>, first: Int, tile: Range<Int>, rows: UnitTriangle,
+    columns: UnitTriangle,
     askedByRows: (_ column: Int, _ row: Int) -> Float
   ) {
     let width = start.count / height
@@ -191,7 +193,9 @@ private struct RoundedGroup {
         isLarge[row] = own > Self.tolerance * stepError * scale[row] * scale[row]
         total += own * rows.weights[tile.lowerBound + row]
       }
-      if self.codes.isEmpty || total < best { (best, self.codes, self.residuals, scales) = (total, codes, residuals, scale) }
+      if self.codes.isEmpty || total < best {
+        (best, self.codes, self.residuals, scales) = (total, codes, residuals, scale)
+      }
       guard isLarge.contains(true) else { return }
       for row in 0..<height where isLarge[row] { scale[row] = GroupScale.halfPrecision(scale[row] * Self.growth) }
     }
@@ -199,7 +203,8 @@ private struct RoundedGroup {
 
   /// Rounds all with these scales.
   private func attempted(
-    _ base: [Float], _ exact: [Float], _ asked: [Float], _ scale: [Float], _ first: Int, _ tile: Range<Int>, _ rows: UnitTriangle,
+    _ base: [Float], _ exact: [Float], _ asked: [Float], _ scale: [Float], _ first: Int, _ tile: Range<Int>,
+    _ rows: UnitTriangle,
     _ columns: UnitTriangle
   ) -> (codes: [UInt8], residuals: [Float]) {
     let width = base.count / height

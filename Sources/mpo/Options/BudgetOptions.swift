@@ -67,7 +67,8 @@ struct BudgetOptions: ParsableArguments, RecipeOptions {
     if let minBond, minBond < 1 { throw ValidationError("--min-bond must be at least 1, not \(minBond).") }
     if let align, !(2...128).contains(align) { throw ValidationError("--align must be from 2 to 128, not \(align).") }
     if budgets.count > 1 {
-      throw ValidationError("Give only one of --ratio, --matrix-ratio, --bytes, --matrix-bytes, --max-error, --bond and --lossless.")
+      throw ValidationError(
+        "Give only one of --ratio, --matrix-ratio, --bytes, --matrix-bytes, --max-error, --bond and --lossless.")
     }
   }
 
@@ -101,7 +102,8 @@ struct BudgetOptions: ParsableArguments, RecipeOptions {
   }
 
   static let missing = ValidationError(
-    "Say how far to go: --ratio R, --matrix-ratio R, --bytes B, --matrix-bytes B, --max-error E, --bond D or --lossless.")
+    "Say how far to go: --ratio R, --matrix-ratio R, --bytes B, --matrix-bytes B, --max-error E, --bond D or --lossless."
+  )
 }
 
 extension SqueezeCriterion: ExpressibleByArgument {}

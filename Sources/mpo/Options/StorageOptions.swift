@@ -70,7 +70,8 @@ extension Gauge: ExpressibleByArgument {}
 extension EncodingRule: ExpressibleByArgument {
   /// `GLOB=int4`, or `central:GLOB=int4`; `central=int4` for all.
   public init?(argument: String) {
-    guard let place = argument.lastIndex(of: "="), let encoding = CoreEncoding(argument[argument.index(after: place)...])
+    guard let place = argument.lastIndex(of: "="),
+      let encoding = CoreEncoding(argument[argument.index(after: place)...])
     else { return nil }
     let target = argument[..<place]
     let words = target.split(separator: ":", maxSplits: 1).map(String.init)
