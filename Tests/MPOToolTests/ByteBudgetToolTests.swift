@@ -25,7 +25,7 @@ import Testing
     #expect(
       inspected.output.contains("matrix bytes 0.3") && inspected.output.contains("bits for each number of the matrices")
     )
-    #expect(converted.messages.contains("bits for each number of the matrices"))
+    #expect(converted.output.contains("bits for each number of the matrices"))
     let restored = temporary.path + "/restored"
     #expect(try Tool.run("restore", output, "-o", restored).status == 0)
     let (before, after) = (try openDenseCheckpoint(at: bert), try openDenseCheckpoint(at: restored))
