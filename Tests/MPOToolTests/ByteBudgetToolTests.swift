@@ -20,6 +20,12 @@ import Testing
   @Test func `a checkpoint of few bytes is verified, inspected, restored in its own dtype and squeezed`() throws {
     let converted = try Tool.run("convert", bert, "-o", output, "--matrix-bytes", "0.3")
     #expect(converted.status == 0, "\(converted.messages)")
+    // SVD of as many numbers is no rival of integers.
+    #expect(!converted.output.contains("truncated SVD"))
+    let dry = try Tool.run("convert", bert, "-o", output, "--matrix-bytes", "0.3", "--dry-run").output
+    #expect(dry.contains("at most 0.3 of what they have for the matrices"))
+    #expect(
+      try Tool.run("convert", bert, "-o", output, "--bytes", "100KB", "--dry-run").output.contains("at most 100.0 kB"))
     #expect(try Tool.run("verify", output, "--against", bert).status == 0)
     let inspected = try Tool.run("inspect", output)
     #expect(

@@ -84,6 +84,17 @@ struct DryRun {
     return try recipe.plan(profile.network, path: paths[0], sourceDType: profile.sourceDType)
   }
 
+  private var bytesBefore: Int { checkpoint.tensors.reduce(0) { $0 + $1.byteCount } }
+
+  /// A limit of bytes, for people.
+  /// - Parameter whole: what a share is of, where that is known.
+  private func limit(_ limit: Budget.ByteLimit, of whole: Int?) -> String {
+    switch limit {
+    case .count(let count): bytes(count)
+    case .share(let share): whole.map { bytes(Int(share * Double($0))) } ?? "\(share) of what they have"
+    }
+  }
+
   private func withoutPlan() throws -> String {
     let selected = try pipeline.selected()
     let parameters = checkpoint.tensors.reduce(0) { $0 + $1.elementCount }
@@ -98,7 +109,9 @@ struct DryRun {
     case .matrixRatio(let ratio):
       text +=
         "  parameters  at most \(grouped(Int(Double(selected.elements) * ratio))) are left of the matrices'\n"
-    case .bytes, .matrixBytes, .maximumError, .bond, .lossless, nil: break
+    case .bytes(let limit): text += "  bytes       at most \(self.limit(limit, of: bytesBefore))\n"
+    case .matrixBytes(let limit): text += "  bytes       at most \(self.limit(limit, of: nil)) for the matrices\n"
+    case .maximumError, .bond, .lossless, nil: break
     }
     return text
       + "  errors      not known without a profile: 'mpo profile' makes one, which --profile takes\n"

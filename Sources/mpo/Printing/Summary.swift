@@ -67,13 +67,13 @@ struct Summary {
     if errors == .expected, let (error, name) = largestError {
       text += "  largest     \(small(error)), of '\(escaped(name))'\n"
     }
-    // In a metric the Frobenius error is not what was minimised.
+    // In a metric the Frobenius error is not what was minimised, and integers are counted in bytes.
     let smallerSVD = matrices.count { matrix in
       guard matrix.metricRelativeError == nil, let error = matrix.relativeError, let svd = matrix.svdRelativeError
       else { return false }
       return svd < error * (1 - 1e-3)
     }
-    if smallerSVD > 0, (totals.relativeError ?? 0) > 1e-5 {
+    if smallerSVD > 0, Self.encodings(of: manifest) == nil, (totals.relativeError ?? 0) > 1e-5 {
       text +=
         "  note        truncated SVD of the same size has a smaller error for \(smallerSVD) of "
         + "\(matrices.count) matrices\n"
