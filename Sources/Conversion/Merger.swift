@@ -5,6 +5,7 @@ import Recipes
 
 /// Joins the parts of one conversion to the checkpoint that one run would have written, byte for byte.
 public struct Merger: Sendable {
+  /// Operators that are worked on at the same time.
   public var jobs: Int
   /// Whether the files of the result are those of the parts under a second name: then it has the same tensors in other files
   /// than one run would have written.

@@ -81,6 +81,19 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     Matrix(rows: count, columns: columns, elements: Array(elements[..<(count * columns)]))
   }
 
+  /// The rows with these indices, in their order.
+  public func selecting(rows indices: [Int]) -> Matrix {
+    Matrix(rows: indices.count, columns: columns) { target in
+      elements.withUnsafeBufferPointer { source in
+        guard let source = source.baseAddress, let target = target.baseAddress else { return }
+        for (row, index) in indices.enumerated() {
+          precondition((0..<rows).contains(index))
+          (target + row * columns).initialize(from: source + index * columns, count: columns)
+        }
+      }
+    }
+  }
+
   /// The elements, rounded to another precision.
   public func converted<Other: LinearAlgebraScalar>(to type: Other.Type) -> Matrix<Other> {
     if let same = self as? Matrix<Other> { return same }

@@ -29,5 +29,7 @@ enum StoredUnit: Sendable, Hashable {
 
 extension IntegerGroups {
   /// Those that a plan by bytes chooses among.
-  static let planned = bitChoices.flatMap { bits in [32, 64, 128].compactMap { IntegerGroups(bits: bits, group: $0) } }
+  static let planned = bitChoices.flatMap { bits in
+    LayerProfile.Storage.groups.compactMap { IntegerGroups(bits: bits, group: $0) }
+  }
 }

@@ -110,7 +110,7 @@ struct MPOFuzz: ParsableCommand {
       for (index, seed) in seeds.enumerated() {
         try Data(seed).write(to: URL(filePath: places.seeds + "/\(index)"))
       }
-      let words = Mutator.tokens.map { word in "\"" + word.map { "\\x" + hexadecimal($0) }.joined() + "\"\n" }
+      let words = Mutator.tokens.map { word in "\"" + word.map { "\\x" + hexadecimal([$0]) }.joined() + "\"\n" }
       try Data(words.joined().utf8).write(to: URL(filePath: places.words))
       var count = Count()
       CoverageGuidedFuzzer.run(

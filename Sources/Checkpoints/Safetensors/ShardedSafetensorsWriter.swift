@@ -95,6 +95,8 @@ public final class ShardedSafetensorsWriter: DenseCheckpointWriter {
     }
   }
 
+  /// Writes the bytes of a declared tensor to its shard; from any thread.
+  /// - Throws: `CheckpointError` for a tensor that was not declared, and the errors of writing.
   public func write(_ bytes: UnsafeRawBufferPointer, to name: String) throws {
     guard let shard = places[TensorName(name)] else {
       throw CheckpointError.malformed(file: folder, tensor: name, reason: "it is written but was not declared")
@@ -102,6 +104,8 @@ public final class ShardedSafetensorsWriter: DenseCheckpointWriter {
     try shards[shard].write(bytes, to: name)
   }
 
+  /// Flushes the shards and, where there are several, writes their index.
+  /// - Throws: `CheckpointError` for a tensor that was not written, and the errors of writing.
   public func finish() throws {
     for shard in shards { try shard.finish() }
     guard let index else { return }

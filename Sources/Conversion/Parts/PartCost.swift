@@ -2,6 +2,7 @@
 public struct PartCost: Sendable {
   /// Operations of what is done one after the other where `jobs` matrices are worked on at the same time.
   public struct Stage: Sendable {
+    /// How many are decomposed, or profiled.
     public let matrices: Int
     /// All operations.
     public let operations: Double
@@ -33,7 +34,9 @@ public struct PartCost: Sendable {
 
   /// From 1.
   public let index: Int
+  /// Of the part's profile.
   public let profile: Stage
+  /// Of its decomposition and writing.
   public let conversion: Stage
 
   /// The memory at the peak of either stage, in bytes.

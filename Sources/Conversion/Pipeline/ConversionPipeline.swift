@@ -13,6 +13,7 @@ public struct ConversionOptions: Sendable {
   /// Where what is prepared of the metrics is kept until it is needed again, in an unnamed temporary file of at most the
   /// size of the statistics in double precision; nil to prepare it anew each time.
   public var scratchFolder: String?
+  /// Called as matrices are finished, from any thread.
   public var progress: ProgressHandler
   /// Called with what the user should know although the work goes on.
   public var warning: @Sendable (String) -> Void
@@ -55,7 +56,9 @@ public func convert(
 /// try pipeline.decompose(plan, to: folder)
 /// ```
 public struct ConversionPipeline: Sendable {
+  /// What is converted.
   public let source: any DenseCheckpoint
+  /// What the conversion is to be.
   public let recipe: ConversionRecipe
   let statistics: CalibrationStatistics?
   private let mask: NetworkMask?

@@ -12,6 +12,7 @@ public struct Converter: Sendable {
   public var recipe: ConversionRecipe
   /// The part of the tensors to convert; nil for all of them.
   public var part: SourceNetwork.Part?
+  /// Matrices that are worked on at the same time.
   public var jobs: Int
   /// The metric the cores are computed in; nil for the Frobenius norm.
   public var statistics: CalibrationStatistics?

@@ -35,10 +35,9 @@ struct UnfitMatrix: Error {
     if cores == .f16, norm / count.squareRoot() < 0x1p-17 {
       throw UnfitMatrix(reason: "elements too small for \(cores.rawValue) cores")
     }
-    if recipe.hasIntegers, !(0x1p-15...0x1p15).contains(norm / count.squareRoot()) {
-      throw UnfitMatrix(reason: "elements too \(norm < 1 ? "small" : "large") for the scales of integers")
-    }
-    if recipe.central != nil, !(1e-30...1e30).contains(norm) {
+    let isInHalf = !recipe.hasIntegers || (0x1p-15...0x1p15).contains(norm / count.squareRoot())
+    let isInSingle = recipe.central == nil || (1e-30...1e30).contains(norm)
+    if !isInHalf || !isInSingle {
       throw UnfitMatrix(reason: "elements too \(norm < 1 ? "small" : "large") for the scales of integers")
     }
     return norm

@@ -71,13 +71,6 @@ enum ManifestFile {
     return hexadecimal(SHA256.hash(data: bytes))
   }
 
-  private static func hexadecimal(_ digest: SHA256.Digest) -> String {
-    digest.map { byte in
-      let text = String(byte, radix: 16)
-      return text.count == 1 ? "0" + text : text
-    }.joined()
-  }
-
   private static func reason(of error: DecodingError) -> String {
     func at(_ path: [any CodingKey]) -> String {
       let text = path.map { $0.intValue.map { "[\($0)]" } ?? ".\($0.stringValue)" }.joined()

@@ -30,6 +30,7 @@ public struct LayerProfile: Sendable, Hashable, Codable {
     /// roots of the metric: the squared relative error of integers whose step is s, over what the error of a step is.
     public let groupErrors: [Double]
 
+    /// The lengths of the groups, in the order of their errors.
     public static let groups = [32, 64, 128]
 
     public init(elementBytes: Int, groupErrors: [Double]) {

@@ -122,18 +122,6 @@ extension Matrix {
     let matrix = rows.applied(to: self)
     return columns == .identity ? matrix : columns.applied(to: matrix.transposed()).transposed()
   }
-
-  fileprivate func selecting(rows order: [Int]) -> Matrix {
-    Matrix(rows: order.count, columns: columns) { target in
-      elements.withUnsafeBufferPointer { source in
-        for (row, place) in order.enumerated() {
-          for column in 0..<columns {
-            target.initializeElement(at: row * columns + column, to: source[place * columns + column])
-          }
-        }
-      }
-    }
-  }
 }
 
 extension Metric {

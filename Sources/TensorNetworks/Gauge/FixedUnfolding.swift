@@ -34,7 +34,7 @@ struct FixedUnfolding {
       let interpolation = try RowInterpolation(of: unfolding)
       (core, pivots) = (interpolation.coefficients, interpolation.pivots)
     }
-    let transfer = unfolding.rows(pivots)
+    let transfer = unfolding.selecting(rows: pivots)
     self.transfer = transfer.isIdentity ? nil : transfer
     self.pivots = pivots
   }
@@ -49,11 +49,5 @@ extension Matrix<Double> {
     return (0..<columns).allSatisfy { row in
       (0..<columns).allSatisfy { abs(product[row, $0] - (row == $0 ? 1 : 0)) <= tolerance }
     }
-  }
-
-  fileprivate func rows(_ indices: [Int]) -> Matrix {
-    Matrix(
-      rows: indices.count, columns: columns,
-      elements: indices.flatMap { elements[($0 * columns)..<(($0 + 1) * columns)] })
   }
 }

@@ -118,7 +118,7 @@ public enum PreparedMetric: Sendable {
 
 extension MatrixView {
   /// A copy in some precision.
-  fileprivate func copy<Element: LinearAlgebraScalar>() -> Matrix<Element> {
+  func copy<Element: LinearAlgebraScalar>() -> Matrix<Element> {
     Matrix<Element>(rows: rows, columns: columns) { target in
       guard let source = elements.baseAddress, let target = target.baseAddress else { return }
       if let target = target as? UnsafeMutablePointer<Scalar> {

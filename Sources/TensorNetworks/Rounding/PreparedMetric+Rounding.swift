@@ -71,7 +71,7 @@ extension PreparedMetric {
       (rounded[centre], exact.central) = stored(exact.central, central, rows: root, columns: long)
     }
     if let auxiliary, !isWhole {
-      var matrix = Matrix<Double>(view)
+      var matrix: Matrix<Double> = view.copy()
       if isTransposed { matrix = matrix.transposed() }
       let fit = try FactorFit(of: matrix, central: exact.central, short: short, long: long)
       if let pivots = factorization.pivots[1 - centre] {
@@ -130,9 +130,10 @@ private struct FactorFit {
       return (factored.solvedFromRight(own), MetricRoot(factor: .diagonal(rest.map { values[$0] }), ridge: 0))
     case .triangular(let factor):
       let side = factor.lower.gram()
-      let restRoot = try CholeskyFactor(of: side.selecting(rows: rest).transposed().selecting(rows: rest))
-      // `G_pq`, `[p, q]`.
-      let mixed = side.selecting(rows: rest).transposed().selecting(rows: pivots)
+      // `G_·q`, of which `G_qq` and `G_pq` are rows.
+      let columns = side.selecting(rows: rest).transposed()
+      let restRoot = try CholeskyFactor(of: columns.selecting(rows: rest))
+      let mixed = columns.selecting(rows: pivots)
       var errors = correlation.selecting(rows: pivots)
       errors.subtract(gram)
       let shares = restRoot.solvedFromRight(mixed).transposed()
@@ -154,13 +155,6 @@ extension MetricRoot {
 }
 
 extension Matrix<Double> {
-  fileprivate init<Element: LinearAlgebraScalar>(_ view: MatrixView<Element>) {
-    self.init(rows: view.rows, columns: view.columns) { target in
-      guard let source = view.elements.baseAddress, let target = target.baseAddress else { return }
-      Element.widen(source, count: view.elements.count, into: target)
-    }
-  }
-
   /// `M Mᵀ`.
   fileprivate func gram() -> Matrix {
     var gram = GramMatrix(size: rows)
@@ -174,12 +168,6 @@ extension Matrix<Double> {
     let mean = (0..<rows).reduce(0) { $0 + self[$1, $1] } / Double(Swift.max(1, rows))
     for index in 0..<rows { result[index, index] += mean > 0 ? 1e-6 * mean : 1 }
     return result
-  }
-
-  fileprivate func selecting(rows indices: [Int]) -> Matrix {
-    Matrix(
-      rows: indices.count, columns: columns,
-      elements: indices.flatMap { elements[($0 * columns)..<(($0 + 1) * columns)] })
   }
 
   fileprivate func replacing(rowsExcept pivots: [Int], by other: Matrix) -> Matrix {

@@ -43,10 +43,8 @@ public struct FileFingerprint: Sendable, Hashable, Codable {
       hash.update(bufferPointer: UnsafeRawBufferPointer(rebasing: buffer[..<count]))
       bytes += count
     }
-    let digits = Array("0123456789abcdef".utf8)
-    let hex = hash.finalize().flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }
     self.init(
       file: name ?? path.split(separator: "/").last.map(String.init) ?? path, bytes: bytes,
-      sha256: String(decoding: hex, as: UTF8.self))
+      sha256: hexadecimal(hash.finalize()))
   }
 }

@@ -17,9 +17,6 @@ public enum FileSample {
         try file.withBytes(in: start..<min(file.byteCount, start + blockBytes)) { hash.update(bufferPointer: $0) }
       }
     }
-    return hash.finalize().map { byte in
-      let digits = String(byte, radix: 16)
-      return digits.count == 1 ? "0" + digits : digits
-    }.joined()
+    return hexadecimal(hash.finalize())
   }
 }
