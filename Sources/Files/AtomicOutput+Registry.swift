@@ -5,11 +5,8 @@ extension AtomicOutput {
   package final class Registry: Sendable {
     package static let shared = Registry()
 
-    private struct Entry {
-      weak var output: AtomicOutput?
-    }
     private struct State {
-      var entries: [ObjectIdentifier: Entry] = [:]
+      var temporaries: [ObjectIdentifier: Temporary] = [:]
       /// Of all outputs that were ever begun.
       var names: [(temporary: String, final: String)] = []
       var isClosed = false
@@ -18,30 +15,32 @@ extension AtomicOutput {
 
     package init() {}
 
-    var isClosed: Bool { state.withLock { $0.isClosed } }
-
-    /// Adds an output; false when the registry was closed.
-    func add(_ output: AtomicOutput) -> Bool {
-      state.withLock { state in
-        guard !state.isClosed else { return false }
-        state.entries[ObjectIdentifier(output)] = Entry(output: output)
-        state.names.append((output.temporaryPath, output.path))
-        return true
+    /// Begins an output under the lock, so that `discardAll` misses none.
+    func begin(_ path: String, _ make: () throws(FileError) -> Temporary) throws -> Temporary {
+      try state.withLock { state in
+        guard !state.isClosed else {
+          throw FileError.io(file: path, operation: "create it", reason: "the run was interrupted")
+        }
+        let temporary = try make()
+        state.temporaries[ObjectIdentifier(temporary)] = temporary
+        state.names.append((temporary.path, path))
+        return temporary
       }
     }
 
-    func remove(_ output: AtomicOutput) {
-      state.withLock { _ = $0.entries.removeValue(forKey: ObjectIdentifier(output)) }
+    func remove(_ temporary: Temporary) {
+      state.withLock { _ = $0.temporaries.removeValue(forKey: ObjectIdentifier(temporary)) }
     }
 
     var names: [(temporary: String, final: String)] { state.withLock { $0.names } }
 
     package func discardAll() {
-      let outputs = state.withLock { state in
+      let temporaries = state.withLock { state in
         state.isClosed = true
-        return state.entries.values.compactMap(\.output)
+        return state.temporaries.values
       }
-      for output in outputs { output.discard() }
+      // One that is being discarded already is waited for.
+      for temporary in temporaries { temporary.discard() }
     }
   }
 

@@ -1,5 +1,4 @@
 import Glibc
-import Synchronization
 
 /// A file or a folder that appears under its name whole or not at all.
 ///
@@ -15,22 +14,17 @@ public final class AtomicOutput: Sendable {
   /// Why a folder that has something in it may not be replaced, given its path and the names in it; `nil` where it may.
   public typealias FolderRefusal = @Sendable (_ path: String, _ names: [String]) throws -> String?
 
-  private enum State {
-    case open(descriptor: CInt)
-    case closed
-  }
-
   /// The path that the output will have.
   public let path: String
   /// Where to write until `commit`: an empty file, or an empty folder.
-  public let temporaryPath: String
+  public var temporaryPath: String { temporary.path }
   public let kind: Kind
 
   private let name: OutputName
   private let replacing: Bool
   private let folderRefusal: FolderRefusal
   private let registry: Registry
-  private let state: Mutex<State>
+  private let temporary: Temporary
 
   /// Removes what killed processes left of the same output, and creates the temporary file or folder.
   ///
@@ -52,20 +46,13 @@ public final class AtomicOutput: Sendable {
     try AtomicOutput.checkParent(of: name)
     _ = try AtomicOutput.existing(name.path, kind, replacing: replacing, folderRefusal)
     AtomicOutput.sweep(beside: name)
-    guard !registry.isClosed else { throw AtomicOutput.interrupted(name.path) }
-    let (temporaryPath, descriptor) = try AtomicOutput.createTemporary(for: name, kind)
+    temporary = try registry.begin(name.path) { () throws(FileError) in try Temporary(for: name, kind) }
     self.path = name.path
-    self.temporaryPath = temporaryPath
     self.kind = kind
     self.name = name
     self.replacing = replacing
     self.folderRefusal = folderRefusal
     self.registry = registry
-    state = Mutex(.open(descriptor: descriptor))
-    guard registry.add(self) else {
-      discard()
-      throw AtomicOutput.interrupted(name.path)
-    }
   }
 
   deinit { discard() }
@@ -74,13 +61,8 @@ public final class AtomicOutput: Sendable {
   ///
   /// After an error the temporary is gone and what was there before is untouched.
   public func commit() throws {
-    defer { registry.remove(self) }
-    try state.withLock { state in
-      guard case .open(let descriptor) = state else {
-        throw FileError.io(file: path, operation: "complete it", reason: "it was discarded or completed before")
-      }
-      state = .closed
-      defer { Posix.close(descriptor) }
+    defer { registry.remove(temporary) }
+    let isOpen = try temporary.close { descriptor in
       do {
         switch kind {
         case .file:
@@ -91,22 +73,20 @@ public final class AtomicOutput: Sendable {
         }
         try rename()
       } catch {
-        remove()
+        temporary.remove()
         throw error
       }
+    }
+    guard isOpen else {
+      throw FileError.io(file: path, operation: "complete it", reason: "it was discarded or completed before")
     }
     flushParent(of: path)
   }
 
   /// Removes the temporary; does nothing after `commit` or an earlier `discard`.
   public func discard() {
-    state.withLock { state in
-      guard case .open(let descriptor) = state else { return }
-      state = .closed
-      remove()
-      Posix.close(descriptor)
-    }
-    registry.remove(self)
+    temporary.discard()
+    registry.remove(temporary)
   }
 
   // MARK: - Names
@@ -178,16 +158,6 @@ public final class AtomicOutput: Sendable {
     return true
   }
 
-  /// Removes the temporary. A folder is renamed first: threads that still write into it can't add to it any more.
-  private func remove() {
-    switch kind {
-    case .file: try? Posix.unlink(temporaryPath)
-    case .folder:
-      let doomed = name.temporaryPath()
-      removeTree(at: (try? Posix.rename(temporaryPath, to: doomed)) != nil ? doomed : temporaryPath)
-    }
-  }
-
   /// Whether an output is there that may be replaced; throws where one is that may not.
   private static func existing(
     _ path: String, _ kind: Kind, replacing: Bool, _ folderRefusal: FolderRefusal
@@ -225,46 +195,7 @@ public final class AtomicOutput: Sendable {
     }
   }
 
-  private static func interrupted(_ path: String) -> FileError {
-    .io(file: path, operation: "create it", reason: "the run was interrupted")
-  }
-
-  // MARK: - The temporary
-
-  /// Creates and locks a file or folder under a temporary name.
-  private static func createTemporary(
-    for name: OutputName, _ kind: Kind
-  ) throws(FileError) -> (path: String, descriptor: CInt) {
-    for _ in 0..<100 {
-      let path = name.temporaryPath()
-      let descriptor: CInt
-      do {
-        switch kind {
-        case .file: descriptor = try Posix.open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW)
-        case .folder:
-          try Posix.makeFolder(path)
-          // Another process may have taken it for litter already.
-          guard let opened = try? Posix.open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW) else { continue }
-          descriptor = opened
-        }
-      } catch {
-        switch error.code {
-        case EEXIST: continue
-        case ENOENT:
-          // The folder was there a moment ago: that of a file system like /proc, which takes nothing.
-          throw FileError.io(
-            file: name.path, operation: "create it",
-            reason: "the folder '\(escaped(name.parent))' does not accept new files; choose another output")
-        default: throw FileError.system(name.path, "create it", error)
-        }
-      }
-      // The same may happen before it is locked, so whoever has the lock looks whether it is still there.
-      // A file system without locks, as some of a cluster are, leaves what killed processes left behind.
-      if Posix.tryLock(descriptor) ?? true, isStill(descriptor, at: path) { return (path, descriptor) }
-      Posix.close(descriptor)
-    }
-    throw FileError.io(file: name.path, operation: "create it", reason: "no temporary name beside it is free")
-  }
+  // MARK: - Litter
 
   /// Removes the temporaries of the same output that no process has locked.
   private static func sweep(beside name: OutputName) {
@@ -273,7 +204,7 @@ public final class AtomicOutput: Sendable {
       let path = name.parent + "/" + sibling
       guard let descriptor = try? Posix.open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK) else { continue }
       defer { Posix.close(descriptor) }
-      if Posix.lock(descriptor), isStill(descriptor, at: path) { removeTree(at: path) }
+      if Posix.lock(descriptor), Temporary.isStill(descriptor, at: path) { removeTree(at: path) }
     }
     // What libraries put beside a temporary while they write it, where that is gone.
     for sibling in siblings {
@@ -281,12 +212,5 @@ public final class AtomicOutput: Sendable {
       let owner = try? FileStatus(at: name.parent + "/" + temporary, followingLinks: false)
       if owner == .some(.none) { try? Posix.unlink(name.parent + "/" + sibling) }
     }
-  }
-
-  private static func isStill(_ descriptor: CInt, at path: String) -> Bool {
-    guard let opened = try? FileStatus(of: descriptor, path: path),
-      let found = try? FileStatus(at: path, followingLinks: false)
-    else { return false }
-    return opened.isSame(as: found)
   }
 }

@@ -37,6 +37,7 @@ struct MPOTool: ParsableCommand {
       do {
         try command.run()
       } catch  where Failure.isOwn(error) {
+        Interruption.waitIfCleaningUp()
         StandardError.write("mpo: \(AtomicOutput.withFinalNames(Failure.message(of: error)))\n")
         Glibc.exit(Failure.status(of: error))
       }

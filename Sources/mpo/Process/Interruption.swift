@@ -2,6 +2,7 @@ import Checkpoints
 import Files
 import Glibc
 import SqueezeLoop
+import Synchronization
 
 /// Leaves nothing behind when the process is told to end.
 enum Interruption {
@@ -34,6 +35,11 @@ enum Interruption {
     }
   }
 
+  /// Waits for the process to end where a signal ends it: the failure at hand comes from outputs that are taken away.
+  static func waitIfCleaningUp() {
+    while isCleaningUp.load(ordering: .sequentiallyConsistent) { pause() }
+  }
+
   private static func isIgnored(_ action: sigaction) -> Bool {
     unsafeBitCast(action.__sigaction_handler.sa_handler, to: Int.self)
       == unsafeBitCast(SIG_IGN, to: Int.self)
@@ -42,12 +48,15 @@ enum Interruption {
   private static func waitAndCleanUp() -> UnsafeMutableRawPointer? {
     var byte: UInt8 = 0
     while read(signalPipe.read, &byte, 1) != 1 {}
+    isCleaningUp.store(true, ordering: .sequentiallyConsistent)
     ShellCommand.terminateRunning()
     AtomicOutput.discardAll()
     // Zero is from the handler of lost pages, which has said what is wrong.
     _exit(byte == 0 ? 1 : 128 + Int32(byte))
   }
 }
+
+private let isCleaningUp = Atomic(false)
 
 /// From the signal handlers to the thread that cleans up; negative when there is no pipe to be had.
 private let signalPipe: (read: Int32, write: Int32) = {
