@@ -50,6 +50,15 @@ import Testing
     #expect(try temporary.names == ["m.safetensors", "p.json"])
   }
 
+  @Test func `a machine without libhdf5`() throws {
+    let file = fixtures + "/hdf5/references.h5"
+    let arguments = ["MPO_HDF5_LIBRARY=/none.so", Tool.path, "inspect"]
+    let run = try Tool.Run(program: "/usr/bin/env", arguments + [file])
+    expectFailure(try run.finish(), file, "/none.so", "MPO_HDF5_LIBRARY")
+    // What is no HDF5 file does not need it.
+    #expect(try Tool.Run(program: "/usr/bin/env", arguments + [bert]).finish().status == 0)
+  }
+
   @Test func `a folder without a model`() throws {
     let folder = temporary.path + "/folder"
     try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)

@@ -51,7 +51,8 @@ final class HDF5File: @unchecked Sendable {
   }
 
   private static func open(_ name: String, path: String) throws -> hid_t {
-    try HDF5Library.withLock {
+    try HDF5Library.load(to: "read it", path)
+    return try HDF5Library.withLock {
       func malformed(_ reason: String) -> CheckpointError {
         .malformed(file: path, tensor: nil, reason: "is not a valid HDF5 file: \(reason)")
       }

@@ -1,9 +1,25 @@
 import CHDF5
+import Files
 import Synchronization
 
 /// libhdf5, which is not thread-safe as Debian builds it: every call is made by the one thread that holds the lock.
+///
+/// It is loaded when the first HDF5 file is met.
 enum HDF5Library {
   private static let lock = Mutex(false)
+
+  /// Loads the library; whoever opens a file calls it before anything else.
+  ///
+  /// - Parameter operation: What would be done with the file at `path`.
+  static func load(to operation: String, _ path: String) throws(FileError) {
+    // The text belongs to the loader and may change with its next call.
+    let problem = lock.withLock { _ in mpo_h5_load().map { String(cString: $0) } }
+    if let problem {
+      throw FileError.io(
+        file: path, operation: operation,
+        reason: "libhdf5 can't be loaded (\(problem)); install it, or put its path into the variable MPO_HDF5_LIBRARY")
+    }
+  }
 
   /// Runs `body` as the only one that calls libhdf5. It must not be nested.
   static func withLock<Result>(_ body: () throws -> Result) rethrows -> Result {

@@ -25,6 +25,7 @@ final class HDF5OutputFile: Sendable {
   }
 
   private init(path: String, creating name: String, openedAgainBy openPath: String, like model: HDF5File?) throws {
+    try HDF5Library.load(to: "create it", path)
     self.path = path
     self.openPath = openPath
     func failed(_ reason: String) -> FileError { .io(file: path, operation: "create it", reason: reason) }

@@ -1,38 +1,45 @@
-// What Swift can't import from hdf5.h by itself: macros that stand for expressions, functions whose name is a macro in
-// some versions, and structs that have another layout in some versions.
-#ifndef MPO_CHDF5_SHIM_H
-#define MPO_CHDF5_SHIM_H
+// libhdf5, loaded at run time, and what Swift can't import from hdf5.h by itself: macros that stand for expressions,
+// functions whose name is a macro in some versions, and structs that have another layout in some versions.
+#ifndef MPO_CHDF5_H
+#define MPO_CHDF5_H
 
 #define H5_USE_110_API
+#if __has_include(<hdf5/serial/hdf5.h>)
+#include <hdf5/serial/hdf5.h>
+#else
 #include <hdf5.h>
+#endif
 #include <stdio.h>
 #include <string.h>
 
+// Loads libhdf5, once; what went wrong where it can't. The environment variable MPO_HDF5_LIBRARY names another file.
+const char *mpo_h5_load(void);
+
+hid_t mpo_h5p_file_access(void);
+hid_t mpo_h5p_file_create(void);
+hid_t mpo_h5p_link_create(void);
+hid_t mpo_h5p_group_create(void);
+hid_t mpo_h5t_i8(void);
+hid_t mpo_h5t_i16(void);
+hid_t mpo_h5t_i32(void);
+hid_t mpo_h5t_i64(void);
+hid_t mpo_h5t_u8(void);
+hid_t mpo_h5t_u16(void);
+hid_t mpo_h5t_u32(void);
+hid_t mpo_h5t_u64(void);
+hid_t mpo_h5t_f32(void);
+hid_t mpo_h5t_f64(void);
+hid_t mpo_h5t_c_string(void);
+hid_t mpo_h5t_object_reference(void);
+
 static inline hid_t mpo_h5p_default(void) { return H5P_DEFAULT; }
-static inline hid_t mpo_h5p_file_access(void) { return H5P_FILE_ACCESS; }
-static inline hid_t mpo_h5p_file_create(void) { return H5P_FILE_CREATE; }
-static inline hid_t mpo_h5p_link_create(void) { return H5P_LINK_CREATE; }
 static inline hid_t mpo_h5s_all(void) { return H5S_ALL; }
 static inline haddr_t mpo_haddr_undefined(void) { return HADDR_UNDEF; }
 static inline unsigned mpo_h5f_read_only(void) { return H5F_ACC_RDONLY; }
 static inline unsigned mpo_h5f_truncate(void) { return H5F_ACC_TRUNC; }
 static inline unsigned mpo_h5p_creation_order_tracked(void) { return H5P_CRT_ORDER_TRACKED; }
 static inline unsigned mpo_h5p_creation_order_indexed(void) { return H5P_CRT_ORDER_INDEXED; }
-static inline hid_t mpo_h5p_group_create(void) { return H5P_GROUP_CREATE; }
 static inline size_t mpo_h5t_variable(void) { return H5T_VARIABLE; }
-
-static inline hid_t mpo_h5t_i8(void) { return H5T_STD_I8LE; }
-static inline hid_t mpo_h5t_i16(void) { return H5T_STD_I16LE; }
-static inline hid_t mpo_h5t_i32(void) { return H5T_STD_I32LE; }
-static inline hid_t mpo_h5t_i64(void) { return H5T_STD_I64LE; }
-static inline hid_t mpo_h5t_u8(void) { return H5T_STD_U8LE; }
-static inline hid_t mpo_h5t_u16(void) { return H5T_STD_U16LE; }
-static inline hid_t mpo_h5t_u32(void) { return H5T_STD_U32LE; }
-static inline hid_t mpo_h5t_u64(void) { return H5T_STD_U64LE; }
-static inline hid_t mpo_h5t_f32(void) { return H5T_IEEE_F32LE; }
-static inline hid_t mpo_h5t_f64(void) { return H5T_IEEE_F64LE; }
-static inline hid_t mpo_h5t_c_string(void) { return H5T_C_S1; }
-static inline hid_t mpo_h5t_object_reference(void) { return H5T_STD_REF_OBJ; }
 
 // Links of a group, in one order or the other.
 typedef herr_t (*mpo_h5_link_visitor)(const char *name, int type, int character_set, void *context);
