@@ -22,7 +22,7 @@ extension ConversionRecipe: Codable {
       case .depth: "a whole number from 2 to 16"
       case .criterion: SqueezeCriterion.choices
       case .minimumBond: "a whole number of at least 1"
-      case .alignment: "a whole number from 2 to 128"
+      case .alignment: "auto or a whole number from 1 to 128"
       case .gauge: Gauge.choices
       case .metric: "a mapping of \(StatisticsIdentity.CodingKeys.names.joined(separator: ", "))"
       case .mask: "a mapping of \(MaskRule.CodingKeys.names.joined(separator: ", "))"
@@ -64,7 +64,7 @@ extension ConversionRecipe: Codable {
     depth = try container.decode(.depth, default: depth) { (2...16).contains($0) }
     criterion = try container.decode(.criterion, default: criterion)
     minimumBond = try container.decode(.minimumBond, default: minimumBond) { $0 >= 1 }
-    alignment = try container.decodeIfPresent(.alignment) { (2...128).contains($0) }
+    alignment = try container.decode(.alignment, default: alignment)
     gauge = try container.decode(.gauge, default: gauge)
     metric = try container.decodeIfPresent(.metric)
     mask = try container.decodeIfPresent(.mask)
@@ -94,7 +94,7 @@ extension ConversionRecipe: Codable {
     try container.encode(depth, forKey: .depth)
     try container.encode(criterion, forKey: .criterion)
     try container.encode(minimumBond, forKey: .minimumBond)
-    try container.encodeIfPresent(alignment, forKey: .alignment)
+    try container.encode(alignment, forKey: .alignment)
     try container.encode(gauge, forKey: .gauge)
     try container.encodeIfPresent(metric, forKey: .metric)
     try container.encodeIfPresent(mask, forKey: .mask)

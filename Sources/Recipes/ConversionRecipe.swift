@@ -35,9 +35,8 @@ public struct ConversionRecipe: Sendable, Hashable {
   public var criterion = SqueezeCriterion.errorPerParameter
   /// No bond is lowered below it.
   public var minimumBond = 1
-  /// Bonds are multiples of it, but for full ones, so that products with cores are of sizes that processors are fast at;
-  /// nil for any.
-  public var alignment: Int?
+  /// Which bonds are chosen from.
+  public var alignment = BondAlignment.auto
   /// Which of the equal chains of cores is stored.
   public var gauge = Gauge.compact
   /// The statistics whose metric errors are measured in; nil for the Frobenius norm.

@@ -51,10 +51,13 @@ extension ConversionRecipe {
     if case .bond = budget, structure == .auto, given.contains("structure") {
       return .noEffect(member: "structure", value: "auto", beside: "budget.bond", itsValue: nil)
     }
-    if alignment != nil {
+    if alignment != .auto {
       if let budgetName { return .noEffect(member: "alignment", value: nil, beside: budgetName, itsValue: nil) }
       if criterion == .error {
         return .noEffect(member: "alignment", value: nil, beside: "criterion", itsValue: "error")
+      }
+      if alignment == .multiples(of: 1), structure == .chain {
+        return .noEffect(member: "alignment", value: "1", beside: "structure", itsValue: "chain")
       }
     }
     if case .bond(let bond) = budget, bond < minimumBond {

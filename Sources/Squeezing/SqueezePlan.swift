@@ -40,7 +40,7 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
   ///   - ties: for each group of tied matrices, the indices of its layers. Tied matrices must have the same split; they
   ///     get the same bonds. No index may be in two groups.
   ///   - minimumBond: no bond is lowered below it (where the shape allows as much).
-  ///   - alignment: bonds that the hulls choose are multiples of it, or full; ranks of linked matrices too.
+  ///   - alignment: which bonds the hulls choose from; ranks of linked matrices too.
   ///   - structure: what a matrix may become.
   ///   - factorSites: of factorisations of low rank: those beyond two are square cores between the frames, in the gauge
   ///     canonical.
@@ -53,8 +53,8 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
   ///   above the bond that is asked for.
   public init(
     _ network: NetworkProfile, budget: Budget, criterion: SqueezeCriterion = .errorPerParameter,
-    ties: [[Int]] = [], minimumBond: Int = 1, alignment: Int = 1, structure: Structure = .chain, factorSites: Int = 2,
-    gauge: Gauge = .compact, rounding: RoundingError = .negligible, elementBytes: Int? = nil
+    ties: [[Int]] = [], minimumBond: Int = 1, alignment: BondAlignment = .auto, structure: Structure = .chain,
+    factorSites: Int = 2, gauge: Gauge = .compact, rounding: RoundingError = .negligible, elementBytes: Int? = nil
   ) throws {
     let layers = network.layers
     for layer in layers where !layer.isConsistent { throw SqueezeError.inconsistentProfile(layer: layer.name) }
@@ -129,7 +129,7 @@ extension SqueezePlan {
     let groups: [[Int]]
     var links: [LinkedMatrices]
     let minimumBond: Int
-    let alignment: Int
+    let alignment: BondAlignment
     let structure: Structure
     let factorSites: Int
     let gauge: Gauge

@@ -199,7 +199,7 @@ import Testing
       let result = try Tool.Run(["convert", model, "-o", path, "--align", "\(alignment)"] + options).finish()
       #expect(result.status == 0, "\(result.messages)")
       let manifest = try MPOCheckpoint(path: path).manifest
-      #expect(manifest.contents.operators.count == 3 && manifest.conversion?.alignment == alignment)
+      #expect(manifest.contents.operators.count == 3 && manifest.conversion?.alignment == .multiples(of: alignment))
       #expect(manifest.totals.ratio <= 0.5 && manifest.totals.ratio > 0.3)
       #expect(manifest.contents.operators.contains { $0.bonds.contains { $0 > alignment } })
       for record in manifest.contents.operators {
@@ -217,6 +217,32 @@ import Testing
       let refused = try Tool.Run(["convert", model, "-o", output, "--align", "8"] + other).finish()
       #expect(refused.status == 64 && refused.messages.contains("--align"), "\(refused.messages)")
     }
+  }
+
+  @Test func `large matrices of low rank are aligned by default, as the manifest says`() throws {
+    let model = try temporary.writeModel(["a": (256, 300), "b": (320, 256), "c": (128, 96)], to: "m.safetensors")
+    func converted(_ name: String, _ options: String...) throws -> MPOCheckpoint {
+      let path = temporary.path + "/" + name
+      let result = try Tool.Run(["convert", model, "-o", path] + options).finish()
+      #expect(result.status == 0, "\(result.messages)")
+      return try MPOCheckpoint(path: path)
+    }
+    let options = ["--ratio", "0.6", "--structure", "svd"]
+    let aligned = try converted("aligned.mpo", options[0], options[1], options[2], options[3])
+    let manifest = aligned.manifest
+    #expect(manifest.conversion?.alignment == .auto && manifest.totals.ratio <= 0.6 && manifest.totals.ratio > 0.55)
+    let large = manifest.contents.operators.filter { $0.name != "c" }
+    #expect(large.count == 2 && large.allSatisfy { $0.bonds[0].isMultiple(of: 8) }, "\(large.map(\.bonds))")
+    #expect(try converted("again.mpo", "--like", aligned.path).contents == aligned.contents)
+
+    let free = try converted("free.mpo", options[0], options[1], options[2], options[3], "--align", "1").manifest
+    #expect(free.conversion?.alignment == .multiples(of: 1))
+    #expect(!free.contents.operators.allSatisfy { $0.name == "c" || $0.bonds[0].isMultiple(of: 8) })
+
+    let refused = try Tool.Run(
+      ["convert", model, "-o", output, "--ratio", "0.6", "--structure", "chain", "--align", "1"]
+    ).finish()
+    #expect(refused.status == 64 && refused.messages.contains("--align 1 has no effect"), "\(refused.messages)")
   }
 
   @Test func `a maximum error that rounding exceeds is status 3 and leaves nothing`() throws {

@@ -119,7 +119,7 @@ import Testing
       "--include", "*self*",
     ],
     ["--ratio", "0.8", "--share-central", "encoder.layer.*.attention.self.query.weight=1", "--residual-rank", "4"],
-    ["--ratio", "0.8", "--align", "8"],
+    ["--ratio", "0.8", "--align", "8"], ["--ratio", "0.8", "--align", "1"],
     ["--lossless"],
   ]) func `the command in a report makes the same recipe`(options: [String]) throws {
     let first = temporary.path + "/first.mpo"

@@ -26,6 +26,7 @@ import Testing
     recipe.budget = .matrixRatio(0.1 + 0.2)
     recipe.structure = .auto
     recipe.minimumBond = 4
+    recipe.alignment = .multiples(of: 16)
     recipe.gauge = .spectral
     recipe.metric = StatisticsIdentity(
       sha256: String(repeating: "0a", count: 32), description: "täglich: 12 # Sätze", inputRidge: 1e-5, outputRidge: 0)
@@ -83,6 +84,7 @@ import Testing
         depth: 2
         criterion: error-per-parameter
         minimum_bond: 4
+        alignment: 16
         gauge: spectral
         metric:
           statistics_sha256: \(String(repeating: "0a", count: 32))
@@ -99,7 +101,10 @@ import Testing
 
         """)
     let defaults = try ConversionRecipe().yaml()
-    for line in ["structure: auto", "minimum_bond: 1", "gauge: compact", "pack: false", "  sites: 5", "  include: []"] {
+    for line in [
+      "structure: auto", "minimum_bond: 1", "alignment: auto", "gauge: compact", "pack: false", "  sites: 5",
+      "  include: []",
+    ] {
       #expect(defaults.contains("\(line)\n"), "\(defaults)")
     }
   }
@@ -162,6 +167,8 @@ import Testing
     ("\ngauge: 3", 2, "'gauge' must be compact, canonical or spectral"),
     ("criterion: luck", 1, "'criterion' must be error-per-parameter or error"),
     ("minimum_bond: 0", 1, "'minimum_bond' must be a whole number of at least 1"),
+    ("alignment: 0", 1, "'alignment' must be auto or a whole number from 1 to 128"),
+    ("alignment: 129", 1, "'alignment' must be auto or"), ("alignment: fast", 1, "'alignment' must be auto or"),
     ("mask: zeros", 1, "'mask' must be a mapping of source, weights"),
     ("mask: {source: ones}", 1, "'mask.source' must be 'zeros', or the SHA-256"),
     ("mask: {weights: sides}", 1, "'mask.source' must be 'zeros', or the SHA-256"),
@@ -246,6 +253,8 @@ import Testing
       "'mask' zeros has no effect with 'metric'"
     ),
     ("{budget: {bond: 6}, minimum_bond: 8}", "'budget.bond' 6 is below 'minimum_bond' 8"),
+    ("{budget: {lossless: true}, alignment: 8}", "'alignment' has no effect with 'budget.lossless'"),
+    ("{budget: {ratio: 0.5}, structure: chain, alignment: 1}", "'alignment' 1 has no effect with 'structure' chain"),
     ("{structure: svd, selection: {sites: 3}}", "'selection.sites' has no effect with 'structure' svd"),
     (
       "{structure: svd, selection: {shapes: [{glob: a, row_factors: [2, 2], column_factors: [2, 2]}]}}",

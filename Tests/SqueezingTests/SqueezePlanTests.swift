@@ -420,21 +420,4 @@ import Testing
       #expect(planned.svdRelativeError == layer.svdRelativeError(parameters: planned.parameters))
     }
   }
-
-  // MARK: - Alignment
-
-  @Test(arguments: Structure.allCases)
-  func `aligned bonds are multiples or full, and keep the budget`(structure: Structure) throws {
-    let network = try NetworkProfile.small(seed: 100)
-    for ratio in [0.9, 0.7, 0.5] {
-      let plan = try SqueezePlan(network, budget: .ratio(ratio), alignment: 4, structure: structure)
-      #expect(plan.ratio <= ratio)
-      #expect(plan.layers.contains { $0.bonds != nil })
-      for layer in plan.layers {
-        for (bond, full) in zip(layer.bonds ?? [], layer.shape.fullBonds) where bond >= 4 {
-          #expect(bond % 4 == 0 || bond == full)
-        }
-      }
-    }
-  }
 }

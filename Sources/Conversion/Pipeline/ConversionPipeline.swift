@@ -244,7 +244,7 @@ extension ConversionRecipe {
   /// - Parameter sourceDType: of a network in half precision.
   package func curveSettings(sourceDType: DType?) -> CurveSettings {
     CurveSettings(
-      structure: structure, minimumBond: minimumBond, alignment: alignment ?? 1, factorSites: depth,
+      structure: structure, minimumBond: minimumBond, alignment: alignment, factorSites: depth,
       gauge: depth > 2 ? .canonical : gauge,
       rounding: RoundingError(of: dtype ?? (budget == .lossless ? nil : sourceDType)))
   }

@@ -4,15 +4,14 @@ import TensorNetworks
 public struct CurveSettings: Sendable {
   public var structure: Structure
   public var minimumBond: Int
-  public var alignment: Int
+  public var alignment: BondAlignment
   public var factorSites: Int
   public var gauge: Gauge
   public var rounding: RoundingError
 
   public init(
-    structure: Structure = .auto, minimumBond: Int = 1, alignment: Int = 1, factorSites: Int = 2,
-    gauge: Gauge = .compact,
-    rounding: RoundingError = .negligible
+    structure: Structure = .auto, minimumBond: Int = 1, alignment: BondAlignment = .auto,
+    factorSites: Int = 2, gauge: Gauge = .compact, rounding: RoundingError = .negligible
   ) {
     self.structure = structure
     self.minimumBond = minimumBond

@@ -25,14 +25,14 @@ struct StructureCurve {
 
   /// - Parameters:
   ///   - weights: for each layer, what its squared error counts.
-  ///   - alignment: what bonds are multiples of, if they are not full.
+  ///   - alignment: which bonds are chosen from.
   ///   - gauges: what operators may be stored as.
   ///   - factorSites: of factorisations of low rank.
   ///   - unit: what a size is.
   /// - Throws: `SqueezeError.profileLacks`.
   init(
     members: [Int], of layers: [LayerProfile], structure: Structure, weights: [Double], minimumBond: Int,
-    alignment: Int = 1, gauges: [Gauge], rounding: RoundingError = .negligible, factorSites: Int = 2,
+    alignment: BondAlignment = .auto, gauges: [Gauge], rounding: RoundingError = .negligible, factorSites: Int = 2,
     unit: StoredUnit = .numbers
   ) throws {
     copies = members.count
@@ -47,8 +47,9 @@ struct StructureCurve {
     var forms: [OperatorForm] = []
     if structure != .chain {
       let shape = MPOShape.factored(rows: first.rows, columns: first.columns, sites: factorSites)
+      let ranks = Self.ranks(from: minimumBond, to: shape.fullBonds[0], alignment: alignment)
       for gauge in gauges {
-        forms += Self.ranks(from: minimumBond, to: shape.fullBonds[0], alignment: alignment).map {
+        forms += ranks.map {
           OperatorForm(shape: shape, bonds: shape.bonds(ofRank: $0), gauge: gauge)
         }
       }
@@ -68,7 +69,8 @@ struct StructureCurve {
       for gauge in gauges {
         forms += ChainPath(of: group, gauge: gauge, minimumBond: minimumBond).bonds().map { bonds in
           OperatorForm(
-            shape: group.shape, bonds: group.shape.aligned(bonds, to: alignment, from: minimumBond), gauge: gauge)
+            shape: group.shape, bonds: group.shape.aligned(bonds, to: alignment.multipleOfChains, from: minimumBond),
+            gauge: gauge)
         }
       }
     }
@@ -85,10 +87,11 @@ struct StructureCurve {
     hull = Self.lowerHull(of: points)
   }
 
-  /// The ranks from the least to `full` that are multiples of `alignment`, and `full`.
-  static func ranks(from minimum: Int, to full: Int, alignment: Int) -> [Int] {
+  /// The ranks of a factorisation to choose from: the least, those that `alignment` asks for, and `full`.
+  static func ranks(from minimum: Int, to full: Int, alignment: BondAlignment) -> [Int] {
     let least = min(max(1, minimum), full)
-    return (least...full).filter { $0 % alignment == 0 || $0 == full }
+    let multiple = alignment.multiple(forFullBond: full)
+    return (least...full).filter { $0 == least || $0 < multiple || $0.isMultiple(of: multiple) || $0 == full }
   }
 
   /// Of linked matrices: everything they may become, each alone or all together.

@@ -27,7 +27,7 @@ struct LinkedMatrices {
   /// - Parameters:
   ///   - weights: for each layer, what its squared error counts.
   func points(
-    of layers: [LayerProfile], weights: [Double], minimumBond: Int, alignment: Int, gauges: [Gauge],
+    of layers: [LayerProfile], weights: [Double], minimumBond: Int, alignment: BondAlignment, gauges: [Gauge],
     rounding: RoundingError
   ) -> [StructureCurve.Point] {
     guard let sides = profile.sides(of: members.map { layers[$0] }) else { return [] }

@@ -50,7 +50,7 @@ enum RecipeCommand {
     if recipe.minimumBond != plain.minimumBond {
       options.append("--min-bond \(recipe.minimumBond)")
     }
-    if let alignment = recipe.alignment { options.append("--align \(alignment)") }
+    if case .multiples(let number) = recipe.alignment { options.append("--align \(number)") }
     if !writesItself(recipe) { options.append("--structure \(recipe.structure.rawValue)") }
     if recipe.basis != plain.basis { options.append("--basis \(recipe.basis.rawValue)") }
     options += recipe.spaces.map { rule in

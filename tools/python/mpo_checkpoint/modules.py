@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import contraction, gauge
+from . import contraction, gauge, prepacked
 from .integers import IntegerArray, StoredCores
 from .memory import has_room
 from .records import Term
 
 Range = tuple[int, int]
+Products = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
+"""A product as `torch.nn.functional.linear` computes it, and the matrices that rows are multiplied with one after the other."""
 
 CHAIN_OVERHEAD = 4
 """How much longer a multiplication of a chain of several sites takes than one of a product of matrices."""
@@ -284,35 +286,41 @@ class MPOMatrix(nn.Module):
         is_recorded = self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
         if kept is not None and not is_recorded and kept[0] == self._key():
             ready = kept[1].get((x.shape[:-1], transposed))  # the same batch as before, the same cores
-            if ready is not None:
-                for matrix in ready[:-1]:
-                    x = functional.linear(x, matrix)
-                return functional.linear(x, ready[-1], bias)
+            if ready is not None and (ready[0] is functional.linear or prepacked.is_usable(x)):
+                return _multiplied(x, ready, bias)
         with self._loaded():
             return self._forward(x, bias, transposed)
 
     def _forward(self, x: Tensor, bias: Tensor | None, transposed: bool) -> Tensor:
         inputs, outputs = self.matrix_shape if transposed else self.matrix_shape[::-1]
         route = self._route(x.numel() // inputs, transposed)
-        if route == "factors":
-            up, down = self._kept_or_new("factors", self.factors)
-            return self._multiplied(x, (up.T, down.T) if transposed else (down, up), bias, transposed)
-        if route == "matrix":
-            matrix = self.matrix()
-            return self._multiplied(x, (matrix.T if transposed else matrix,), bias, transposed)
-        result = self.product(x.reshape(-1, inputs), transposed)
-        result = result if bias is None else result + bias
-        return result.reshape(*x.shape[:-1], outputs)
-
-    def _multiplied(self, x: Tensor, matrices: tuple[Tensor, ...], bias: Tensor | None, transposed: bool) -> Tensor:
+        if route == "product":
+            result = self.product(x.reshape(-1, inputs), transposed)
+            result = result if bias is None else result + bias
+            return result.reshape(*x.shape[:-1], outputs)
+        products = self._products(x, route, transposed)
         if self._may_keep and self._kept is not None:
             key, values = self._kept
             if len(values) > _KEPT_BATCHES:
                 self._kept = key, values = key, {name: value for name, value in values.items() if isinstance(name, str)}
-            values[x.shape[:-1], transposed] = matrices
-        for matrix in matrices[:-1]:
-            x = functional.linear(x, matrix)
-        return functional.linear(x, matrices[-1], bias)
+            values[x.shape[:-1], transposed] = products
+        return _multiplied(x, products, bias)
+
+    def _products(self, x: Tensor, route: Literal["factors", "matrix"], transposed: bool) -> Products:
+        """What the rows of ``x`` are multiplied with; kept where it may be."""
+
+        def in_turn(chain: Sequence[Tensor]) -> tuple[Tensor, ...]:
+            return tuple(matrix.T for matrix in chain) if transposed else tuple(reversed(chain))
+
+        if self._may_keep and not torch.is_grad_enabled() and self.dtype is x.dtype and prepacked.is_usable(x):
+
+            def packed() -> tuple[Tensor, ...]:
+                chain = self.factors() if route == "factors" else (self.built(),)
+                return tuple(prepacked.packed(matrix) for matrix in in_turn(chain))
+
+            return prepacked.linear, self._kept_or_new(f"{route}, prepacked{', transposed' * transposed}", packed)
+        chain = self._kept_or_new("factors", self.factors) if route == "factors" else (self.matrix(),)
+        return functional.linear, in_turn(chain)
 
     def rows(self, ids: Tensor) -> Tensor:
         """``[..., J]``: the rows at ``ids [...]``; the matrix is built only if that is less work, and never kept."""
@@ -799,6 +807,13 @@ class MPOEmbedding(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.weight.rows(ids)
+
+
+def _multiplied(x: Tensor, products: Products, bias: Tensor | None) -> Tensor:
+    linear, matrices = products
+    for matrix in matrices[:-1]:
+        x = linear(x, matrix)
+    return linear(x, matrices[-1], bias)
 
 
 def _turned(shapes: contraction.Shapes, transposed: bool) -> contraction.Shapes:
