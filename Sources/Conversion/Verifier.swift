@@ -11,7 +11,7 @@ public struct Verifier: Sendable {
   public init(jobs: Int) { self.jobs = jobs }
 
   /// What was looked at, and what does not hold.
-  public struct Report: Sendable, Equatable {
+  public struct Findings: Sendable, Equatable {
     /// Each a sentence of its own; empty when all holds.
     public var problems: [String]
     /// Measured relative errors, when there was a source to measure against.
@@ -21,7 +21,7 @@ public struct Verifier: Sendable {
 
     public init(problems: [String] = []) { self.problems = problems }
 
-    public static func == (a: Report, b: Report) -> Bool { a.problems == b.problems }
+    public static func == (a: Findings, b: Findings) -> Bool { a.problems == b.problems }
   }
 
   /// An MPO checkpoint, or why it is not a valid one.
@@ -56,8 +56,8 @@ public struct Verifier: Sendable {
   public func verify(
     _ checkpoint: MPOCheckpoint, against original: (any DenseCheckpoint)? = nil,
     progress: @escaping ProgressHandler = { _ in }
-  ) throws -> Report {
-    let report: Report
+  ) throws -> Findings {
+    let report: Findings
     do {
       report = try check(checkpoint, against: original, progress)
     } catch {
@@ -70,8 +70,8 @@ public struct Verifier: Sendable {
 
   private func check(
     _ checkpoint: MPOCheckpoint, against original: (any DenseCheckpoint)?, _ progress: @escaping ProgressHandler
-  ) throws -> Report {
-    var report = Report()
+  ) throws -> Findings {
+    var report = Findings()
     report.fileCount = checkpoint.manifest.shards.count + checkpoint.manifest.companions.count + 1
     report.tensorCount = checkpoint.contents.tensors.count
     report.problems = try checkpoint.damagedFiles().map(\.description)
@@ -81,7 +81,7 @@ public struct Verifier: Sendable {
   }
 
   private func compare(
-    _ checkpoint: MPOCheckpoint, _ original: any DenseCheckpoint, _ report: inout Report,
+    _ checkpoint: MPOCheckpoint, _ original: any DenseCheckpoint, _ report: inout Findings,
     _ progress: @escaping ProgressHandler
   ) throws {
     let records = checkpoint.contents.tensors

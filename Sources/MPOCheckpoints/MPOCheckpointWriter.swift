@@ -100,7 +100,7 @@ public struct MPOCheckpointWriter: Sendable {
     precondition(gauged.gauge == record.gauge && gauged.mpo.bonds == record.bonds)
     let cores = try record.cores.indices.map { index in
       let core = gauged.mpo.cores[index]
-      return Core(
+      return MPOCore(
         shape: core.shape,
         elements: try write(
           core.elements, pivots: gauged.pivots[index], rounded: rounded?[index], of: record.cores[index]))
@@ -124,7 +124,7 @@ public struct MPOCheckpointWriter: Sendable {
     guard let entry = contents.core(named: name)?.entries.first else {
       throw MPOCheckpointError.tensor(path: folder, tensor: name, reason: "is written but was not declared")
     }
-    try Encoding.indexBytes(permutation, entry.dtype).withUnsafeBytes { try write($0, to: entry.name) }
+    try ArrayEncoding.indexBytes(permutation, entry.dtype).withUnsafeBytes { try write($0, to: entry.name) }
   }
 
   /// - Returns: the elements as they are stored.
@@ -145,7 +145,7 @@ public struct MPOCheckpointWriter: Sendable {
       }
     } catch let error as ElementError {
       throw doesNotFit("\(error); use --dtype f32, or --exclude the tensor")
-    } catch let error as EncodingError {
+    } catch let error as ArrayEncodingError {
       throw doesNotFit("\(error); store it as plain values, or --exclude the tensor")
     }
   }
@@ -161,11 +161,12 @@ public struct MPOCheckpointWriter: Sendable {
   /// - Returns: the manifest, whose records say what is packed.
   @discardableResult
   public func finish(
-    records: [TensorRecord] = [], operators: [OperatorRecord] = [], generator: String, source: Manifest.Source?,
+    records: [TensorRecord] = [], operators: [OperatorRecord] = [], generator: String,
+    source: CheckpointManifest.Source?,
     conversion: ConversionRecipe?,
-    squeeze: Manifest.Squeeze? = nil, companions: [Companion] = [], from sourceFolder: String? = nil,
-    part: Manifest.Part? = nil
-  ) throws -> Manifest {
+    squeeze: CheckpointManifest.Squeeze? = nil, companions: [Companion] = [], from sourceFolder: String? = nil,
+    part: CheckpointManifest.Part? = nil
+  ) throws -> CheckpointManifest {
     let shardFiles: [String]
     var packed: [TensorName: PackedEntry] = [:]
     switch output {
@@ -179,11 +180,13 @@ public struct MPOCheckpointWriter: Sendable {
     var contents = contents
     contents.update(records, operators)
     contents.setPacked(packed)
-    let manifest = Manifest(
+    let manifest = CheckpointManifest(
       generator: generator, source: source, shards: files.filter { $0.file != Self.indexName },
       companions: files.filter { $0.file == Self.indexName } + carried, conversion: conversion, squeeze: squeeze,
       contents: contents, part: part)
-    try ManifestFile.encode(manifest).withUnsafeBytes { try writeFile($0, to: folder + "/" + Manifest.fileName) }
+    try ManifestFile.encode(manifest).withUnsafeBytes {
+      try writeFile($0, to: folder + "/" + CheckpointManifest.fileName)
+    }
     return manifest
   }
 

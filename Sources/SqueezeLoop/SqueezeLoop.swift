@@ -483,7 +483,7 @@ private final class SqueezeRun {
       try source.finish(
         writer, records: records.indices.compactMap { measured[$0] },
         operators: records.indices.compactMap { operators[$0] }, generator: loop.generator,
-        squeeze: Manifest.Squeeze(
+        squeeze: CheckpointManifest.Squeeze(
           limit: "\(options.limit)", baselineScore: result.rounds[0].score, score: result.accepted.score,
           rounds: result.rounds.count - 1))
     }

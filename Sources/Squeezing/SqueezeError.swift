@@ -7,7 +7,7 @@ public enum SqueezeError: Error, Sendable, Equatable, CustomStringConvertible {
   /// The parameters of the network do not add up.
   case inconsistentTotals
   /// The profile of a layer was made for another structure or budget, and has not what this one needs.
-  case profileLacks(LayerProfile.Part, layer: String)
+  case profileLacks(LayerProfile.Measurement, layer: String)
   case tiedShapesDiffer(String, String)
   /// Every bond should be at most one and at least the other.
   case minimumBondAboveBond(minimum: Int, bond: Int)

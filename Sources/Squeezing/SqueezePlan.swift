@@ -53,7 +53,8 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
   ///   above the bond that is asked for.
   public init(
     _ network: NetworkProfile, budget: Budget, criterion: SqueezeCriterion = .errorPerParameter,
-    ties: [[Int]] = [], minimumBond: Int = 1, alignment: Int = 1, structure: Structure = .chain, factorSites: Int = 2,
+    ties: [[Int]] = [], minimumBond: Int = 1, alignment: Int = 1, structure: MatrixStructure = .chain,
+    factorSites: Int = 2,
     gauge: Gauge = .compact, rounding: RoundingError = .negligible, elementBytes: Int? = nil
   ) throws {
     let layers = network.layers
@@ -130,7 +131,7 @@ extension SqueezePlan {
     var links: [LinkedMatrices]
     let minimumBond: Int
     let alignment: Int
-    let structure: Structure
+    let structure: MatrixStructure
     let factorSites: Int
     let gauge: Gauge
     let rounding: RoundingError
@@ -246,7 +247,7 @@ extension SqueezePlan {
     /// Every bond at the numerical rank, the largest of the group's members; of several structures the one with the
     /// fewest numbers. In the gauge compact a matrix stays dense where padding makes its cores larger.
     func losslessForms() throws -> [OperatorForm?] {
-      for layer in network.layers { try layer.require(LayerProfile.parts(for: structure, .lossless)) }
+      for layer in network.layers { try layer.require(LayerProfile.measurements(for: structure, .lossless)) }
       return groups.map { group in
         let members = group.map { network.layers[$0] }
         var forms: [OperatorForm] = []
@@ -285,7 +286,7 @@ extension SqueezePlan {
 }
 
 extension NetworkProfile {
-  fileprivate func isPlannedBySteps(_ structure: Structure, _ criterion: SqueezeCriterion) -> Bool {
+  fileprivate func isPlannedBySteps(_ structure: MatrixStructure, _ criterion: SqueezeCriterion) -> Bool {
     criterion == .error && structure == .chain && layers.allSatisfy { $0.metricSingularValues == nil }
   }
 

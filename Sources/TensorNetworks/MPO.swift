@@ -4,10 +4,10 @@ import LinearAlgebra
 public struct MPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   public let shape: MPOShape
   /// T(1) … T(n).
-  public let cores: [Core<Scalar>]
+  public let cores: [MPOCore<Scalar>]
 
   /// - Precondition: the cores have the shape's factors and chain, ends of bond 1.
-  public init(shape: MPOShape, cores: [Core<Scalar>]) {
+  public init(shape: MPOShape, cores: [MPOCore<Scalar>]) {
     precondition(cores.map(\.rowFactor) == shape.rowFactors && cores.map(\.columnFactor) == shape.columnFactors)
     precondition(cores.first?.leftBond == 1 && cores.last?.rightBond == 1)
     precondition(zip(cores, cores.dropFirst()).allSatisfy { $0.rightBond == $1.leftBond })

@@ -43,7 +43,7 @@ public struct ConversionOptions: Sendable {
 public func convert(
   _ source: any DenseCheckpoint, recipe: ConversionRecipe, statistics: CalibrationStatistics? = nil,
   mask: MaskFile? = nil, to folder: String, options: ConversionOptions
-) throws -> Manifest {
+) throws -> CheckpointManifest {
   let pipeline = try ConversionPipeline(source, recipe: recipe, statistics: statistics, mask: mask, options: options)
   return try pipeline.decompose(pipeline.plan(pipeline.profile()), to: folder)
 }
@@ -152,7 +152,7 @@ public struct ConversionPipeline: Sendable {
   @discardableResult
   public func decompose(
     _ plan: SqueezePlan, to folder: String, part: SourceNetwork.Part? = nil
-  ) throws -> Manifest {
+  ) throws -> CheckpointManifest {
     var converter = try converter()
     converter.part = part
     return try converter.convert(source, plan: plan, to: folder, progress: options.progress)
@@ -175,9 +175,9 @@ public struct ConversionPipeline: Sendable {
   /// - Returns: a manifest without files, the errors that the plan expects in the place of measured ones. Its bytes are
   ///   those before packing.
   /// - Throws: `ConversionError.mismatch` when the plan is not for this checkpoint.
-  public func preview(_ plan: SqueezePlan) throws -> Manifest {
+  public func preview(_ plan: SqueezePlan) throws -> CheckpointManifest {
     let contents = try converter().contents(of: source, plan: plan, ties: ties)
-    return Manifest(
+    return CheckpointManifest(
       generator: options.generator, source: nil, shards: [], companions: [], conversion: recipe,
       contents: contents.expecting(plan, inMetric: recipe.hasMetric))
   }
@@ -214,7 +214,7 @@ extension ConversionRecipe {
       var network = network
       network.layers = network.layers.map { layer in
         layer.limited(
-          to: LayerProfile.parts(
+          to: LayerProfile.measurements(
             for: structure, budget, hasMetric: layer.metricSingularValues != nil,
             hasBases: layer.basisSpectra != nil))
       }
@@ -251,14 +251,14 @@ extension ConversionRecipe {
 }
 
 extension LayerProfile {
-  /// Without the parts that are not in `parts`.
-  fileprivate func limited(to parts: Set<Part>) -> LayerProfile {
+  /// Without the measurements that are not in `measurements`.
+  fileprivate func limited(to measurements: Set<Measurement>) -> LayerProfile {
     LayerProfile(
-      name: name, split: split, norm: norm, spectra: parts.contains(.spectra) ? spectra : nil,
-      singularValues: parts.contains(.singularValues) ? singularValues : nil,
-      metricSingularValues: parts.contains(.metricSingularValues) ? metricSingularValues : nil,
-      basisSpectra: parts.contains(.basisSpectra) ? basisSpectra : nil,
-      storage: parts.contains(.storage) ? storage : nil)
+      name: name, split: split, norm: norm, spectra: measurements.contains(.spectra) ? spectra : nil,
+      singularValues: measurements.contains(.singularValues) ? singularValues : nil,
+      metricSingularValues: measurements.contains(.metricSingularValues) ? metricSingularValues : nil,
+      basisSpectra: measurements.contains(.basisSpectra) ? basisSpectra : nil,
+      storage: measurements.contains(.storage) ? storage : nil)
   }
 }
 

@@ -210,7 +210,7 @@ public struct SourceNetwork: Sendable {
       let parts =
         isCentred
         ? []
-        : LayerProfile.parts(
+        : LayerProfile.measurements(
           for: recipe.structure, recipe.budget, hasMetric: metric?.hasFactorization ?? false, hasBases: bases != nil)
       return LayerProfile(
         name: matrix.name, split: MatrixSplit(rows: matrix.rows, columns: matrix.columns, shape: matrix.shape),

@@ -163,7 +163,7 @@ extension CalibrationStatistics {
   }
 
   /// One tensor of the file.
-  public struct Entry: Sendable, Equatable {
+  public struct Statistic: Sendable, Equatable {
     public enum Kind: Sendable, Equatable {
       /// `[n, n]`.
       case gram(Axis)
@@ -181,27 +181,27 @@ extension CalibrationStatistics {
     public let shape: [Int]
   }
 
-  private static let kinds: [(suffix: String, kind: Entry.Kind)] =
+  private static let kinds: [(suffix: String, kind: Statistic.Kind)] =
     Axis.allCases.flatMap { axis in
-      axis.prefixes.flatMap { [($0 + "_gram", Entry.Kind.gram(axis)), ($0 + "_scale", .scale(axis))] }
+      axis.prefixes.flatMap { [($0 + "_gram", Statistic.Kind.gram(axis)), ($0 + "_scale", .scale(axis))] }
     } + [("element_weights", .elementWeights)]
 
   /// What it says, in the order of the file, then the sides that are those of other matrices; tensors of other names are left
   /// out.
-  public var entries: [Entry] {
+  public var entries: [Statistic] {
     let shared = same.sorted { $0.key < $1.key }.compactMap { name, stored in
       file.tensor(named: stored).map { (name.text, $0) }
     }
     return (file.tensors.map { ($0.name, $0) } + shared).compactMap { name, tensor in
       Self.kinds.first { name.hasSuffix("." + $0.suffix) }.map {
-        Entry(
+        Statistic(
           tensor: tensor.name, matrix: String(name.dropLast($0.suffix.utf8.count + 1)), kind: $0.kind,
           shape: Self.shape(of: tensor, $0.kind))
       }
     }
   }
 
-  private static func shape(of tensor: TensorInfo, _ kind: Entry.Kind) -> [Int] {
+  private static func shape(of tensor: TensorInfo, _ kind: Statistic.Kind) -> [Int] {
     guard case .gram = kind, tensor.shape.count == 1 else { return tensor.shape }
     let size = Int((Double(8 * tensor.shape[0] + 1).squareRoot() - 1) / 2)
     return size * (size + 1) / 2 == tensor.shape[0] ? [size, size] : tensor.shape

@@ -7,7 +7,7 @@ public protocol StoredArray: Sendable {
   var name: String { get }
   /// Of the whole array.
   var shape: [Int] { get }
-  var encoding: Encoding { get }
+  var encoding: ArrayEncoding { get }
   /// Its entries that are stored packed; the writer fills it in.
   var packed: [PackedEntry] { get }
 }
@@ -68,10 +68,10 @@ public struct CoreRecord: StoredArray, Sendable, Equatable {
   public let name: String
   public let role: Role
   public let shape: [Int]
-  public let encoding: Encoding
+  public let encoding: ArrayEncoding
   public internal(set) var packed: [PackedEntry] = []
 
-  public init(name: String, role: Role, shape: [Int], encoding: Encoding) {
+  public init(name: String, role: Role, shape: [Int], encoding: ArrayEncoding) {
     self.name = name
     self.role = role
     self.shape = shape
@@ -90,7 +90,7 @@ extension CoreRecord: Codable {
     name = try container.decode(String.self, forKey: .name)
     role = try container.decode(Role.self, forKey: .role)
     shape = try container.decode([Int].self, forKey: .shape)
-    encoding = try container.decode(Encoding.self, forKey: .encoding)
+    encoding = try container.decode(ArrayEncoding.self, forKey: .encoding)
     packed = try container.decodeIfPresent([PackedEntry].self, forKey: .packed) ?? []
     let axes =
       switch role {

@@ -18,13 +18,13 @@ public struct OperatorRecord: Sendable, Equatable {
   public let cores: [String]
   /// The name of the core with the singular values at the central bond; in the gauge `spectral`.
   public let singularValues: String?
-  public let rowBasis: Basis?
-  public let columnBasis: Basis?
+  public let rowBasis: BasisRecord?
+  public let columnBasis: BasisRecord?
   /// Entanglement entropy of the source at every bond, natural logarithm.
   public var entropies: [Double]?
 
   /// What is applied to one side of the chain: names of cores.
-  public struct Basis: Sendable, Hashable, Codable {
+  public struct BasisRecord: Sendable, Hashable, Codable {
     /// An orthogonal matrix `U`.
     public let basis: String?
     /// A permutation in its place.
@@ -48,7 +48,8 @@ public struct OperatorRecord: Sendable, Equatable {
 
   public init(
     name: String, rows: Int, columns: Int, shape: MPOShape, bonds: [Int], gauge: Gauge, cores: [String],
-    singularValues: String? = nil, rowBasis: Basis? = nil, columnBasis: Basis? = nil, entropies: [Double]? = nil
+    singularValues: String? = nil, rowBasis: BasisRecord? = nil, columnBasis: BasisRecord? = nil,
+    entropies: [Double]? = nil
   ) {
     self.name = name
     self.rows = rows
@@ -105,7 +106,7 @@ public struct OperatorRecord: Sendable, Equatable {
   }
 
   /// The side on which the core with this index is pivoted in the gauge `compact`.
-  func pivotSide(ofCore index: Int) -> Encoding.Pivots? {
+  func pivotSide(ofCore index: Int) -> ArrayEncoding.Pivots? {
     guard gauge == .compact, index != shape.centralIndex else { return nil }
     return index < shape.centralIndex ? .left : .right
   }
@@ -119,7 +120,7 @@ public struct OperatorRecord: Sendable, Equatable {
   ///   - columnBasis: the same of the columns.
   public static func ordinary(
     name: String, _ split: MatrixSplit, bonds: [Int], gauge: Gauge, dtype: DType, central: CentralEncoding? = nil,
-    rowBasis: Basis? = nil, columnBasis: Basis? = nil, entropies: [Double]? = nil
+    rowBasis: BasisRecord? = nil, columnBasis: BasisRecord? = nil, entropies: [Double]? = nil
   ) -> (operator: OperatorRecord, cores: [CoreRecord]) {
     let record = OperatorRecord(
       name: name, rows: split.rows, columns: split.columns, shape: split.shape, bonds: bonds, gauge: gauge,
@@ -128,8 +129,8 @@ public struct OperatorRecord: Sendable, Equatable {
       columnBasis: columnBasis, entropies: entropies)
     let cores = record.namedCores.enumerated().map { index, core in
       let pivots = core.role == .auxiliary ? record.pivotSide(ofCore: index) : nil
-      let dtype = core.role == .permutation ? Encoding.indexDType(below: core.shape[0]) : dtype
-      let encoding = Encoding(role: core.role, shape: core.shape, pivots: pivots, dtype: dtype, central: central)
+      let dtype = core.role == .permutation ? ArrayEncoding.indexDType(below: core.shape[0]) : dtype
+      let encoding = ArrayEncoding(role: core.role, shape: core.shape, pivots: pivots, dtype: dtype, central: central)
       return CoreRecord(name: core.name, role: core.role, shape: core.shape, encoding: encoding)
     }
     return (record, cores)
@@ -194,8 +195,8 @@ extension OperatorRecord: Codable {
     guard (gauge == .spectral) == (singularValues != nil) else {
       throw invalid(.singularValues, "must be there in the gauge spectral, and only there")
     }
-    rowBasis = try container.decodeIfPresent(Basis.self, forKey: .rowBasis)
-    columnBasis = try container.decodeIfPresent(Basis.self, forKey: .columnBasis)
+    rowBasis = try container.decodeIfPresent(BasisRecord.self, forKey: .rowBasis)
+    columnBasis = try container.decodeIfPresent(BasisRecord.self, forKey: .columnBasis)
     for (key, basis) in [(CodingKeys.rowBasis, rowBasis), (.columnBasis, columnBasis)]
     where basis?.basis != nil && basis?.permutation != nil {
       throw invalid(key, "has a basis and a permutation; one of them is enough")

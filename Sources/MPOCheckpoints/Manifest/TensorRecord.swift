@@ -17,7 +17,7 @@ public struct TensorRecord: Sendable, Equatable {
   /// How the tensor's elements are kept.
   public enum Storage: Sendable, Equatable {
     /// Under the tensor's name.
-    case dense(Encoding)
+    case dense(ArrayEncoding)
     /// Not at all: they are those of another tensor.
     case tied(to: String)
     /// As blocks of operators.
@@ -65,7 +65,7 @@ public struct TensorRecord: Sendable, Equatable {
 public struct DenseArray: StoredArray {
   public let name: String
   public let shape: [Int]
-  public let encoding: Encoding
+  public let encoding: ArrayEncoding
   public let packed: [PackedEntry]
 }
 
@@ -178,7 +178,7 @@ extension TensorRecord: Codable {
     }
     switch try container.decode(Kind.self, forKey: .kind) {
     case .dense:
-      let encoding = try container.decodeIfPresent(Encoding.self, forKey: .encoding) ?? .plain(dtype)
+      let encoding = try container.decodeIfPresent(ArrayEncoding.self, forKey: .encoding) ?? .plain(dtype)
       guard encoding == .plain(dtype) || dtype.isDecomposable && encoding.valueDType != dtype else {
         throw invalid(.encoding, "a tensor of \(dtype.rawValue) can't be kept as \(encoding.description)")
       }

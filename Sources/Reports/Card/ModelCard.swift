@@ -6,7 +6,7 @@ import Recipes
 /// The card of an MPO checkpoint: what it is, what it cost, and how to load it, as Markdown. The same manifest gives the same
 /// card.
 public struct ModelCard: Sendable {
-  private let manifest: Manifest
+  private let manifest: CheckpointManifest
   private let frontMatter: FrontMatter
   private let command: String?
   private let loading: [LoadingStep]
@@ -16,7 +16,7 @@ public struct ModelCard: Sendable {
   ///   - command: that makes the checkpoint; nil where none can be given.
   ///   - loading: how to load it.
   public init(
-    _ manifest: Manifest, source: String?, command: String?,
+    _ manifest: CheckpointManifest, source: String?, command: String?,
     loading: [LoadingStep]
   ) {
     self.manifest = manifest

@@ -2,7 +2,7 @@ import TensorNetworks
 
 /// How a plan counts what it stores: what `ErrorCurves` and `NetworkCurve` need to know of a recipe.
 public struct CurveSettings: Sendable {
-  public var structure: Structure
+  public var structure: MatrixStructure
   public var minimumBond: Int
   public var alignment: Int
   public var factorSites: Int
@@ -10,7 +10,7 @@ public struct CurveSettings: Sendable {
   public var rounding: RoundingError
 
   public init(
-    structure: Structure = .auto, minimumBond: Int = 1, alignment: Int = 1, factorSites: Int = 2,
+    structure: MatrixStructure = .auto, minimumBond: Int = 1, alignment: Int = 1, factorSites: Int = 2,
     gauge: Gauge = .compact,
     rounding: RoundingError = .negligible
   ) {

@@ -37,7 +37,7 @@ extension LayerProfile {
       lowRank: points(try? layer.curve(.svd, settings, weight: 1)), hull: points(curve, curve.hull))
   }
 
-  func curve(_ structure: Structure, _ settings: CurveSettings, weight: Double) throws -> StructureCurve {
+  func curve(_ structure: MatrixStructure, _ settings: CurveSettings, weight: Double) throws -> StructureCurve {
     try StructureCurve(
       members: [0], of: [self], structure: structure, weights: [weight], minimumBond: settings.minimumBond,
       alignment: settings.alignment, gauges: settings.rounding.gauges(for: settings.gauge), rounding: settings.rounding,

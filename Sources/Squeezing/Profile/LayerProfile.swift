@@ -2,7 +2,7 @@ import TensorNetworks
 
 /// What squeezing needs to know of one weight matrix: its sizes and spectra, not its elements.
 ///
-/// Only what the structure and the budget need has to be there; `parts(for:_:hasMetric:)` says what that is.
+/// Only what the structure and the budget need has to be there; `measurements(for:_:hasMetric:)` says what that is.
 public struct LayerProfile: Sendable, Hashable, Codable {
   public let name: String
   /// The matrix's sides, and how it would be split over sites.

@@ -76,7 +76,7 @@ public struct CommonCentre: Sendable {
             case centre + 1: side.right.elements
             default: Matrix<Double>.identity(site < centre ? coreShape[3] : coreShape[0]).elements
             }
-          return Core(shape: coreShape, elements: elements)
+          return MPOCore(shape: coreShape, elements: elements)
         })
     }
   }

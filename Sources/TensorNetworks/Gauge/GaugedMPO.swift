@@ -38,7 +38,7 @@ public struct GaugedMPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     let scaled =
       isLeft ? central.rightUnfolding.scaled(rowsBy: values) : central.leftUnfolding.scaled(columnsBy: values)
     var cores = mpo.cores
-    cores[centre] = Core(shape: central.shape, elements: scaled.elements)
+    cores[centre] = MPOCore(shape: central.shape, elements: scaled.elements)
     return MPO(shape: mpo.shape, cores: cores)
   }
 

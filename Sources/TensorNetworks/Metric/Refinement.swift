@@ -44,12 +44,12 @@ private struct RefinementObjective<Scalar: LinearAlgebraScalar> {
 
   func mpo(_ point: [Scalar]) -> MPO<Scalar> { MPO(shape: shape, cores: cores(point)) }
 
-  private func cores(_ point: [Scalar]) -> [Core<Scalar>] {
+  private func cores(_ point: [Scalar]) -> [MPOCore<Scalar>] {
     var place = 0
     return coreShapes.map { shape in
       let count = shape.reduce(1, *)
       defer { place += count }
-      return Core(shape: shape, elements: Array(point[place..<(place + count)]))
+      return MPOCore(shape: shape, elements: Array(point[place..<(place + count)]))
     }
   }
 

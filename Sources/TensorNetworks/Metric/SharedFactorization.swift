@@ -115,7 +115,7 @@ public struct SharedFactorization: Sendable {
     return MPO(
       shape: shape,
       cores: zip(shape.coreShapes(bonds: [bond]), factors).map {
-        Core(shape: $0, elements: $1.converted(to: Scalar.self).elements)
+        MPOCore(shape: $0, elements: $1.converted(to: Scalar.self).elements)
       })
   }
 }
@@ -149,6 +149,6 @@ extension MPO {
     let factors = [right.rightUnfolding.transposed(), left.leftUnfolding.transposed()]
     return MPO(
       shape: shape,
-      cores: zip(shape.coreShapes(bonds: bonds), factors).map { Core(shape: $0, elements: $1.elements) })
+      cores: zip(shape.coreShapes(bonds: bonds), factors).map { MPOCore(shape: $0, elements: $1.elements) })
   }
 }

@@ -87,7 +87,7 @@ extension PreparedMetric {
     if isTransposed { exact = (exact.auxiliary.transposed(), exact.central.transposed()) }
     let factors = isTransposed ? [exact.central, exact.auxiliary] : [exact.auxiliary, exact.central]
     let cores = zip(mpo.cores, factors).map {
-      Core(shape: $0.shape, elements: $1.converted(to: Scalar.self).elements)
+      MPOCore(shape: $0.shape, elements: $1.converted(to: Scalar.self).elements)
     }
     return RoundedFactorization(
       gauged: GaugedMPO(
@@ -242,9 +242,9 @@ extension GaugedMPO {
     let centre = shape.centralIndex
     let shapes = shape.coreShapes(bonds: shape.fullBonds)
     let bond = shape.fullBonds[0]
-    var cores = [Core<Scalar>](repeating: Core(shape: [1, 1, 1, 1], elements: [0]), count: 2)
-    cores[centre] = Core(shape: shapes[centre], elements: Array(view.elements))
-    cores[1 - centre] = Core(shape: shapes[1 - centre], elements: Matrix<Scalar>.identity(bond).elements)
+    var cores = [MPOCore<Scalar>](repeating: MPOCore(shape: [1, 1, 1, 1], elements: [0]), count: 2)
+    cores[centre] = MPOCore(shape: shapes[centre], elements: Array(view.elements))
+    cores[1 - centre] = MPOCore(shape: shapes[1 - centre], elements: Matrix<Scalar>.identity(bond).elements)
     var pivots: [[Int]?] = [nil, nil]
     pivots[1 - centre] = Array(0..<bond)
     self.init(gauge: .compact, mpo: MPO(shape: shape, cores: cores), pivots: pivots)

@@ -253,7 +253,7 @@ struct MPOInspection {
     return lines
   }
 
-  private static func scales(of encoding: Encoding) -> String {
+  private static func scales(of encoding: ArrayEncoding) -> String {
     if case .scaled(let shape) = encoding.values { ", scales \(sizes(shape))" } else { "" }
   }
 

@@ -1,7 +1,7 @@
 import Synchronization
 
 /// How far a stage is, in elements of tensors.
-public struct Progress: Sendable, Equatable {
+public struct StageProgress: Sendable, Equatable {
   public enum Stage: String, Sendable { case profile, convert, adapt, merge, restore, verify }
   public let stage: Stage
   public let completed: Int
@@ -11,16 +11,16 @@ public struct Progress: Sendable, Equatable {
 }
 
 /// Called after every tensor, from any thread, one call at a time.
-public typealias ProgressHandler = @Sendable (Progress) -> Void
+public typealias ProgressHandler = @Sendable (StageProgress) -> Void
 
 /// Counts finished elements and passes them on.
 final class ProgressCounter: Sendable {
-  private let stage: Progress.Stage
+  private let stage: StageProgress.Stage
   private let total: Int
   private let handler: ProgressHandler
   private let completed = Mutex(0)
 
-  init(_ stage: Progress.Stage, total: Int, _ handler: @escaping ProgressHandler) {
+  init(_ stage: StageProgress.Stage, total: Int, _ handler: @escaping ProgressHandler) {
     self.stage = stage
     self.total = total
     self.handler = handler
@@ -29,7 +29,7 @@ final class ProgressCounter: Sendable {
   func finished(_ tensor: String, elements: Int) {
     completed.withLock { completed in
       completed += elements
-      handler(Progress(stage: stage, completed: completed, total: total, tensor: tensor))
+      handler(StageProgress(stage: stage, completed: completed, total: total, tensor: tensor))
     }
   }
 }

@@ -3,7 +3,7 @@ import Files
 import Recipes
 
 /// `manifest.json` of an MPO checkpoint; the members are those of FORMAT.md.
-public struct Manifest: Sendable, Equatable, Codable {
+public struct CheckpointManifest: Sendable, Equatable, Codable {
   public static let formatName = "mpo-checkpoint"
   public static let currentVersion = "2.0"
   public static let fileName = "manifest.json"
