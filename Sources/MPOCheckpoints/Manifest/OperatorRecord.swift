@@ -5,20 +5,25 @@ import TensorNetworks
 /// What the manifest says of one operator: a chain of cores that stands for a matrix `[I, J]`,
 /// `O = U_r · D_r · chain · D_c · U_cᵀ` with optional bases `U` and scales `D`.
 public struct OperatorRecord: Sendable, Equatable {
+  /// The name that tensors call it by.
   public let name: String
   /// `[I, J]` of the matrix.
   public let rows: Int
+  /// J of the matrix.
   public let columns: Int
   /// The factors of the padded matrix.
   public let shape: MPOShape
   /// `[d_1 … d_{n-1}]`.
   public let bonds: [Int]
+  /// The gauge that its chain is stored in.
   public let gauge: Gauge
   /// The names of the n cores of the chain.
   public let cores: [String]
   /// The name of the core with the singular values at the central bond; in the gauge `spectral`.
   public let singularValues: String?
+  /// What is applied to the rows of the chain; nil for nothing.
   public let rowBasis: BasisRecord?
+  /// What is applied to the columns of the chain; nil for nothing.
   public let columnBasis: BasisRecord?
   /// Entanglement entropy of the source at every bond, natural logarithm.
   public var entropies: [Double]?
@@ -32,6 +37,7 @@ public struct OperatorRecord: Sendable, Equatable {
     /// The diagonal of `D`.
     public let scale: String?
 
+    /// The names of these cores; at most one of `basis` and `permutation`.
     public init(basis: String? = nil, permutation: String? = nil, scale: String? = nil) {
       self.basis = basis
       self.permutation = permutation
@@ -46,6 +52,7 @@ public struct OperatorRecord: Sendable, Equatable {
     }
   }
 
+  /// An operator whose chain has the named cores, of the shapes that `shape` and `bonds` give.
   public init(
     name: String, rows: Int, columns: Int, shape: MPOShape, bonds: [Int], gauge: Gauge, cores: [String],
     singularValues: String? = nil, rowBasis: BasisRecord? = nil, columnBasis: BasisRecord? = nil,
@@ -79,6 +86,7 @@ public struct OperatorRecord: Sendable, Equatable {
   /// How the matrix is split over the sites.
   public var split: MatrixSplit { MatrixSplit(rows: rows, columns: columns, shape: shape) }
 
+  /// The operator with other entropies.
   public func with(entropies: [Double]?) -> OperatorRecord {
     var result = self
     result.entropies = entropies

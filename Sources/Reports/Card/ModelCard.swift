@@ -25,6 +25,7 @@ public struct ModelCard: Sendable {
     self.loading = loading
   }
 
+  /// The card, Markdown with YAML in front.
   public var text: String {
     frontMatter.text + """
       # Matrix product operators of \(sources)
@@ -56,7 +57,7 @@ public struct ModelCard: Sendable {
       ("parameters", "\(grouped(totals.parametersBefore)) → \(grouped(totals.parametersStored))"),
       ("ratio", fixed(totals.ratio, 4)),
       ("bytes", "\(bytes(totals.bytesBefore)) → \(bytes(totals.bytesStored))"),
-      ("trainable without the central cores", grouped(totals.parametersTrainable)),
+      ("trainable: auxiliary cores and vectors", grouped(totals.parametersTrainable)),
     ]
     let inMetric = manifest.contents.tensors.compactMap { $0.blocks?.metricRelativeError }
     if !inMetric.isEmpty {

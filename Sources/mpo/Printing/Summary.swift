@@ -38,7 +38,7 @@ struct Summary {
         tensors     \(matrices.count) as cores, \(dense) dense, \(tensors.count - matrices.count - dense) tied
         parameters  \(grouped(totals.parametersBefore)) -> \(grouped(totals.parametersStored)) \
       (ratio \(fixed(totals.ratio, 4)) of the \(totals.parametersOfTraining == nil ? "checkpoint" : "model")\(ofMatrices.map { ", \(fixed($0, 4)) of the matrices" } ?? "")), \
-      \(grouped(totals.parametersTrainable)) trainable without the central cores
+      \(grouped(totals.parametersTrainable)) trainable (auxiliary cores and vectors)
         bytes       \(Self.bytes(of: totals))\(isUnpacked(errors) ? " before packing" : "")
 
       """
