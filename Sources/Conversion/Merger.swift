@@ -11,11 +11,13 @@ public struct Merger: Sendable {
   /// than one run would have written.
   public var linksFiles: Bool
 
+  /// A merger that works on so many tensors at a time; with `linksFiles` it makes hard links where it can.
   public init(jobs: Int, linksFiles: Bool = false) { (self.jobs, self.linksFiles) = (jobs, linksFiles) }
 
   /// - Parameters:
   ///   - parts: all parts of a conversion, in any order.
   ///   - folder: an empty folder.
+  ///   - progress: called as tensors are finished.
   /// - Returns: the manifest of the whole.
   /// - Throws: `ConversionError.notMergeable` for parts that do not belong together or are not all there, and
   ///   `MPOCheckpointError` for one that was changed after it was written.

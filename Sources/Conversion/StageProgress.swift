@@ -2,9 +2,26 @@ import Synchronization
 
 /// How far a stage is, in elements of tensors.
 public struct StageProgress: Sendable, Equatable {
-  public enum Stage: String, Sendable { case profile, convert, adapt, merge, restore, verify }
+  /// A stage that can take long.
+  public enum Stage: String, Sendable {
+    /// Computing spectra.
+    case profile
+    /// Decomposing and writing.
+    case convert
+    /// Computing the correction of a compressed model.
+    case adapt
+    /// Joining the parts of a conversion.
+    case merge
+    /// Writing a dense checkpoint.
+    case restore
+    /// Comparing with the source.
+    case verify
+  }
+  /// The stage that is at work.
   public let stage: Stage
+  /// Elements that are done.
   public let completed: Int
+  /// Elements of the whole stage.
   public let total: Int
   /// The tensor that was just finished.
   public let tensor: String

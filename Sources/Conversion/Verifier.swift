@@ -6,8 +6,10 @@ import TensorNetworks
 
 /// Checks an MPO checkpoint: files against their checksums, tensors against the source they came from.
 public struct Verifier: Sendable {
+  /// Tensors that are worked on at the same time.
   public var jobs: Int
 
+  /// A verifier that works on so many tensors at a time.
   public init(jobs: Int) { self.jobs = jobs }
 
   /// What was looked at, and what does not hold.
@@ -16,9 +18,12 @@ public struct Verifier: Sendable {
     public var problems: [String]
     /// Measured relative errors, when there was a source to measure against.
     public var relativeErrors: [(tensor: String, error: Double)] = []
+    /// Files that were checked, the manifest among them.
     public var fileCount = 0
+    /// Tensors of the checkpoint.
     public var tensorCount = 0
 
+    /// Findings of a check that measured nothing.
     public init(problems: [String] = []) { self.problems = problems }
 
     public static func == (a: Findings, b: Findings) -> Bool { a.problems == b.problems }
@@ -26,7 +31,9 @@ public struct Verifier: Sendable {
 
   /// An MPO checkpoint, or why it is not a valid one.
   public enum Opened: Sendable {
+    /// A checkpoint whose manifest and files fit together.
     case valid(MPOCheckpoint)
+    /// Why the checkpoint can't be opened.
     case invalid(reason: String)
   }
 
@@ -51,7 +58,10 @@ public struct Verifier: Sendable {
     [reason] + MPOCheckpoint.fileProblems(at: path).filter { $0 != reason }
   }
 
-  /// - Parameter original: the dense checkpoint it is supposed to come from.
+  /// - Parameters:
+  ///   - checkpoint: what is checked.
+  ///   - original: the dense checkpoint it is supposed to come from.
+  ///   - progress: called as tensors are finished.
   /// - Throws: what keeps the check from being made at all.
   public func verify(
     _ checkpoint: MPOCheckpoint, against original: (any DenseCheckpoint)? = nil,

@@ -48,6 +48,7 @@ extension MPOCheckpoint {
   }
 
   /// The matrix `[I, J]` of an operator, in its bases.
+  /// - Throws: `CheckpointError` and `MPOCheckpointError` when cores can't be read.
   public func matrix<Scalar: CheckpointScalar>(
     _ record: OperatorRecord, as type: Scalar.Type = Scalar.self
   ) throws -> Matrix<Scalar> {
@@ -82,6 +83,7 @@ extension MPOCheckpoint {
   /// The matrix of a tensor made of operators: its blocks, stacked; the terms of a block, added.
   ///
   /// Memory: the matrix, and one operator at a time.
+  /// - Throws: `CheckpointError` and `MPOCheckpointError` when cores can't be read.
   public func matrix<Scalar: CheckpointScalar>(
     of blocks: BlockMatrix, as type: Scalar.Type = Scalar.self
   ) throws -> Matrix<Scalar> {

@@ -6,7 +6,9 @@ import TensorNetworks
 
 /// An MPO checkpoint open for reading. Opening it checks everything FORMAT.md asks for but the checksums of the shards.
 public struct MPOCheckpoint: Sendable {
+  /// The folder.
   public let path: String
+  /// Its manifest.
   public let manifest: CheckpointManifest
   private let shards: any DenseCheckpoint
   private let packed: [TensorName: PackedEntry]
@@ -185,12 +187,14 @@ public struct MPOCheckpoint: Sendable {
     }
   }
 
+  /// The tensors, operators and cores of the manifest.
   public var contents: CheckpointContents { manifest.contents }
 
   /// The record of a tensor; nil where there is none.
   public func record(named name: String) -> TensorRecord? { contents.tensor(named: name) }
 
   /// The record that holds the elements of `record`: itself, or the one it is tied to.
+  /// - Throws: `MPOCheckpointError` where that one is missing.
   public func holder(of record: TensorRecord) throws -> TensorRecord {
     guard case .tied(let other) = record.storage else { return record }
     guard let holder = self.record(named: other) else { throw missing(other) }
@@ -237,6 +241,7 @@ public struct MPOCheckpoint: Sendable {
 
   /// Calls `body` with the bytes of a dense tensor as the source had them: rounded to its dtype, where it is kept in another
   /// encoding.
+  /// - Throws: `CheckpointError` and `MPOCheckpointError` when they can't be read; what `body` throws.
   public func withDenseBytes<Result>(
     of record: TensorRecord, _ body: (UnsafeRawBufferPointer) throws -> Result
   ) throws -> Result {
@@ -249,6 +254,7 @@ public struct MPOCheckpoint: Sendable {
   }
 
   /// What is wrong inside of arrays: unpacks what is packed, and reads all scales, pivots and permutations.
+  /// - Throws: What keeps an entry from being looked at.
   public func damagedEntries() throws -> [MPOCheckpointError] {
     try contents.arrays.compactMap { array in
       do {
@@ -263,6 +269,7 @@ public struct MPOCheckpoint: Sendable {
   }
 
   /// The files whose SHA-256 is not the manifest's, each with what is wrong; reads them whole.
+  /// - Throws: What keeps a file from being looked at.
   public func damagedFiles() throws -> [MPOCheckpointError] {
     try (manifest.shards + manifest.companions).compactMap { try Self.damage(of: $0, in: path) }
   }

@@ -8,8 +8,13 @@ extension MPOCheckpointWriter {
   ///
   /// - Parameters:
   ///   - parts: checkpoints no two of which store the same array; together they store all of `contents`.
+  ///   - contents: what the checkpoint says of its tensors, operators and cores.
   ///   - folder: an empty folder.
+  ///   - generator: what the manifest says has written it.
+  ///   - source: where the tensors came from.
+  ///   - conversion: the recipe.
   ///   - companions: files of the first part.
+  /// - Throws: `MPOCheckpointError` and `FileError`.
   public static func link(
     _ parts: [MPOCheckpoint], contents: CheckpointContents, to folder: String, generator: String,
     source: CheckpointManifest.Source?, conversion: ConversionRecipe?, companions: [Companion]

@@ -57,6 +57,7 @@ public struct ConversionRecipe: Sendable, Hashable {
   /// Whether entries are packed.
   public var pack = false
 
+  /// The recipe of `mpo convert` without an option; it has no budget yet.
   public init() {}
 }
 

@@ -10,6 +10,7 @@ public struct MPOCore<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   public let columnFactor: Int
   /// `d_k`.
   public let rightBond: Int
+  /// The elements, row-major.
   public var elements: [Scalar]
 
   /// - Precondition: `elements.count` is the product of `shape`, `shape` has four sizes.
@@ -19,6 +20,7 @@ public struct MPOCore<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     self.elements = elements
   }
 
+  /// `[d_{k-1}, i_k, j_k, d_k]`.
   public var shape: [Int] { [leftBond, rowFactor, columnFactor, rightBond] }
 
   /// `[d_{k-1} · i_k · j_k, d_k]`.

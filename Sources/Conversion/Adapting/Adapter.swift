@@ -25,6 +25,7 @@ public struct Adapter: Sendable {
   ///   - rank: of each correction, at least 1.
   ///   - selection: which matrices are corrected; by default all of linear layers.
   ///   - statistics: the metric of the corrections; nil for the Frobenius norm.
+  ///   - options: the rest of how it is carried out.
   public init(
     rank: Int, selection: TensorSelection = TensorSelection(), statistics: CalibrationStatistics? = nil,
     options: ConversionOptions

@@ -26,6 +26,7 @@ public struct Converter: Sendable {
     options.maximumSteps = 60
     return options
   }()
+  /// What the manifest says has written it.
   public var generator: String
   /// Tensors that are the same bytes as another, where they are known.
   var ties: [TensorName: TensorInfo]?
@@ -34,6 +35,7 @@ public struct Converter: Sendable {
   /// Of the chains; nil for none.
   var bases: NetworkBases?
 
+  /// A converter that works on so many matrices at a time.
   public init(recipe: ConversionRecipe = ConversionRecipe(), jobs: Int, generator: String) {
     self.recipe = recipe
     self.jobs = jobs
@@ -54,7 +56,10 @@ public struct Converter: Sendable {
   /// Decomposes and writes everything.
   ///
   /// - Parameters:
+  ///   - checkpoint: what is converted.
+  ///   - plan: which bond goes where.
   ///   - folder: an empty folder.
+  ///   - progress: called as tensors are finished.
   /// - Returns: the manifest, with measured errors.
   /// - Throws: `ConversionError.mismatch` when the plan is not for this checkpoint, `.errorAboveMaximum`, and the errors
   ///   of reading and writing.

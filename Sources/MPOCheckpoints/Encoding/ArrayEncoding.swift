@@ -26,10 +26,12 @@ public struct ArrayEncoding: Sendable, Hashable {
     case right
   }
 
+  /// What the numbers become.
   public var values: Values
   /// nil for an array that is stored whole.
   public var pivots: Pivots?
 
+  /// An encoding of values; nil for an array that is stored whole.
   public init(_ values: Values, pivots: Pivots? = nil) {
     self.values = values
     self.pivots = pivots

@@ -122,10 +122,15 @@ public struct OperatorRecord: Sendable, Equatable {
   /// The operator and cores of its own for a matrix.
   ///
   /// - Parameters:
+  ///   - name: of the operator; its cores are called after it.
+  ///   - split: the sides of the matrix, and how they are split.
+  ///   - bonds: `[d_1 … d_{n-1}]`.
+  ///   - gauge: what the chain is stored as.
   ///   - dtype: of the cores, and of the singular values, that are stored as plain values.
   ///   - central: how the central core is stored; nil for plain values.
   ///   - rowBasis: names of the cores of the rows' basis, which others may share.
   ///   - columnBasis: the same of the columns.
+  ///   - entropies: entanglement entropies of the source at the bonds; nil where they are not known.
   public static func ordinary(
     name: String, _ split: MatrixSplit, bonds: [Int], gauge: Gauge, dtype: DType, central: CentralEncoding? = nil,
     rowBasis: BasisRecord? = nil, columnBasis: BasisRecord? = nil, entropies: [Double]? = nil

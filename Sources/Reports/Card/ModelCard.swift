@@ -12,6 +12,7 @@ public struct ModelCard: Sendable {
   private let loading: [LoadingStep]
 
   /// - Parameters:
+  ///   - manifest: that of the checkpoint.
   ///   - source: the card of the source, whose front matter says what the model is based on.
   ///   - command: that makes the checkpoint; nil where none can be given.
   ///   - loading: how to load it.

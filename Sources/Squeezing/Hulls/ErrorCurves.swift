@@ -1,7 +1,9 @@
 /// What a matrix would lose at every size, by each structure: relative error against stored numbers, as its profile
 /// predicts it.
 public struct ErrorCurves: Sendable, Hashable {
+  /// The error of a matrix at a size.
   public struct Point: Sendable, Hashable {
+    /// Numbers that the matrix is stored with.
     public let parameters: Int
     /// In the metric, where the matrix has one; else in the Frobenius norm.
     public let relativeError: Double

@@ -1,10 +1,15 @@
 extension LayerProfile {
   /// A part of a profile that costs work, and that not every plan needs.
   public enum Measurement: String, Sendable, Hashable, CaseIterable, CustomStringConvertible {
+    /// `LayerProfile.spectra`.
     case spectra
+    /// `LayerProfile.singularValues`.
     case singularValues = "singular_values"
+    /// `LayerProfile.metricSingularValues`.
     case metricSingularValues = "metric_singular_values"
+    /// `LayerProfile.basisSpectra`.
     case basisSpectra = "basis_spectra"
+    /// `LayerProfile.storage`.
     case storage
 
     public var description: String {
@@ -23,6 +28,7 @@ extension LayerProfile {
   /// In a metric the error of low rank is what is known; a chain needs its spectra beside it, for the order in which its
   /// bonds fall.
   /// - Parameters:
+  ///   - structure: what the matrix may become.
   ///   - budget: nil while it is not known: what any ratio, of numbers or bytes, needs.
   ///   - hasMetric: whether the matrix has a metric that its factorisation can be computed in.
   ///   - hasBases: whether its chain is computed in bases, where its spectra tell the error in the metric.

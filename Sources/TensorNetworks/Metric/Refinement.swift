@@ -7,6 +7,7 @@ public struct RefinementOptions: Sendable, Equatable {
   /// Stops when ten steps together lower the squared error by less than this part of it.
   public var tolerance = 2e-4
 
+  /// At most 300 steps, ended early at a tolerance of 2e-4.
   public init() {}
 }
 
@@ -15,7 +16,10 @@ extension MPO {
   ///
   /// Monotone: the result is never worse than the start. Deterministic. Each step costs two products of the size of the
   /// metric and a few contractions; memory about 20 times the cores and four times the matrix.
-  /// - Parameter metric: regularised.
+  /// - Parameters:
+  ///   - matrix: the matrix, `[I, J]`.
+  ///   - metric: regularised.
+  ///   - options: how long to go on.
   public func refined(
     toward matrix: MatrixView<Scalar>, metric: Metric, options: RefinementOptions = RefinementOptions()
   ) -> MPO {
