@@ -8,17 +8,20 @@ public enum ConversionError: Error, Sendable, Equatable {
   case globMatchesNothing(member: String, glob: String, path: String)
   /// Factors given by hand do not fit the matrix.
   case shapeDoesNotFit(tensor: String, rows: Int, columns: Int, shape: String)
+  /// A member of the recipe has a value that can't be used.
   case badMember(member: String, value: String, reason: String)
   /// No tensor is left to decompose.
   /// `dense` names the largest tensors, and why they are not decomposed.
   case nothingToDecompose(path: String, dense: String?)
   /// A profile, a plan and a model do not belong together.
   case mismatch(path: String, tensor: String, reason: String)
+  /// A file between stages, or of statistics or masks, can't be used.
   case stageFile(path: String, reason: String)
   /// The measured errors of some tensors are above the maximum.
   case errorAboveMaximum(maximum: Double, tensors: [(name: String, error: Double)])
   /// A Keras archive is asked for but the source was none.
   case noKerasArchive(path: String)
+  /// A tensor can't be written into the file that is asked for.
   case notRestorable(path: String, tensor: String, reason: String)
   /// A checkpoint is a part of a conversion where the whole is asked for.
   case onePart(path: String, index: Int, count: Int)

@@ -11,18 +11,20 @@ public struct Merger: Sendable {
   /// than one run would have written.
   public var linksFiles: Bool
 
+  /// A merger that works on so many tensors at a time; with `linksFiles` it makes hard links where it can.
   public init(jobs: Int, linksFiles: Bool = false) { (self.jobs, self.linksFiles) = (jobs, linksFiles) }
 
   /// - Parameters:
   ///   - parts: all parts of a conversion, in any order.
   ///   - folder: an empty folder.
+  ///   - progress: called as tensors are finished.
   /// - Returns: the manifest of the whole.
   /// - Throws: `ConversionError.notMergeable` for parts that do not belong together or are not all there, and
   ///   `MPOCheckpointError` for one that was changed after it was written.
   @discardableResult
   public func merge(
     _ parts: [MPOCheckpoint], to folder: String, progress: @escaping ProgressHandler = { _ in }
-  ) throws -> Manifest {
+  ) throws -> CheckpointManifest {
     let (contents, origins) = try contents(of: parts)
     let manifest = parts[0].manifest
     let source = try Self.source(of: parts)
@@ -89,9 +91,10 @@ public struct Merger: Sendable {
 
   /// The result with the files of the parts under a second name.
   private func link(
-    _ parts: [MPOCheckpoint], _ contents: CheckpointContents, _ origins: [TensorName: Int], _ source: Manifest.Source?,
+    _ parts: [MPOCheckpoint], _ contents: CheckpointContents, _ origins: [TensorName: Int],
+    _ source: CheckpointManifest.Source?,
     to folder: String
-  ) throws -> Manifest {
+  ) throws -> CheckpointManifest {
     let manifest = parts[0].manifest
     for (number, part) in parts.enumerated() {
       for array in part.contents.arrays where origins[TensorName(array.name)] != number {
@@ -140,7 +143,7 @@ public struct Merger: Sendable {
   }
 
   /// The files that every part has: all but the index of its own shards.
-  private static func companions(of manifest: Manifest) -> [FileFingerprint] {
+  private static func companions(of manifest: CheckpointManifest) -> [FileFingerprint] {
     manifest.companions.filter { $0.file != MPOCheckpointWriter.indexName }
   }
 
@@ -196,7 +199,7 @@ public struct Merger: Sendable {
   }
 
   /// The source with the fingerprints of all of its files, each of which one part has.
-  private static func source(of parts: [MPOCheckpoint]) throws -> Manifest.Source? {
+  private static func source(of parts: [MPOCheckpoint]) throws -> CheckpointManifest.Source? {
     guard var source = parts[0].manifest.source, let count = parts[0].manifest.part?.files?.count else {
       return parts[0].manifest.source
     }
@@ -219,12 +222,12 @@ public struct Merger: Sendable {
   }
 
   /// What two parts of one conversion have in common and these have not.
-  private static func difference(_ a: Manifest, _ b: Manifest) -> String? {
+  private static func difference(_ a: CheckpointManifest, _ b: CheckpointManifest) -> String? {
     let (ours, theirs) = (a.part?.files, b.part?.files)
     guard ours?.sample == theirs?.sample, ours?.count == theirs?.count,
       ours != nil || a.source?.files == b.source?.files
     else { return "the source files differ in size or content" }
-    func withoutFiles(_ source: Manifest.Source?) -> Manifest.Source? {
+    func withoutFiles(_ source: CheckpointManifest.Source?) -> CheckpointManifest.Source? {
       var source = source
       source?.files = []
       return source

@@ -47,7 +47,7 @@ struct ModelFolderWriter: DenseCheckpointWriter {
   func finish() throws { for writer in writers { try writer.finish() } }
 
   private static func writer(
-    of component: Manifest.Component, _ tensors: [TensorInfo], to folder: String, _ source: MPOCheckpoint
+    of component: CheckpointManifest.Component, _ tensors: [TensorInfo], to folder: String, _ source: MPOCheckpoint
   ) throws -> any DenseCheckpointWriter {
     let path = folder + "/" + component.file
     try makeFolders(for: component.file, in: folder)

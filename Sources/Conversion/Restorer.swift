@@ -6,13 +6,17 @@ import TensorNetworks
 
 /// The way back: an MPO checkpoint becomes a dense one that any framework loads.
 public struct Restorer: Sendable {
+  /// Tensors that are worked on at the same time.
   public var jobs: Int
 
+  /// A restorer that works on so many tensors at a time.
   public init(jobs: Int) { self.jobs = jobs }
 
   /// What a restored file is.
   public enum FileFormat: String, Sendable {
+    /// One safetensors file.
     case safetensors
+    /// One HDF5 file.
     case hdf5
     /// A Keras archive, from a source that was one.
     case keras
@@ -64,6 +68,7 @@ public struct Restorer: Sendable {
 
   /// Restores to a model folder: the files that the source had, with their names and kinds, and its companions. A source
   /// that was no model folder becomes `model.safetensors`, in several shards when it is large.
+  /// - Throws: `ConversionError` for a part of a conversion, and the errors of reading and writing.
   public func restoreFolder(
     _ source: MPOCheckpoint, to folder: String, progress: @escaping ProgressHandler = { _ in }
   ) throws {
@@ -87,6 +92,7 @@ public struct Restorer: Sendable {
   }
 
   /// Contracts the cores of every tensor and writes all tensors in the source's order, dtypes and shapes.
+  /// - Throws: The errors of reading and writing.
   public func restore(
     _ source: MPOCheckpoint, to writer: any DenseCheckpointWriter, progress: @escaping ProgressHandler = { _ in }
   ) throws {

@@ -6,27 +6,34 @@ import TensorNetworks
 
 /// Checks an MPO checkpoint: files against their checksums, tensors against the source they came from.
 public struct Verifier: Sendable {
+  /// Tensors that are worked on at the same time.
   public var jobs: Int
 
+  /// A verifier that works on so many tensors at a time.
   public init(jobs: Int) { self.jobs = jobs }
 
   /// What was looked at, and what does not hold.
-  public struct Report: Sendable, Equatable {
+  public struct Findings: Sendable, Equatable {
     /// Each a sentence of its own; empty when all holds.
     public var problems: [String]
     /// Measured relative errors, when there was a source to measure against.
     public var relativeErrors: [(tensor: String, error: Double)] = []
+    /// Files that were checked, the manifest among them.
     public var fileCount = 0
+    /// Tensors of the checkpoint.
     public var tensorCount = 0
 
+    /// Findings of a check that measured nothing.
     public init(problems: [String] = []) { self.problems = problems }
 
-    public static func == (a: Report, b: Report) -> Bool { a.problems == b.problems }
+    public static func == (a: Findings, b: Findings) -> Bool { a.problems == b.problems }
   }
 
   /// An MPO checkpoint, or why it is not a valid one.
   public enum Opened: Sendable {
+    /// A checkpoint whose manifest and files fit together.
     case valid(MPOCheckpoint)
+    /// Why the checkpoint can't be opened.
     case invalid(reason: String)
   }
 
@@ -51,13 +58,16 @@ public struct Verifier: Sendable {
     [reason] + MPOCheckpoint.fileProblems(at: path).filter { $0 != reason }
   }
 
-  /// - Parameter original: the dense checkpoint it is supposed to come from.
+  /// - Parameters:
+  ///   - checkpoint: what is checked.
+  ///   - original: the dense checkpoint it is supposed to come from.
+  ///   - progress: called as tensors are finished.
   /// - Throws: what keeps the check from being made at all.
   public func verify(
     _ checkpoint: MPOCheckpoint, against original: (any DenseCheckpoint)? = nil,
     progress: @escaping ProgressHandler = { _ in }
-  ) throws -> Report {
-    let report: Report
+  ) throws -> Findings {
+    let report: Findings
     do {
       report = try check(checkpoint, against: original, progress)
     } catch {
@@ -70,8 +80,8 @@ public struct Verifier: Sendable {
 
   private func check(
     _ checkpoint: MPOCheckpoint, against original: (any DenseCheckpoint)?, _ progress: @escaping ProgressHandler
-  ) throws -> Report {
-    var report = Report()
+  ) throws -> Findings {
+    var report = Findings()
     report.fileCount = checkpoint.manifest.shards.count + checkpoint.manifest.companions.count + 1
     report.tensorCount = checkpoint.contents.tensors.count
     report.problems = try checkpoint.damagedFiles().map(\.description)
@@ -81,7 +91,7 @@ public struct Verifier: Sendable {
   }
 
   private func compare(
-    _ checkpoint: MPOCheckpoint, _ original: any DenseCheckpoint, _ report: inout Report,
+    _ checkpoint: MPOCheckpoint, _ original: any DenseCheckpoint, _ report: inout Findings,
     _ progress: @escaping ProgressHandler
   ) throws {
     let records = checkpoint.contents.tensors

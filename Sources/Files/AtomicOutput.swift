@@ -6,8 +6,11 @@ import Glibc
 /// temporary is locked while it is in use, so that what a killed process left behind is told from what another process
 /// is writing: the next `init` for the same output removes the former.
 public final class AtomicOutput: Sendable {
+  /// What is written.
   public enum Kind: Sendable {
+    /// A regular file.
     case file
+    /// A folder with all that is in it.
     case folder
   }
 
@@ -18,6 +21,7 @@ public final class AtomicOutput: Sendable {
   public let path: String
   /// Where to write until `commit`: an empty file, or an empty folder.
   public var temporaryPath: String { temporary.path }
+  /// Whether it is a file or a folder.
   public let kind: Kind
 
   private let name: OutputName
@@ -29,6 +33,8 @@ public final class AtomicOutput: Sendable {
   /// Removes what killed processes left of the same output, and creates the temporary file or folder.
   ///
   /// - Parameters:
+  ///   - path: The path that the output will have.
+  ///   - kind: Whether it is a file or a folder.
   ///   - replacing: Whether an output that is there already may be replaced.
   ///   - folderRefusal: Which folders may not be replaced even so. Empty ones always may.
   /// - Throws: `FileError.outputExists`, `.outputNotReplaceable`, or `.io` where the folder around it is missing or not
@@ -60,6 +66,7 @@ public final class AtomicOutput: Sendable {
   /// Flushes the content to the disk and gives the output its name.
   ///
   /// After an error the temporary is gone and what was there before is untouched.
+  /// - Throws: `FileError`.
   public func commit() throws {
     defer { registry.remove(temporary) }
     let isOpen = try temporary.close { descriptor in

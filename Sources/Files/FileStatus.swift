@@ -2,18 +2,29 @@ import Glibc
 
 /// What the system knows of a path: its kind, its size and its identity.
 public struct FileStatus: Sendable, Hashable {
+  /// What a path leads to; the raw value is how a message calls it.
   public enum Kind: String, Sendable {
+    /// A regular file.
     case file = "a file"
+    /// A folder.
     case folder = "a folder"
+    /// A symbolic link, where links are not followed.
     case symbolicLink = "a symbolic link"
+    /// A named pipe.
     case pipe = "a named pipe"
+    /// A socket.
     case socket = "a socket"
+    /// A character device, as a terminal.
     case characterDevice = "a character device"
+    /// A block device, as a disk.
     case blockDevice = "a block device"
+    /// Anything else.
     case other = "of an unknown kind"
   }
 
+  /// What the path leads to.
   public let kind: Kind
+  /// The size in bytes.
   public let byteCount: Int
   /// When the content was changed last, in nanoseconds since 1970, by the clock of the file system.
   public let modified: Int
@@ -39,6 +50,7 @@ public struct FileStatus: Sendable, Hashable {
   }
 
   /// The status of what `path` leads to, or of the link itself; `nil` where there is nothing.
+  /// - Throws: `FileError.io` where the system does not tell.
   public init?(at path: String, followingLinks: Bool = true) throws {
     do {
       self.init(try Posix.status(at: path, followingLinks: followingLinks))

@@ -24,6 +24,7 @@ public final class MappedFile: @unchecked Sendable {
   private let entry: OpaquePointer?
 
   /// Opens the regular file at `path`; folders, pipes and devices are refused.
+  /// - Throws: `FileError` for what is missing, no regular file, or can't be mapped.
   public convenience init(path: String) throws {
     guard let before = try FileStatus(at: path) else { throw FileError.missing(path: path) }
     // Opening a device can have effects of its own, so the kind is looked at first (and once more when it is open).

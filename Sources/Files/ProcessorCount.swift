@@ -7,6 +7,7 @@ public struct ProcessorCount: Sendable {
   /// Where `/proc` and `/sys` are.
   private let root: String
 
+  /// The processors of this process.
   public init() { self.init(root: "") { name in getenv(name).map { String(cString: $0) } } }
 
   package init(root: String, variable: @escaping @Sendable (String) -> String?) {

@@ -9,6 +9,7 @@ public struct GramMatrix {
   public let precision: GramPrecision
   private var upper: [Double]
 
+  /// A matrix of zeros, `[size, size]`, to add to.
   public init(size: Int, precision: GramPrecision = .double) {
     self.size = size
     self.precision = precision

@@ -4,7 +4,9 @@
 /// Rounding changes each eigenvalue by a small part of the *largest* one. In single precision that takes half of the
 /// time, and is enough as long as what is wanted of the spectrum is far above this noise.
 public enum GramPrecision: Sendable {
+  /// Single precision, about 7 digits.
   case single
+  /// Double precision, about 16 digits.
   case double
 
   /// Calls `compute` with single precision, where the elements are, and with double precision where the result is nil.

@@ -1,7 +1,9 @@
 /// A dense matrix `[rows, columns]`, row-major.
 @frozen
 public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
+  /// The number of rows, I.
   public let rows: Int
+  /// The number of columns, J.
   public let columns: Int
   /// `rows · columns` elements.
   public var elements: [Scalar]
@@ -16,6 +18,7 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   }
 
   /// A matrix whose elements `body` writes, every one of them.
+  /// - Throws: What `body` throws.
   @inlinable
   public init(
     rows: Int, columns: Int, initializingWith body: (UnsafeMutableBufferPointer<Scalar>) throws -> Void
@@ -35,12 +38,14 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     return taken
   }
 
+  /// The identity, `[size, size]`.
   public static func identity(_ size: Int) -> Matrix {
     var result = Matrix(rows: size, columns: size, elements: Array(repeating: 0, count: size * size))
     for index in 0..<size { result[index, index] = 1 }
     return result
   }
 
+  /// The element at a row and a column, both counted from 0.
   @inlinable
   public subscript(row: Int, column: Int) -> Scalar {
     get { elements[row * columns + column] }
@@ -67,6 +72,7 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     }
   }
 
+  /// The transpose, `[columns, rows]`. O(rows · columns).
   public func transposed() -> Matrix {
     Matrix(rows: columns, columns: rows) { target in
       elements.withUnsafeBufferPointer { source in

@@ -15,7 +15,7 @@ public struct Companion: Sendable, Hashable {
     self.path = path
     let first = pathComponents(of: path).first ?? path
     let isReserved =
-      [Manifest.fileName, RemoteCode.fileName, Self.folder].contains(first)
+      [CheckpointManifest.fileName, RemoteCode.fileName, Self.folder].contains(first)
       || ["tensors", "skeleton"].contains { first == $0 || first.hasPrefix($0 + ".") || first.hasPrefix($0 + "-") }
     storedPath = isReserved ? Self.folder + "/" + path : path
   }

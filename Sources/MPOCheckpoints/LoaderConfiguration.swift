@@ -20,7 +20,7 @@ package enum LoaderConfiguration {
   static func announcing(_ json: UnsafeRawBufferPointer) -> [UInt8]? {
     guard let text = try? Text(json), text.hasModelType, text.methods.isEmpty, text.first != nil else { return nil }
     let announcement =
-      "\n  \"\(member)\": {\"quant_method\": \"\(method)\", \"format_version\": \"\(Manifest.currentVersion)\"},"
+      "\n  \"\(member)\": {\"quant_method\": \"\(method)\", \"format_version\": \"\(CheckpointManifest.currentVersion)\"},"
     return inserted(announcement, into: json, at: text.start)
   }
 

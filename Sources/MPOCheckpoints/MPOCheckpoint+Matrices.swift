@@ -8,7 +8,7 @@ extension MPOCheckpoint {
   func elements<Scalar: CheckpointScalar>(of array: any StoredArray) throws -> [Scalar] {
     do {
       return try array.encoding.decode(array.name, shape: array.shape) { try withEntryBytes(of: $0, $1) }
-    } catch let error as EncodingError {
+    } catch let error as ArrayEncodingError {
       throw MPOCheckpointError.tensor(
         path: path, tensor: array.name, reason: "\(error); convert the model again")
     }
@@ -25,7 +25,7 @@ extension MPOCheckpoint {
   func permutation(_ name: String) throws -> [Int] {
     let core = try core(name)
     guard let entry = core.entries.first else { return [] }
-    let indices = try withEntryBytes(of: entry) { Encoding.indices($0, entry.dtype) }
+    let indices = try withEntryBytes(of: entry) { ArrayEncoding.indices($0, entry.dtype) }
     guard indices.sorted().elementsEqual(0..<core.shape[0]) else {
       throw MPOCheckpointError.tensor(
         path: path, tensor: name, reason: "is not a permutation: it lacks an index; convert the model again")
@@ -40,7 +40,7 @@ extension MPOCheckpoint {
   ) throws -> MPO<Scalar> {
     let cores = try record.cores.map { name in
       let core = try core(name)
-      return Core<Scalar>(shape: core.shape, elements: try elements(of: core))
+      return MPOCore<Scalar>(shape: core.shape, elements: try elements(of: core))
     }
     let chain = MPO(shape: record.shape, cores: cores)
     guard let name = record.singularValues else { return chain }
@@ -48,6 +48,7 @@ extension MPOCheckpoint {
   }
 
   /// The matrix `[I, J]` of an operator, in its bases.
+  /// - Throws: `CheckpointError` and `MPOCheckpointError` when cores can't be read.
   public func matrix<Scalar: CheckpointScalar>(
     _ record: OperatorRecord, as type: Scalar.Type = Scalar.self
   ) throws -> Matrix<Scalar> {
@@ -59,7 +60,7 @@ extension MPOCheckpoint {
 
   /// `U D M` for the rows of `M`.
   private func applied<Scalar: CheckpointScalar>(
-    _ basis: OperatorRecord.Basis, _ matrix: Matrix<Scalar>
+    _ basis: OperatorRecord.BasisRecord, _ matrix: Matrix<Scalar>
   ) throws -> Matrix<Scalar> {
     var result = matrix
     if let name = basis.scale {
@@ -82,6 +83,7 @@ extension MPOCheckpoint {
   /// The matrix of a tensor made of operators: its blocks, stacked; the terms of a block, added.
   ///
   /// Memory: the matrix, and one operator at a time.
+  /// - Throws: `CheckpointError` and `MPOCheckpointError` when cores can't be read.
   public func matrix<Scalar: CheckpointScalar>(
     of blocks: BlockMatrix, as type: Scalar.Type = Scalar.self
   ) throws -> Matrix<Scalar> {

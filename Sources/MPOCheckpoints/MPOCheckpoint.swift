@@ -6,8 +6,10 @@ import TensorNetworks
 
 /// An MPO checkpoint open for reading. Opening it checks everything FORMAT.md asks for but the checksums of the shards.
 public struct MPOCheckpoint: Sendable {
+  /// The folder.
   public let path: String
-  public let manifest: Manifest
+  /// Its manifest.
+  public let manifest: CheckpointManifest
   private let shards: any DenseCheckpoint
   private let packed: [TensorName: PackedEntry]
   /// What the folder was when it was opened.
@@ -15,7 +17,7 @@ public struct MPOCheckpoint: Sendable {
 
   /// Whether a folder with a manifest of this format is at `path`.
   public static func isPresent(at path: String) -> Bool {
-    isMPOManifest(at: path + "/" + Manifest.fileName)
+    isMPOManifest(at: path + "/" + CheckpointManifest.fileName)
   }
 
   /// Opens the checkpoint; when its folder is replaced at the same time, the old one or the new one.
@@ -37,13 +39,13 @@ public struct MPOCheckpoint: Sendable {
     guard let status = try FileStatus(at: path) else {
       throw MPOCheckpointError.notAnMPOCheckpoint(path: path, reason: "no such folder")
     }
-    guard status.kind == .folder, try FileStatus(at: path + "/" + Manifest.fileName) != nil else {
+    guard status.kind == .folder, try FileStatus(at: path + "/" + CheckpointManifest.fileName) != nil else {
       throw MPOCheckpointError.notAnMPOCheckpoint(
         path: path, reason: "is not an MPO checkpoint (a folder with a manifest.json); make one with 'mpo convert'")
     }
     self.path = path
     identity = status
-    let manifest = try Self.readManifest(path + "/" + Manifest.fileName)
+    let manifest = try Self.readManifest(path + "/" + CheckpointManifest.fileName)
     self.manifest = manifest
     try Self.checkFiles(of: manifest, in: path)
 
@@ -52,19 +54,19 @@ public struct MPOCheckpoint: Sendable {
     }
     if let part = manifest.part, !part.isConsistent(tensors: manifest.contents.tensors.count) {
       throw MPOCheckpointError.manifest(
-        path: path + "/" + Manifest.fileName, reason: "has an invalid member 'part'")
+        path: path + "/" + CheckpointManifest.fileName, reason: "has an invalid member 'part'")
     }
 
     if let reason = Self.problem(of: manifest) {
-      throw MPOCheckpointError.manifest(path: path + "/" + Manifest.fileName, reason: reason)
+      throw MPOCheckpointError.manifest(path: path + "/" + CheckpointManifest.fileName, reason: reason)
     }
     let listed = Set(manifest.companions.map { TensorName($0.file) })
     if let skeleton = manifest.source?.skeletons.first(where: { !listed.contains(TensorName($0)) }) {
       throw MPOCheckpointError.manifest(
-        path: path + "/" + Manifest.fileName, reason: "does not list its skeleton '\(escaped(skeleton))'")
+        path: path + "/" + CheckpointManifest.fileName, reason: "does not list its skeleton '\(escaped(skeleton))'")
     }
     guard let first = manifest.shards.first else {
-      throw MPOCheckpointError.manifest(path: path + "/" + Manifest.fileName, reason: "lists no shards")
+      throw MPOCheckpointError.manifest(path: path + "/" + CheckpointManifest.fileName, reason: "lists no shards")
     }
     let isSharded = manifest.shards.count > 1
     let entryPoint = isSharded ? MPOCheckpointWriter.indexName : first.file
@@ -72,7 +74,7 @@ public struct MPOCheckpoint: Sendable {
     let found = Set(shards.files.map { TensorName(Self.name(of: $0)) })
     guard found == Set(manifest.shards.map { TensorName($0.file) }) else {
       throw MPOCheckpointError.manifest(
-        path: path + "/" + Manifest.fileName, reason: "lists other shards than \(entryPoint) does")
+        path: path + "/" + CheckpointManifest.fileName, reason: "lists other shards than \(entryPoint) does")
     }
     try Self.checkEntries(of: manifest.contents, shards.tensors, path)
     // Files that were opened by name may be those of another checkpoint that has taken its place.
@@ -83,7 +85,7 @@ public struct MPOCheckpoint: Sendable {
   }
 
   /// What is wrong with the components of the source; nil where nothing is.
-  private static func problem(of manifest: Manifest) -> String? {
+  private static func problem(of manifest: CheckpointManifest) -> String? {
     guard let components = manifest.source?.components else { return nil }
     var start = 0
     for component in components {
@@ -120,7 +122,7 @@ public struct MPOCheckpoint: Sendable {
 
   private static func name(of file: String) -> String { file.split(separator: "/").last.map(String.init) ?? file }
 
-  private static func readManifest(_ path: String) throws -> Manifest {
+  private static func readManifest(_ path: String) throws -> CheckpointManifest {
     let file = try MappedFile(path: path)
     guard file.byteCount <= ManifestFile.maximumByteCount else {
       throw MPOCheckpointError.manifest(path: path, reason: "is larger than \(ManifestFile.maximumByteCount) bytes")
@@ -129,7 +131,7 @@ public struct MPOCheckpoint: Sendable {
   }
 
   /// Every file listed is a regular file inside the folder and of its size.
-  private static func checkFiles(of manifest: Manifest, in path: String) throws {
+  private static func checkFiles(of manifest: CheckpointManifest, in path: String) throws {
     for file in manifest.shards + manifest.companions { try check(file, in: path) }
   }
 
@@ -139,7 +141,8 @@ public struct MPOCheckpoint: Sendable {
       guard !parts.isEmpty, parts.allSatisfy({ !$0.isEmpty && $0 != "." && $0 != ".." }), !file.file.contains("\0")
       else {
         throw MPOCheckpointError.manifest(
-          path: path + "/" + Manifest.fileName, reason: "names a file outside the folder: '\(escaped(file.file))'")
+          path: path + "/" + CheckpointManifest.fileName,
+          reason: "names a file outside the folder: '\(escaped(file.file))'")
       }
       var prefix = path
       for (index, part) in parts.enumerated() {
@@ -184,12 +187,14 @@ public struct MPOCheckpoint: Sendable {
     }
   }
 
+  /// The tensors, operators and cores of the manifest.
   public var contents: CheckpointContents { manifest.contents }
 
   /// The record of a tensor; nil where there is none.
   public func record(named name: String) -> TensorRecord? { contents.tensor(named: name) }
 
   /// The record that holds the elements of `record`: itself, or the one it is tied to.
+  /// - Throws: `MPOCheckpointError` where that one is missing.
   public func holder(of record: TensorRecord) throws -> TensorRecord {
     guard case .tied(let other) = record.storage else { return record }
     guard let holder = self.record(named: other) else { throw missing(other) }
@@ -236,6 +241,7 @@ public struct MPOCheckpoint: Sendable {
 
   /// Calls `body` with the bytes of a dense tensor as the source had them: rounded to its dtype, where it is kept in another
   /// encoding.
+  /// - Throws: `CheckpointError` and `MPOCheckpointError` when they can't be read; what `body` throws.
   public func withDenseBytes<Result>(
     of record: TensorRecord, _ body: (UnsafeRawBufferPointer) throws -> Result
   ) throws -> Result {
@@ -248,6 +254,7 @@ public struct MPOCheckpoint: Sendable {
   }
 
   /// What is wrong inside of arrays: unpacks what is packed, and reads all scales, pivots and permutations.
+  /// - Throws: What keeps an entry from being looked at.
   public func damagedEntries() throws -> [MPOCheckpointError] {
     try contents.arrays.compactMap { array in
       do {
@@ -262,6 +269,7 @@ public struct MPOCheckpoint: Sendable {
   }
 
   /// The files whose SHA-256 is not the manifest's, each with what is wrong; reads them whole.
+  /// - Throws: What keeps a file from being looked at.
   public func damagedFiles() throws -> [MPOCheckpointError] {
     try (manifest.shards + manifest.companions).compactMap { try Self.damage(of: $0, in: path) }
   }
@@ -277,7 +285,7 @@ public struct MPOCheckpoint: Sendable {
   /// What is wrong with the files of a checkpoint that can't be opened: each that is missing, of another kind or size, or
   /// was changed; nothing where the manifest itself can't be read.
   public static func fileProblems(at path: String) -> [String] {
-    guard let manifest = try? readManifest(path + "/" + Manifest.fileName) else { return [] }
+    guard let manifest = try? readManifest(path + "/" + CheckpointManifest.fileName) else { return [] }
     return (manifest.shards + manifest.companions).compactMap { file in
       do {
         try check(file, in: path)

@@ -8,12 +8,17 @@ extension MPOCheckpointWriter {
   ///
   /// - Parameters:
   ///   - parts: checkpoints no two of which store the same array; together they store all of `contents`.
+  ///   - contents: what the checkpoint says of its tensors, operators and cores.
   ///   - folder: an empty folder.
+  ///   - generator: what the manifest says has written it.
+  ///   - source: where the tensors came from.
+  ///   - conversion: the recipe.
   ///   - companions: files of the first part.
+  /// - Throws: `MPOCheckpointError` and `FileError`.
   public static func link(
     _ parts: [MPOCheckpoint], contents: CheckpointContents, to folder: String, generator: String,
-    source: Manifest.Source?, conversion: ConversionRecipe?, companions: [Companion]
-  ) throws -> Manifest {
+    source: CheckpointManifest.Source?, conversion: ConversionRecipe?, companions: [Companion]
+  ) throws -> CheckpointManifest {
     var linked: [(path: String, fingerprint: FileFingerprint, tensors: [TensorInfo])] = []
     for part in parts {
       for shard in part.manifest.shards {
@@ -39,10 +44,12 @@ extension MPOCheckpointWriter {
       index = [try FileFingerprint(ofFileAt: folder + "/" + indexName, named: indexName)]
     }
     let carried = try carry(companions, from: parts.first?.path, to: folder, skeletons: source?.skeletons ?? [])
-    let manifest = Manifest(
+    let manifest = CheckpointManifest(
       generator: generator, source: source, shards: shards, companions: index + carried, conversion: conversion,
       contents: contents)
-    try ManifestFile.encode(manifest).withUnsafeBytes { try writeFile($0, to: folder + "/" + Manifest.fileName) }
+    try ManifestFile.encode(manifest).withUnsafeBytes {
+      try writeFile($0, to: folder + "/" + CheckpointManifest.fileName)
+    }
     return manifest
   }
 }

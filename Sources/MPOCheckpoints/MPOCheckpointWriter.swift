@@ -69,16 +69,20 @@ public struct MPOCheckpointWriter: Sendable {
   }
 
   /// Writes the bytes of a dense tensor that is kept as it is.
+  /// - Throws: `CheckpointError` for a tensor that was not declared, was written before, or has another size;
+  ///   `FileError` where it can't be written.
   public func write(_ bytes: UnsafeRawBufferPointer, of record: TensorRecord) throws {
     try write(bytes, to: record.name)
   }
 
   /// Writes the entries that another checkpoint has of a dense tensor with the same encoding.
+  /// - Throws: `CheckpointError`, `MPOCheckpointError` and `FileError` where it can't be read or written.
   public func copyDense(_ record: TensorRecord, from checkpoint: MPOCheckpoint) throws {
     for entry in record.array?.entries ?? [] { try copy(entry, from: checkpoint) }
   }
 
   /// Writes the entries that another checkpoint has of a core with the same record.
+  /// - Throws: `CheckpointError`, `MPOCheckpointError` and `FileError` where it can't be read or written.
   public func copy(_ core: CoreRecord, from checkpoint: MPOCheckpoint) throws {
     for entry in core.entries { try copy(entry, from: checkpoint) }
   }
@@ -92,6 +96,7 @@ public struct MPOCheckpointWriter: Sendable {
   /// - Parameters:
   ///   - gauged: in the gauge of the record.
   ///   - rounded: the integers of each core, where they are chosen already; nil to round each value to the nearest.
+  ///   - record: the operator, one of the contents.
   /// - Returns: the chain as it is stored, to measure the error on.
   /// - Throws: `MPOCheckpointError` when a value does not fit its encoding.
   public func write<Scalar: CheckpointScalar>(
@@ -100,7 +105,7 @@ public struct MPOCheckpointWriter: Sendable {
     precondition(gauged.gauge == record.gauge && gauged.mpo.bonds == record.bonds)
     let cores = try record.cores.indices.map { index in
       let core = gauged.mpo.cores[index]
-      return Core(
+      return MPOCore(
         shape: core.shape,
         elements: try write(
           core.elements, pivots: gauged.pivots[index], rounded: rounded?[index], of: record.cores[index]))
@@ -124,7 +129,7 @@ public struct MPOCheckpointWriter: Sendable {
     guard let entry = contents.core(named: name)?.entries.first else {
       throw MPOCheckpointError.tensor(path: folder, tensor: name, reason: "is written but was not declared")
     }
-    try Encoding.indexBytes(permutation, entry.dtype).withUnsafeBytes { try write($0, to: entry.name) }
+    try ArrayEncoding.indexBytes(permutation, entry.dtype).withUnsafeBytes { try write($0, to: entry.name) }
   }
 
   /// - Returns: the elements as they are stored.
@@ -145,7 +150,7 @@ public struct MPOCheckpointWriter: Sendable {
       }
     } catch let error as ElementError {
       throw doesNotFit("\(error); use --dtype f32, or --exclude the tensor")
-    } catch let error as EncodingError {
+    } catch let error as ArrayEncodingError {
       throw doesNotFit("\(error); store it as plain values, or --exclude the tensor")
     }
   }
@@ -155,17 +160,24 @@ public struct MPOCheckpointWriter: Sendable {
   /// - Parameters:
   ///   - records: tensors with their errors filled in.
   ///   - operators: operators with their entropies filled in.
+  ///   - generator: what the manifest says has written it.
+  ///   - source: where the tensors came from; nil where that is not known.
   ///   - conversion: the recipe.
+  ///   - squeeze: what a squeeze did; nil where there was none.
   ///   - companions: files of the model folder to carry over, from `sourceFolder`.
+  ///   - sourceFolder: the model folder; nil for no companions.
   ///   - part: which part of a conversion this is, when it is one.
   /// - Returns: the manifest, whose records say what is packed.
+  /// - Throws: `CheckpointError` for an entry that was not written; `FileError` where the disk refuses or a companion
+  ///   can't be read.
   @discardableResult
   public func finish(
-    records: [TensorRecord] = [], operators: [OperatorRecord] = [], generator: String, source: Manifest.Source?,
+    records: [TensorRecord] = [], operators: [OperatorRecord] = [], generator: String,
+    source: CheckpointManifest.Source?,
     conversion: ConversionRecipe?,
-    squeeze: Manifest.Squeeze? = nil, companions: [Companion] = [], from sourceFolder: String? = nil,
-    part: Manifest.Part? = nil
-  ) throws -> Manifest {
+    squeeze: CheckpointManifest.Squeeze? = nil, companions: [Companion] = [], from sourceFolder: String? = nil,
+    part: CheckpointManifest.Part? = nil
+  ) throws -> CheckpointManifest {
     let shardFiles: [String]
     var packed: [TensorName: PackedEntry] = [:]
     switch output {
@@ -179,11 +191,13 @@ public struct MPOCheckpointWriter: Sendable {
     var contents = contents
     contents.update(records, operators)
     contents.setPacked(packed)
-    let manifest = Manifest(
+    let manifest = CheckpointManifest(
       generator: generator, source: source, shards: files.filter { $0.file != Self.indexName },
       companions: files.filter { $0.file == Self.indexName } + carried, conversion: conversion, squeeze: squeeze,
       contents: contents, part: part)
-    try ManifestFile.encode(manifest).withUnsafeBytes { try writeFile($0, to: folder + "/" + Manifest.fileName) }
+    try ManifestFile.encode(manifest).withUnsafeBytes {
+      try writeFile($0, to: folder + "/" + CheckpointManifest.fileName)
+    }
     return manifest
   }
 

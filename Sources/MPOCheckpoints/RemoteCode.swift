@@ -30,7 +30,9 @@ package enum RemoteCode {
   ///   - folder: the checkpoint; its `config.json` announces the format.
   ///   - manifest: its manifest.
   /// - Returns: the manifest that it has then.
-  package static func add(_ code: String, to folder: String, _ manifest: Manifest) throws -> Manifest {
+  package static func add(_ code: String, to folder: String, _ manifest: CheckpointManifest) throws
+    -> CheckpointManifest
+  {
     let configuration = LoaderConfiguration.fileName
     let path = folder + "/" + configuration
     let file = try MappedFile(path: path)
@@ -44,10 +46,12 @@ package enum RemoteCode {
       companions[index] = try FileFingerprint(ofFileAt: path, named: configuration)
     }
     companions.append(try FileFingerprint(ofFileAt: folder + "/" + fileName, named: fileName))
-    let result = Manifest(
+    let result = CheckpointManifest(
       generator: manifest.generator, source: manifest.source, shards: manifest.shards, companions: companions,
       conversion: manifest.conversion, squeeze: manifest.squeeze, contents: manifest.contents, part: manifest.part)
-    try ManifestFile.encode(result).withUnsafeBytes { try writeFile($0, to: folder + "/" + Manifest.fileName) }
+    try ManifestFile.encode(result).withUnsafeBytes {
+      try writeFile($0, to: folder + "/" + CheckpointManifest.fileName)
+    }
     return result
   }
 }

@@ -18,7 +18,7 @@ extension ConversionRecipe: Codable {
         "a list of mappings of \(SharedCentreRule.CodingKeys.names.joined(separator: ", "))"
       case .ties: "a list of globs"
       case .budget: "a mapping of one of \(Budget.CodingKeys.names.joined(separator: ", "))"
-      case .structure: Structure.choices
+      case .structure: MatrixStructure.choices
       case .depth: "a whole number from 2 to 16"
       case .criterion: SqueezeCriterion.choices
       case .minimumBond: "a whole number of at least 1"

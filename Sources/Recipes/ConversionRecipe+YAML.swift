@@ -5,7 +5,9 @@ extension ConversionRecipe {
   /// Reads a recipe as YAML (or JSON, which is YAML too). Absent members have their defaults; members that no recipe has
   /// are errors, and so are anchors.
   ///
-  /// - Parameter path: of the file, for messages.
+  /// - Parameters:
+  ///   - yaml: the text of the file.
+  ///   - path: of the file, for messages.
   /// - Throws: `RecipeError`.
   public init(yaml: String, path: String) throws {
     try Self.checkAnchors(in: yaml, path: path)
@@ -32,6 +34,7 @@ extension ConversionRecipe {
   }
 
   /// As YAML that `init(yaml:path:)` reads, with the defaults written out.
+  /// - Throws: What the YAML library throws.
   public func yaml() throws -> String {
     // Its own encoder of YAML rounds numbers to 15 digits.
     let encoder = JSONEncoder()

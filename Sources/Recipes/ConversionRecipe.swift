@@ -27,7 +27,7 @@ public struct ConversionRecipe: Sendable, Hashable {
   /// How far bonds are lowered; nil in a recipe whose budget is not chosen yet, as that of a profile.
   public var budget: Budget?
   /// What a matrix may become.
-  public var structure = Structure.auto
+  public var structure = MatrixStructure.auto
   /// The sites of factorisations of low rank: those beyond two are square cores between two frames, which training can
   /// move alone.
   public var depth = 2
@@ -56,6 +56,7 @@ public struct ConversionRecipe: Sendable, Hashable {
   /// Whether entries are packed.
   public var pack = false
 
+  /// The recipe of `mpo convert` without an option; it has no budget yet.
   public init() {}
 }
 

@@ -6,6 +6,7 @@ public enum RecipeConflict: Error, Sendable, Hashable {
   case noEffect(member: String, value: String?, beside: String, itsValue: String?)
   /// A member changes nothing where another one is absent.
   case noEffectWithout(member: String, missing: String)
+  /// The budget is a bond that is below the least bond.
   case bondBelowMinimum(bond: Int, minimum: Int)
 
   /// What is wrong, with the names that the reader knows the members by: `budget.bond` may be `--bond` to him.

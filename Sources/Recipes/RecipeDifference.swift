@@ -8,9 +8,11 @@ public struct RecipeDifference: Error, Sendable, Hashable {
   public let member: String
   /// The values as JSON; nil for none.
   public let value: String?
+  /// What the other recipe says; nil where it says nothing.
   public let otherValue: String?
   /// Where the recipes are from.
   public let path: String
+  /// The file of the other recipe.
   public let otherPath: String
 
   /// What differs, with the names that the reader knows the members by.

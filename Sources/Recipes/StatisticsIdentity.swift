@@ -9,6 +9,7 @@ public struct StatisticsIdentity: Sendable, Hashable {
   /// The same of the outputs.
   public var outputRidge: Double?
 
+  /// The identity of a statistics file with this SHA-256, and the ridges it is used with.
   public init(sha256: String, description: String? = nil, inputRidge: Double? = nil, outputRidge: Double? = nil) {
     self.sha256 = sha256
     self.description = description

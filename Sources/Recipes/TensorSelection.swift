@@ -19,13 +19,17 @@ public struct TensorSelection: Sendable, Hashable {
   /// Factors for the matrices that a glob matches; the last that matches wins.
   public var shapes: [ShapeRule] = []
 
+  /// All matrices that are decomposed by default, split as by default.
   public init() {}
 
   /// Factors for the matrices that a glob matches.
   public struct ShapeRule: Sendable, Hashable {
+    /// Names of matrices.
     public var glob: String
+    /// The shape of their operators.
     public var shape: MPOShape
 
+    /// A rule that gives the matrices that a glob matches this shape.
     public init(glob: String, shape: MPOShape) {
       self.glob = glob
       self.shape = shape

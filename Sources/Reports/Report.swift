@@ -23,6 +23,7 @@ public struct Report: Sendable {
     /// What to say where there are no spectra.
     public var withoutProfile: String
 
+    /// The texts of the program that makes the report.
     public init(
       generator: String, command: @escaping @Sendable (ConversionRecipe) -> String?,
       loading: [LoadingStep], withoutProfile: String
@@ -44,6 +45,7 @@ public struct Report: Sendable {
   ///   - subjects: side by side, at least one.
   ///   - profile: the spectra of the matrices, with where it is from.
   ///   - chosen: globs of matrices to show in full where the page has no room for all.
+  ///   - texts: what only the program knows.
   /// - Throws: `ReportError` for things of different models, and for a glob that matches nothing.
   public init(
     subjects: [ReportSubject], profile: (path: String, profile: StageFile.Profile)?,
@@ -87,5 +89,6 @@ public struct Report: Sendable {
   }
 
   /// The page.
+  /// - Throws: What the template library throws.
   public func html() throws -> String { try ReportPage(self).html() }
 }

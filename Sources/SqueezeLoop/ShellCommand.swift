@@ -7,19 +7,25 @@ public struct ShellCommand: Sendable {
   /// As the user gave it; each `{}` in it stands for a path.
   public let text: String
 
+  /// A command as `/bin/sh -c` takes it.
   public init(_ text: String) { self.text = text }
 
   /// How a run of the command ended.
   public struct Outcome: Sendable {
+    /// What ended the run.
     public enum Ending: Sendable, Equatable {
+      /// The shell exited with a status.
       case exited(status: Int32)
+      /// A signal ended the shell.
       case killed(signal: Int32)
       /// The command and all of its process group were killed.
       case timedOut
     }
+    /// What ended the run.
     public let ending: Ending
     /// The last part of what it wrote, at most `ShellCommand.keptBytes` of it.
     public let output: String
+    /// The same of what it wrote to its standard error.
     public let errors: String
   }
 

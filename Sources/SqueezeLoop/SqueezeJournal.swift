@@ -10,24 +10,37 @@ import Recipes
 public final class SqueezeJournal {
   /// The first line.
   public struct Header: Sendable, Equatable, Codable {
+    /// What `format` says.
     public static let formatName = "mpo-squeeze-journal"
+    /// Always `formatName`.
     public let format: String
+    /// The version of the format.
     public let version: Int
+    /// The program that began the squeeze, and its version.
     public let generator: String
     /// The model to begin with, as it was given.
     public let input: String
+    /// Name, size and SHA-256 of the files of the model to begin with.
     public let files: [FileFingerprint]
+    /// How far and how it is squeezed.
     public let options: SqueezeOptions
+    /// Which matrices, and how they are split.
     public let selection: Selection
 
     /// What of the selection of tensors the result depends on.
     public struct Selection: Sendable, Equatable, Codable {
+      /// Globs of `TensorSelection.include`.
       public let include: [String]
+      /// Globs of `TensorSelection.exclude`.
       public let exclude: [String]
+      /// The sites of a dense matrix that becomes an operator.
       public let sites: Int
+      /// The shapes given by hand, as `GLOB=SHAPE`.
       public let shapes: [String]
+      /// Whether kernels of convolutions are decomposed.
       public let convolutions: Bool
 
+      /// What of a selection the result depends on.
       public init(_ selection: TensorSelection) {
         include = selection.include
         exclude = selection.exclude
@@ -37,6 +50,7 @@ public final class SqueezeJournal {
       }
     }
 
+    /// The first line of a new journal.
     public init(
       generator: String, input: String, files: [FileFingerprint], options: SqueezeOptions, selection: Selection
     ) {
@@ -78,6 +92,7 @@ public final class SqueezeJournal {
 
   /// A finished round; round 0 is the model to begin with.
   public struct Round: Sendable, Equatable, Codable {
+    /// The number of the round, from 0.
     public let round: Int
     /// Parameters that were to be saved; nil in round 0.
     public let step: Int?
@@ -88,8 +103,11 @@ public final class SqueezeJournal {
     /// Upper bound of the relative Frobenius error of what the round did to the matrices, before fine-tuning; nil in
     /// round 0.
     public let predictedError: Double?
+    /// What the evaluate command printed.
     public let score: Double
+    /// Whether the score is within the limit.
     public let accepted: Bool
+    /// How long the round took, by the clock.
     public let seconds: Double
     /// The planned bonds of the matrices that the round changes.
     public let bonds: [TensorName: [Int]]

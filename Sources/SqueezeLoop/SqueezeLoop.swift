@@ -16,16 +16,20 @@ import TensorNetworks
 /// that a squeeze that was ended at any moment goes on as if it had not been. With commands that do the same each time the
 /// result is the same, bit for bit.
 public struct SqueezeLoop: Sendable {
+  /// How far and how it is squeezed.
   public var options: SqueezeOptions
   /// Which matrices; the sites of dense ones.
   public var selection = TensorSelection()
   /// For each run of a command.
   public var timeout: Duration?
+  /// Matrices that are worked on at the same time.
   public var jobs: Int
+  /// What manifest and journal say has written them.
   public var generator: String
   /// Whether links may lead out of the folder of a dense model.
   public var followsLinks = false
 
+  /// A loop over all matrices that are decomposed by default, without a timeout.
   public init(options: SqueezeOptions, jobs: Int, generator: String) {
     self.options = options
     self.jobs = jobs
@@ -34,15 +38,19 @@ public struct SqueezeLoop: Sendable {
 
   /// What happens on the way.
   public enum Event: Sendable {
+    /// What the user should know although the work goes on.
     case warning(String)
     /// Rounds of an earlier run.
     case resumed([SqueezeJournal.Round])
+    /// A round is finished, and in the journal.
     case round(SqueezeJournal.Round)
     /// An error ends the squeeze; the model accepted last, of that round, is kept.
     case stopped(round: SqueezeJournal.Round, keptAt: String)
   }
 
+  /// What a squeeze came to.
   public struct Result: Sendable {
+    /// All rounds, round 0 first.
     public let rounds: [SqueezeJournal.Round]
     /// The round whose model is the output.
     public let accepted: SqueezeJournal.Round
@@ -58,9 +66,10 @@ public struct SqueezeLoop: Sendable {
   /// - Parameters:
   ///   - input: an MPO checkpoint or a dense one.
   ///   - output: the MPO checkpoint to write: the smallest that was accepted.
-  ///   - journal: its path; nil for `journalPath(of: output)`.
+  ///   - journalPath: its path; nil for `journalPath(of: output)`.
   ///   - resuming: go on with what the journal holds; begin where there is none.
   ///   - replacing: replace an output that is there already, and the journal of a squeeze that is done.
+  ///   - events: called with what happens on the way.
   /// - Throws: `SqueezeLoopError`, `ConversionError`, `SqueezeError`, and the errors of reading and writing. The model
   ///   accepted last is kept then, and `resuming` goes on from there.
   public func run(
@@ -483,7 +492,7 @@ private final class SqueezeRun {
       try source.finish(
         writer, records: records.indices.compactMap { measured[$0] },
         operators: records.indices.compactMap { operators[$0] }, generator: loop.generator,
-        squeeze: Manifest.Squeeze(
+        squeeze: CheckpointManifest.Squeeze(
           limit: "\(options.limit)", baselineScore: result.rounds[0].score, score: result.accepted.score,
           rounds: result.rounds.count - 1))
     }

@@ -6,7 +6,10 @@ import Files
 public enum SqueezeLoopError: Error, Sendable, Equatable {
   /// Which of the user's commands.
   public enum Command: String, Sendable {
-    case evaluate, finetune
+    /// The command that measures.
+    case evaluate
+    /// The command that trains.
+    case finetune
   }
   /// A shell could not be started.
   case notStarted(reason: String)
@@ -18,8 +21,11 @@ public enum SqueezeLoopError: Error, Sendable, Equatable {
   case evaluatedChanged(round: Int, reason: String)
   /// The model to begin with does not meet the limit.
   case baselineOutsideLimit(score: Double, limit: Double)
+  /// The journal can't be written, or can't be gone on with.
   case journal(path: String, reason: String)
+  /// The model to begin with can't be squeezed.
   case input(path: String, reason: String)
+  /// The folder beside the output can't be used.
   case workFolder(path: String, reason: String)
 }
 

@@ -16,6 +16,7 @@ public struct SqueezeOptions: Sendable, Equatable, Codable {
 
   /// How many parameters a round saves.
   public enum Step: Sendable, Equatable, Codable {
+    /// So many numbers.
     case parameters(Int)
     /// Of what the model to begin with is stored with; from 0 to 1.
     case fraction(Double)
@@ -23,9 +24,12 @@ public struct SqueezeOptions: Sendable, Equatable, Codable {
 
   /// A floor for the bonds of the matrices that a glob matches; the last that matches wins.
   public struct MinimumBond: Sendable, Equatable, Codable {
+    /// Names of matrices.
     public var glob: String
+    /// The floor of each of their bonds.
     public var bond: Int
 
+    /// A floor for the matrices that a glob matches.
     public init(glob: String, bond: Int) {
       self.glob = glob
       self.bond = bond
@@ -36,16 +40,21 @@ public struct SqueezeOptions: Sendable, Equatable, Codable {
   public var evaluate: String
   /// Trains a checkpoint.
   public var finetune: String?
+  /// When a round is accepted.
   public var limit: Limit
+  /// Whether a lower score is the better one, as of a perplexity.
   public var lowerIsBetter = false
   /// Rounds at most, accepted or not; nil for no limit.
   public var maximumRounds: Int?
+  /// How many parameters the first round saves.
   public var step = Step.fraction(0.02)
   /// A rejected round halves the step; below this the squeeze ends. nil for a sixteenth of `step`.
   public var minimumStep: Step?
+  /// What decides which bond falls next.
   public var criterion = SqueezeCriterion.errorPerParameter
   /// Each ties the matrices that it matches.
   public var ties: [String] = []
+  /// Floors for bonds; the last that matches a matrix wins.
   public var minimumBonds: [MinimumBond] = []
   /// Of cores that a dense matrix becomes; nil for that of the matrix.
   public var coreDType: DType?
@@ -54,6 +63,7 @@ public struct SqueezeOptions: Sendable, Equatable, Codable {
   /// Whether the output is packed; it is too when the model to begin with is.
   public var packs = false
 
+  /// Options with a command that measures and a limit; the rest is as by default.
   public init(evaluate: String, limit: Limit) {
     self.evaluate = evaluate
     self.limit = limit

@@ -25,7 +25,7 @@ struct SqueezeSource: Sendable {
   /// The input's own files.
   let files: [FileFingerprint]
   /// Where the tensors of an MPO checkpoint came from in the first place.
-  private let origin: Manifest.Source?
+  private let origin: CheckpointManifest.Source?
   /// How an MPO checkpoint was made.
   let conversion: ConversionRecipe?
   /// Of the operators of the output; nil for those they have.
@@ -137,11 +137,11 @@ struct SqueezeSource: Sendable {
   /// Completes a checkpoint that goes back to this input.
   func finish(
     _ writer: MPOCheckpointWriter, records: [TensorRecord] = [], operators: [OperatorRecord] = [], generator: String,
-    squeeze: Manifest.Squeeze? = nil
+    squeeze: CheckpointManifest.Squeeze? = nil
   ) throws {
     var origin = origin
     if case .dense(let checkpoint) = content {
-      origin = try Manifest.Source(of: checkpoint, writingSkeletonsTo: writer.folder)
+      origin = try CheckpointManifest.Source(of: checkpoint, writingSkeletonsTo: writer.folder)
       origin?.files = files
     }
     try writer.finish(

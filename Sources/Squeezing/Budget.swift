@@ -19,6 +19,7 @@ public enum Budget: Sendable, Hashable {
   public enum ByteLimit: Sendable, Hashable {
     /// Over those of the source.
     case share(Double)
+    /// So many bytes.
     case count(Int)
   }
 

@@ -14,7 +14,9 @@ public struct RoundingError: Sendable, Hashable {
 
   /// Single and double precision, whose rounding is no match for any truncation.
   public static let negligible = RoundingError(compact: [0, 0], canonical: [0, 0])
+  /// Of cores in bfloat16, as measured.
   public static let bfloat16 = RoundingError(compact: [6.2e-3, 1.1e-2], canonical: [2.4e-3, 2.9e-3])
+  /// Of cores in half precision, as measured.
   public static let float16 = RoundingError(compact: [7.6e-4, 1.4e-3], canonical: [3.0e-4, 3.7e-4])
 
   /// Relative to `‖W‖_F`, for an operator of n sites.

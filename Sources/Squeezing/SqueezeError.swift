@@ -1,13 +1,18 @@
 /// Why a network can't be planned as asked.
 public enum SqueezeError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// The whole checkpoint can't become that small; `smallest` is the ratio that it can.
   case ratioOutOfReach(asked: Double, smallest: Double)
+  /// The matrices can't become that small; `smallest` is the ratio that they can.
   case matrixRatioOutOfReach(asked: Double, smallest: Double)
+  /// The checkpoint, or its matrices, can't become that small; `smallest` and `whole` are bytes.
   case bytesOutOfReach(asked: Budget.ByteLimit, smallest: Int, whole: Int, ofMatrices: Bool)
+  /// What the profile says of a layer contradicts itself.
   case inconsistentProfile(layer: String)
   /// The parameters of the network do not add up.
   case inconsistentTotals
   /// The profile of a layer was made for another structure or budget, and has not what this one needs.
-  case profileLacks(LayerProfile.Part, layer: String)
+  case profileLacks(LayerProfile.Measurement, layer: String)
+  /// Two tied matrices are not split in the same way.
   case tiedShapesDiffer(String, String)
   /// Every bond should be at most one and at least the other.
   case minimumBondAboveBond(minimum: Int, bond: Int)

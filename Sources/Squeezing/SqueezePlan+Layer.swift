@@ -3,6 +3,7 @@ import TensorNetworks
 extension SqueezePlan {
   /// What becomes of one matrix.
   public struct Layer: Sendable, Hashable, Codable {
+    /// The name of the tensor.
     public let name: String
     /// The sides of the matrix and the shape of its operator; where it stays dense, that of its profile.
     public let split: MatrixSplit
@@ -26,10 +27,14 @@ extension SqueezePlan {
     public let svdRelativeError: Double?
     /// Entanglement entropies at the bonds; nil where the profile has no spectra of this shape.
     public let entropies: [Double]?
+    /// `‖W‖_F`.
     public let norm: Double
 
+    /// Rows I of the matrix, without padding.
     public var rows: Int { split.rows }
+    /// Columns J of the matrix, without padding.
     public var columns: Int { split.columns }
+    /// The shape of its operator.
     public var shape: MPOShape { split.shape }
 
     enum CodingKeys: String, CodingKey {

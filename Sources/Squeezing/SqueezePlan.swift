@@ -4,6 +4,7 @@ import TensorNetworks
 public struct SqueezePlan: Sendable, Hashable, Codable {
   /// In words.
   public let budget: String
+  /// What decides which bond falls next.
   public let criterion: SqueezeCriterion
   /// Elements of the whole source checkpoint.
   public let parametersBefore: Int
@@ -11,12 +12,14 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
   public let parametersAfter: Int
   /// Numbers of the bases that the chains share, at most; nil for none.
   public let basisParameters: Int?
+  /// What becomes of each matrix, in the order of the profile.
   public let layers: [Layer]
   /// The operators whose ranges several matrices are; nil for none.
   public let links: [Link]?
   /// The central cores that several matrices share; nil for none.
   public let centres: [SharedCentre]?
 
+  /// `parametersAfter / parametersBefore`.
   public var ratio: Double { Double(parametersAfter) / Double(max(1, parametersBefore)) }
 
   /// Numbers that the matrices are stored with over those they had.
@@ -35,8 +38,10 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
   /// Plans the whole network.
   ///
   /// - Parameters:
-  ///   - criterion: `error` takes the published single-bond steps, for chains without a metric. Everything else is planned
-  ///     by the convex hulls of error against stored numbers.
+  ///   - network: the profiles of the matrices.
+  ///   - budget: how small, or how exact, the network is to be.
+  ///   - criterion: `error` takes the published single-bond steps, for chains without a metric. Everything else is
+  ///     planned by the convex hulls of error against stored numbers.
   ///   - ties: for each group of tied matrices, the indices of its layers. Tied matrices must have the same split; they
   ///     get the same bonds. No index may be in two groups.
   ///   - minimumBond: no bond is lowered below it (where the shape allows as much).
@@ -45,15 +50,15 @@ public struct SqueezePlan: Sendable, Hashable, Codable {
   ///   - factorSites: of factorisations of low rank: those beyond two are square cores between the frames, in the gauge
   ///     canonical.
   ///   - gauge: what operators are stored as, and so what they count.
-  ///   - rounding: of the cores' dtype. Where it is not negligible and the gauge is compact, each operator may be stored
-  ///     in the gauge canonical instead, by the error of truncation and rounding together.
+  ///   - rounding: of the cores' dtype. Where it is not negligible and the gauge is compact, each operator may be
+  ///     stored in the gauge canonical instead, by the error of truncation and rounding together.
   ///   - elementBytes: of a plain value of a core, for a budget of bytes; nil for that of the matrix.
   /// - Throws: `SqueezeError` for a ratio that can't be reached, with the smallest that can, for profiles that are
   ///   inconsistent or lack what the structure and budget need, for ties that do not fit together, and for a least bond
   ///   above the bond that is asked for.
   public init(
     _ network: NetworkProfile, budget: Budget, criterion: SqueezeCriterion = .errorPerParameter,
-    ties: [[Int]] = [], minimumBond: Int = 1, alignment: BondAlignment = .auto, structure: Structure = .chain,
+    ties: [[Int]] = [], minimumBond: Int = 1, alignment: BondAlignment = .auto, structure: MatrixStructure = .chain,
     factorSites: Int = 2, gauge: Gauge = .compact, rounding: RoundingError = .negligible, elementBytes: Int? = nil
   ) throws {
     let layers = network.layers
@@ -130,7 +135,7 @@ extension SqueezePlan {
     var links: [LinkedMatrices]
     let minimumBond: Int
     let alignment: BondAlignment
-    let structure: Structure
+    let structure: MatrixStructure
     let factorSites: Int
     let gauge: Gauge
     let rounding: RoundingError
@@ -246,7 +251,7 @@ extension SqueezePlan {
     /// Every bond at the numerical rank, the largest of the group's members; of several structures the one with the
     /// fewest numbers. In the gauge compact a matrix stays dense where padding makes its cores larger.
     func losslessForms() throws -> [OperatorForm?] {
-      for layer in network.layers { try layer.require(LayerProfile.parts(for: structure, .lossless)) }
+      for layer in network.layers { try layer.require(LayerProfile.measurements(for: structure, .lossless)) }
       return groups.map { group in
         let members = group.map { network.layers[$0] }
         var forms: [OperatorForm] = []
@@ -285,7 +290,7 @@ extension SqueezePlan {
 }
 
 extension NetworkProfile {
-  fileprivate func isPlannedBySteps(_ structure: Structure, _ criterion: SqueezeCriterion) -> Bool {
+  fileprivate func isPlannedBySteps(_ structure: MatrixStructure, _ criterion: SqueezeCriterion) -> Bool {
     criterion == .error && structure == .chain && layers.allSatisfy { $0.metricSingularValues == nil }
   }
 

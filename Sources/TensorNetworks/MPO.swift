@@ -2,12 +2,13 @@ import LinearAlgebra
 
 /// A matrix product operator: `W[i_1…i_n, j_1…j_n] = T(1)[i_1,j_1] ⋯ T(n)[i_n,j_n]`.
 public struct MPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
+  /// How rows and columns are split over the sites.
   public let shape: MPOShape
   /// T(1) … T(n).
-  public let cores: [Core<Scalar>]
+  public let cores: [MPOCore<Scalar>]
 
   /// - Precondition: the cores have the shape's factors and chain, ends of bond 1.
-  public init(shape: MPOShape, cores: [Core<Scalar>]) {
+  public init(shape: MPOShape, cores: [MPOCore<Scalar>]) {
     precondition(cores.map(\.rowFactor) == shape.rowFactors && cores.map(\.columnFactor) == shape.columnFactors)
     precondition(cores.first?.leftBond == 1 && cores.last?.rightBond == 1)
     precondition(zip(cores, cores.dropFirst()).allSatisfy { $0.rightBond == $1.leftBond })
@@ -18,6 +19,7 @@ public struct MPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   /// `[d_1 … d_{n-1}]`.
   public var bonds: [Int] { cores.dropLast().map(\.rightBond) }
 
+  /// The elements of all cores, `Σ d_{k-1} i_k j_k d_k`; `GaugedMPO.storedCount` has those that a gauge stores.
   public var parameterCount: Int { shape.parameterCount(bonds: bonds) }
 
   /// The operator with its cores in another precision.

@@ -29,7 +29,7 @@ import Testing
 
   private func adapted(
     _ rank: Int, _ model: CompressedModel? = nil, statistics: CalibrationStatistics? = nil, to name: String
-  ) throws -> (report: Adapter.Report, tensors: any DenseCheckpoint) {
+  ) throws -> (report: Adapter.Summary, tensors: any DenseCheckpoint) {
     let output = try folder.folder(name)
     let report = try Adapter(
       rank: rank, statistics: statistics, options: ConversionOptions(jobs: 2, generator: "tests")

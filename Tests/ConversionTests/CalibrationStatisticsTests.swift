@@ -284,9 +284,9 @@ import Testing
     }
   }
 
-  @Test(arguments: [Structure.svd, .chain])
+  @Test(arguments: [MatrixStructure.svd, .chain])
   func `a conversion in the metric has less error in it than a plain one of the same size`(
-    structure: Structure
+    structure: MatrixStructure
   ) throws {
     let tensor = ModelTensor.random("w", [64, 72], decay: 1, seed: 3)
     let checkpoint = try writeModel([tensor], to: folder.path + "/model.safetensors")

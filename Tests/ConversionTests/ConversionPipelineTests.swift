@@ -71,12 +71,12 @@ import Testing
   }
 
   @Test(arguments: [
-    (Structure.chain, ["a": [false, false, true, true], "b": [true, false, false, false]]),
+    (MatrixStructure.chain, ["a": [false, false, true, true], "b": [true, false, false, false]]),
     (.svd, ["a": [false, false, true, false], "b": [false, true, false, false]]),
     (.auto, ["a": [false, false, true, false], "b": [true, true, false, false]]),
   ])
   func `in a metric only what it needs is computed, and a warning counts the matrices without one`(
-    structure: Structure, parts: [String: [Bool]]
+    structure: MatrixStructure, parts: [String: [Bool]]
   ) throws {
     let statistics = try statistics("own.safetensors", last: 2)
     let recipe = recipe {

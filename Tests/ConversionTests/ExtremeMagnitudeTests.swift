@@ -39,14 +39,14 @@ import Testing
     return relativeDifference(found.map { $0 / largest }, expected.map { $0 / largest })
   }
 
-  static let budgets: [(budget: Budget, structure: Structure)] = [
+  static let budgets: [(budget: Budget, structure: MatrixStructure)] = [
     (.lossless, .chain), (.lossless, .auto), (.ratio(0.6), .chain), (.ratio(0.6), .svd), (.ratio(0.6), .auto),
     (.maximumError(0.2), .auto),
   ]
 
   @Test(arguments: budgets, Gauge.allCases)
   func `errors are recorded as they are, for every magnitude`(
-    _ wanted: (budget: Budget, structure: Structure), gauge: Gauge
+    _ wanted: (budget: Budget, structure: MatrixStructure), gauge: Gauge
   ) throws {
     var recipe = ConversionRecipe()
     (recipe.budget, recipe.structure, recipe.gauge) = (wanted.budget, wanted.structure, gauge)

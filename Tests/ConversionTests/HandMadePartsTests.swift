@@ -29,7 +29,8 @@ import Testing
     for core in contents.cores { try writer.copy(core, from: base) }
     try writer.finish(
       generator: base.manifest.generator, source: base.manifest.source, conversion: nil,
-      part: Manifest.Part(index: index, count: 2, tensorCount: base.contents.tensors.count, positions: positions))
+      part: CheckpointManifest.Part(
+        index: index, count: 2, tensorCount: base.contents.tensors.count, positions: positions))
     return try MPOCheckpoint(path: folder)
   }
 
@@ -90,7 +91,7 @@ import Testing
     _ = try writer.write(GaugedMPO(gauge: .canonical, mpo: MPO(shape: record.shape, cores: cores)), of: record)
     try writer.finish(
       generator: base.manifest.generator, source: base.manifest.source, conversion: nil,
-      part: Manifest.Part(
+      part: CheckpointManifest.Part(
         index: 2, count: 2, tensorCount: base.contents.tensors.count,
         positions: base.contents.tensors.indices.filter { !Self.inFirst.contains(base.contents.tensors[$0].name) }))
     expectFailure(folder, "another core 'shared.central'") {

@@ -47,7 +47,7 @@ import Testing
       Self.names.enumerated().map { ModelTensor($1, dtype, [80, 64], mask(80, 64, seed: UInt64($0))) })
   }
 
-  private func recipe(_ mask: MaskRule?, _ structure: Structure = .svd, _ budget: Budget = .matrixRatio(0.4))
+  private func recipe(_ mask: MaskRule?, _ structure: MatrixStructure = .svd, _ budget: Budget = .matrixRatio(0.4))
     -> ConversionRecipe
   {
     var recipe = ConversionRecipe()
@@ -167,9 +167,9 @@ import Testing
     #expect(try masked != tensors(source, recipe, nil))
   }
 
-  @Test(arguments: [Structure.auto, .chain], MaskRule.Weights.allCases)
+  @Test(arguments: [MatrixStructure.auto, .chain], MaskRule.Weights.allCases)
   func `parts and stages give the same bytes, with any number of threads`(
-    structure: Structure, weights: MaskRule.Weights
+    structure: MatrixStructure, weights: MaskRule.Weights
   ) throws {
     let source = try model(isSparse: false)
     let file = try maskFile(.bf16)

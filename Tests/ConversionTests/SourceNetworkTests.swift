@@ -33,7 +33,7 @@ import Testing
     }
   }
 
-  private func recipe(_ structure: Structure, _ budget: Budget? = nil) -> ConversionRecipe {
+  private func recipe(_ structure: MatrixStructure, _ budget: Budget? = nil) -> ConversionRecipe {
     var recipe = ConversionRecipe()
     recipe.structure = structure
     recipe.budget = budget
@@ -42,13 +42,13 @@ import Testing
 
   @Test(
     arguments: [
-      (Structure.chain, nil, true, false), (.chain, .ratio(0.5), true, false),
+      (MatrixStructure.chain, nil, true, false), (.chain, .ratio(0.5), true, false),
       (.chain, .maximumError(0.1), true, false),
       (.svd, nil, false, true), (.svd, .ratio(0.5), false, true), (.auto, nil, true, true),
       (.chain, .bond(4), false, false), (.svd, .bond(4), false, false), (.chain, .lossless, true, false),
-    ] as [(Structure, Budget?, Bool, Bool)])
+    ] as [(MatrixStructure, Budget?, Bool, Bool)])
   func `only the spectra that the recipe needs are computed`(
-    structure: Structure, budget: Budget?, hasSpectra: Bool, hasValues: Bool
+    structure: MatrixStructure, budget: Budget?, hasSpectra: Bool, hasValues: Bool
   ) throws {
     let checkpoint = try openDenseCheckpoint(at: fixtures + "/tiny-bert")
     let profile = try SourceNetwork(checkpoint, selection: TensorSelection())
@@ -116,7 +116,7 @@ import Testing
   @Test func `progress runs from the first tensor to the whole`() throws {
     let checkpoint = try openDenseCheckpoint(at: fixtures + "/tiny-bert-sharded")
     let network = try SourceNetwork(checkpoint, selection: TensorSelection())
-    let seen = ParallelResults<[Progress]>(count: 1)
+    let seen = ParallelResults<[StageProgress]>(count: 1)
     _ = try network.profile(for: ConversionRecipe(), jobs: 2) { seen[0] = (seen[0] ?? []) + [$0] }
     let steps = try #require(seen[0])
     #expect(steps.count == network.matrices.count)

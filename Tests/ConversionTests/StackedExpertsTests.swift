@@ -39,7 +39,7 @@ import Testing
     return try openDenseCheckpoint(at: folder)
   }
 
-  private func recipe(_ budget: Budget, _ structure: Structure = .auto) -> ConversionRecipe {
+  private func recipe(_ budget: Budget, _ structure: MatrixStructure = .auto) -> ConversionRecipe {
     var recipe = ConversionRecipe()
     (recipe.budget, recipe.structure) = (budget, structure)
     return recipe
@@ -60,8 +60,8 @@ import Testing
     return try openDenseCheckpoint(at: path)
   }
 
-  @Test(arguments: [DType.f32, .bf16], [Structure.auto, .chain, .svd])
-  func `each expert is an operator with bonds of its own`(dtype: DType, structure: Structure) throws {
+  @Test(arguments: [DType.f32, .bf16], [MatrixStructure.auto, .chain, .svd])
+  func `each expert is an operator with bonds of its own`(dtype: DType, structure: MatrixStructure) throws {
     let source = try model(dtype)
     let converted = try convert(source, recipe(.ratio(0.5), structure))
     let contents = converted.contents

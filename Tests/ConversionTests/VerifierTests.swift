@@ -20,7 +20,7 @@ import Testing
     _ = try converted(source, .ratio(0.7), to: folder)
   }
 
-  private func report(against original: (any DenseCheckpoint)? = nil) throws -> Verifier.Report {
+  private func report(against original: (any DenseCheckpoint)? = nil) throws -> Verifier.Findings {
     try Verifier(jobs: 2).verify(MPOCheckpoint(path: folder), against: original)
   }
 

@@ -14,7 +14,7 @@ import Testing
   }
 
   private func roundTrip(
-    _ encoding: Encoding, _ elements: [Float], pivots: [Int]? = nil, shape: [Int]
+    _ encoding: ArrayEncoding, _ elements: [Float], pivots: [Int]? = nil, shape: [Int]
   ) throws -> (stored: [Float], read: [Float], entries: [String: [UInt8]]) {
     var entries: [String: [UInt8]] = [:]
     let stored = try encoding.encode(elements, pivots: pivots, of: "w", shape: shape) { entries[$1.name] = Array($0) }
@@ -55,7 +55,7 @@ import Testing
   @Test func `pivots of integers are the identity`() throws {
     let integers = try #require(IntegerGroups(bits: 4, group: 16))
     let shape = [1, 40, 1, 16]
-    let encoding = Encoding.grouped(integers, shape: shape, pivots: .left)
+    let encoding = ArrayEncoding.grouped(integers, shape: shape, pivots: .left)
     var elements = elements(40 * 16)
     let pivots = (0..<16).map { 2 * $0 }
     for (column, row) in pivots.enumerated() {
@@ -69,32 +69,32 @@ import Testing
   }
 
   @Test func `its JSON is read as it is written, and refused with what it can't have`() throws {
-    let encoding = Encoding.grouped(try #require(IntegerGroups("int3/64")), shape: [6, 50])
+    let encoding = ArrayEncoding.grouped(try #require(IntegerGroups("int3/64")), shape: [6, 50])
     let json = try JSONEncoder().encode(encoding)
-    #expect(try JSONDecoder().decode(Encoding.self, from: json) == encoding)
+    #expect(try JSONDecoder().decode(ArrayEncoding.self, from: json) == encoding)
     for change in [("\"bits\":3", "\"bits\":7"), ("\"group\":64", "\"group\":48"), ("\"bits\":3", "\"bits\":-1")] {
       let text = String(decoding: json, as: UTF8.self).replacingOccurrences(of: change.0, with: change.1)
-      #expect(throws: DecodingError.self) { try JSONDecoder().decode(Encoding.self, from: Data(text.utf8)) }
+      #expect(throws: DecodingError.self) { try JSONDecoder().decode(ArrayEncoding.self, from: Data(text.utf8)) }
     }
     let integers = try #require(IntegerGroups("int4"))
-    #expect(Encoding(.grouped(integers, columns: 7)).problem(role: .central, shape: [1, 6, 1, 50]) != nil)
-    #expect(Encoding(.grouped(integers, columns: 0)).problem(role: .central, shape: [1, 6, 1, 50]) != nil)
-    #expect(Encoding(.grouped(integers, columns: -50)).problem(role: .central, shape: [1, 6, 1, 50]) != nil)
-    #expect(Encoding(.grouped(integers, columns: 50)).problem(role: .permutation, shape: [50]) != nil)
-    #expect(Encoding(.grouped(integers, columns: 50)).problem(role: .central, shape: [1, 6, 1, 50]) == nil)
+    #expect(ArrayEncoding(.grouped(integers, columns: 7)).problem(role: .central, shape: [1, 6, 1, 50]) != nil)
+    #expect(ArrayEncoding(.grouped(integers, columns: 0)).problem(role: .central, shape: [1, 6, 1, 50]) != nil)
+    #expect(ArrayEncoding(.grouped(integers, columns: -50)).problem(role: .central, shape: [1, 6, 1, 50]) != nil)
+    #expect(ArrayEncoding(.grouped(integers, columns: 50)).problem(role: .permutation, shape: [50]) != nil)
+    #expect(ArrayEncoding(.grouped(integers, columns: 50)).problem(role: .central, shape: [1, 6, 1, 50]) == nil)
   }
 
   @Test func `a scale that is not finite is refused`() throws {
     let integers = try #require(IntegerGroups("int4"))
-    let encoding = Encoding.grouped(integers, shape: [2, 32])
+    let encoding = ArrayEncoding.grouped(integers, shape: [2, 32])
     var (_, _, entries) = try roundTrip(encoding, elements(64), shape: [2, 32])
     entries["w.scales"] = [0, 0x7C, 0, 0]
-    #expect(throws: EncodingError.infiniteScale) {
+    #expect(throws: ArrayEncodingError.infiniteScale) {
       let _: [Float] = try encoding.decode("w", shape: [2, 32]) { entry, body in
         try (entries[entry.name] ?? []).withUnsafeBytes(body)
       }
     }
-    #expect(throws: EncodingError.scaleOutOfRange) {
+    #expect(throws: ArrayEncodingError.scaleOutOfRange) {
       _ = try encoding.encode([Float](repeating: 1e30, count: 64), pivots: nil, of: "w", shape: [2, 32]) { _, _ in }
     }
   }

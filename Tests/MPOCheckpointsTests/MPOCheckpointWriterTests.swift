@@ -231,7 +231,7 @@ import Testing
     let writer = try MPOCheckpointWriter(folder: folder, contents: contents)
     let mpo = MPO<Float>(
       shape: shape,
-      cores: [Core(shape: [1, 2, 1, 1], elements: [1, 2]), Core(shape: [1, 1, 2, 1], elements: [1, 70000])])
+      cores: [MPOCore(shape: [1, 2, 1, 1], elements: [1, 2]), MPOCore(shape: [1, 1, 2, 1], elements: [1, 70000])])
     let gauged = GaugedMPO(gauge: .canonical, mpo: mpo)
     let error = #expect(throws: MPOCheckpointError.self) { try writer.write(gauged, of: contents.operators[0]) }
     for part in ["'w.cores.1'", "F16", "--dtype f32", "--exclude"] { #expect("\(try #require(error))".contains(part)) }

@@ -138,7 +138,7 @@ struct SampleCheckpoint {
     }
     try writer.finish(
       generator: "tests 1.2.3",
-      source: Manifest.Source(
+      source: CheckpointManifest.Source(
         format: .safetensors,
         files: [FileFingerprint(file: "model.safetensors", bytes: 12, sha256: String(repeating: "a", count: 64))],
         metadata: ["format": "pt"]),

@@ -266,14 +266,14 @@ import Testing
   }
 
   @Test(arguments: [
-    ("selection: {sites: 5}", Structure.chain), ("{selection: {sites: 3}, structure: auto}", .auto),
+    ("selection: {sites: 5}", MatrixStructure.chain), ("{selection: {sites: 3}, structure: auto}", .auto),
     ("selection: {shapes: [{glob: a, row_factors: [2, 2], column_factors: [2, 2]}]}", .chain),
     ("selection: {include: [a]}", .auto), ("budget: {bond: 4}", .chain), ("budget: {lossless: true}", .auto),
     ("budget: {ratio: 0.5}", .auto), ("{budget: {ratio: 0.5}, criterion: error}", .chain),
     ("{budget: {bond: 4}, structure: svd}", .svd),
   ])
   func `a structure that is not said is the chain where something is that only chains have`(
-    text: String, structure: Structure
+    text: String, structure: MatrixStructure
   ) throws {
     #expect(try ConversionRecipe(yaml: text, path: "").structure == structure)
   }

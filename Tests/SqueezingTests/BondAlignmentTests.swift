@@ -26,8 +26,8 @@ import Testing
     return nil
   }
 
-  @Test(arguments: Structure.allCases)
-  func `aligned bonds are multiples or full, and keep the budget`(structure: Structure) throws {
+  @Test(arguments: MatrixStructure.allCases)
+  func `aligned bonds are multiples or full, and keep the budget`(structure: MatrixStructure) throws {
     let network = try NetworkProfile.small(seed: 100)
     for ratio in [0.9, 0.7, 0.5] {
       let plan = try SqueezePlan(network, budget: .ratio(ratio), alignment: .multiples(of: 4), structure: structure)

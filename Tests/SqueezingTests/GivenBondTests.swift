@@ -22,8 +22,8 @@ import Testing
     network = NetworkProfile(parameters: 3 * 384, tiedParameters: 0, layers: layers)
   }
 
-  @Test(arguments: Structure.allCases)
-  func `lossless gives tied matrices the bonds of the largest rank`(structure: Structure) throws {
+  @Test(arguments: MatrixStructure.allCases)
+  func `lossless gives tied matrices the bonds of the largest rank`(structure: MatrixStructure) throws {
     let free = try SqueezePlan(network, budget: .lossless, structure: structure)
     let tied = try SqueezePlan(network, budget: .lossless, ties: [[1, 0]], structure: structure)
     #expect(free.layers[0].bonds != free.layers[1].bonds)
@@ -46,7 +46,7 @@ import Testing
     let full = try LayerProfile.random("full", shape, decay: 1, seed: 5)
     let padded = try LayerProfile("padded", of: .random(rows: 23, columns: 15, seed: 6), shape: shape)
     let network = NetworkProfile(parameters: 384 + 345, tiedParameters: 0, layers: [full, padded])
-    for structure in Structure.allCases {
+    for structure in MatrixStructure.allCases {
       let plan = try SqueezePlan(network, budget: .lossless, structure: structure)
       #expect(plan.ratio == 1)
       #expect(plan.layers[0].bonds != nil)
@@ -57,8 +57,8 @@ import Testing
     #expect(canonical.layers.allSatisfy { $0.bonds == shape.fullBonds })
   }
 
-  @Test(arguments: Structure.allCases)
-  func `a bond is the same for tied matrices and at least the least bond`(structure: Structure) throws {
+  @Test(arguments: MatrixStructure.allCases)
+  func `a bond is the same for tied matrices and at least the least bond`(structure: MatrixStructure) throws {
     let plan = try SqueezePlan(network, budget: .bond(5), ties: [[0, 2]], minimumBond: 5, structure: structure)
     for layer in plan.layers {
       let expected = structure == .svd ? MPOShape.lowRank(rows: 24, columns: 16) : shape

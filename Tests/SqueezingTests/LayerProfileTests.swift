@@ -40,12 +40,12 @@ import Testing
     #expect(zero.svdRelativeError(parameters: 0) == 0)
   }
 
-  @Test(arguments: Structure.allCases, [Budget.ratio(0.7), .maximumError(0.3), .lossless, .bond(3)])
+  @Test(arguments: MatrixStructure.allCases, [Budget.ratio(0.7), .maximumError(0.3), .lossless, .bond(3)])
   func `a plan asks for the parts that it needs, and for no others`(
-    structure: Structure, budget: Budget
+    structure: MatrixStructure, budget: Budget
   ) throws {
     let whole = try LayerProfile.random("w", MPOShape(rowFactors: [2, 3, 4], columnFactors: [2, 4, 2]), seed: 3)
-    func plan(_ parts: Set<LayerProfile.Part>) throws -> SqueezePlan {
+    func plan(_ parts: Set<LayerProfile.Measurement>) throws -> SqueezePlan {
       let layer = LayerProfile(
         name: "w", split: whole.split, norm: whole.norm, spectra: parts.contains(.spectra) ? whole.spectra : nil,
         singularValues: parts.contains(.singularValues) ? whole.singularValues : nil,
@@ -57,7 +57,7 @@ import Testing
       return plan
     }
     for hasMetric in [false, true] {
-      let needed = LayerProfile.parts(for: structure, budget, hasMetric: hasMetric)
+      let needed = LayerProfile.measurements(for: structure, budget, hasMetric: hasMetric)
       let layer = try plan(needed).layers[0]
       #expect((layer.relativeErrorBound != nil) == (layer.bonds == nil || budget != .bond(3)))
       #expect((layer.svdRelativeError != nil) == needed.contains(.singularValues))

@@ -42,9 +42,9 @@ import Testing
     }
   }
 
-  @Test(arguments: [Structure.auto, .svd], Gauge.allCases)
+  @Test(arguments: [MatrixStructure.auto, .svd], Gauge.allCases)
   func `what has its inputs in common becomes one operator, counted once, with less error`(
-    structure: Structure, gauge: Gauge
+    structure: MatrixStructure, gauge: Gauge
   ) throws {
     var network = try network()
     let plan = try SqueezePlan(network, budget: .matrixRatio(0.5), structure: structure, gauge: gauge)

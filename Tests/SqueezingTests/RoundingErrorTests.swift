@@ -24,9 +24,9 @@ import Testing
     }
   }
 
-  @Test(arguments: [Structure.chain, .svd])
+  @Test(arguments: [MatrixStructure.chain, .svd])
   func `small truncation errors take the gauge that rounds less, large ones the one that stores less`(
-    structure: Structure
+    structure: MatrixStructure
   ) throws {
     func cores(decay: Double, _ ratio: Double) throws -> [SqueezePlan.Layer] {
       try SqueezePlan(network(decay: decay), budget: .ratio(ratio), structure: structure, rounding: .bfloat16)

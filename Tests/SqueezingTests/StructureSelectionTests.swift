@@ -26,16 +26,16 @@ import Testing
   @Test(arguments: [0.8, 0.75, 0.7])
   func `auto meets the ratio and is no worse than either structure alone`(ratio: Double) throws {
     let network = try network()
-    let plans = try Structure.allCases.map { try SqueezePlan(network, budget: .ratio(ratio), structure: $0) }
+    let plans = try MatrixStructure.allCases.map { try SqueezePlan(network, budget: .ratio(ratio), structure: $0) }
     for plan in plans { #expect(plan.ratio <= ratio) }
-    let errors = Dictionary(uniqueKeysWithValues: zip(Structure.allCases, plans.map(error)))
+    let errors = Dictionary(uniqueKeysWithValues: zip(MatrixStructure.allCases, plans.map(error)))
     // The last step to the budget is not on the hull, which may cost a little.
     #expect(errors[.auto]! <= 1.02 * min(errors[.svd]!, errors[.chain]!) + 1e-12)
   }
 
-  @Test(arguments: Structure.allCases, Gauge.allCases)
+  @Test(arguments: MatrixStructure.allCases, Gauge.allCases)
   func `every budget is met, none is left unused that could be used, and more of it costs no error`(
-    structure: Structure, gauge: Gauge
+    structure: MatrixStructure, gauge: Gauge
   ) throws {
     let network = try network()
     var previous = Double.infinity
@@ -68,8 +68,8 @@ import Testing
     }
   }
 
-  @Test(arguments: Structure.allCases)
-  func `a maximum error holds whatever the structure`(structure: Structure) throws {
+  @Test(arguments: MatrixStructure.allCases)
+  func `a maximum error holds whatever the structure`(structure: MatrixStructure) throws {
     let plan = try SqueezePlan(network(), budget: .maximumError(0.3), structure: structure)
     #expect(plan.layers.allSatisfy { $0.relativeErrorBound ?? 1 <= 0.3 })
     #expect(plan.layers.contains { $0.bonds != nil })
@@ -77,7 +77,7 @@ import Testing
 
   @Test func `a curve falls from dense, its hull bends one way`() throws {
     let layers = try network().layers
-    for structure in Structure.allCases {
+    for structure in MatrixStructure.allCases {
       let curve = try StructureCurve(
         members: [2], of: layers, structure: structure, weights: [1, 1, 1], minimumBond: 1, gauges: [.compact])
       #expect(curve.points[0].form == nil && curve.points[0].squaredError == 0)

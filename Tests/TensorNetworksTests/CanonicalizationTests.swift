@@ -101,7 +101,7 @@ import Testing
     let moved = MPO(
       shape: shape,
       cores: zip(exact.cores, scales).map { core, scale in
-        Core(shape: core.shape, elements: core.elements.map { $0 * scale })
+        MPOCore(shape: core.shape, elements: core.elements.map { $0 * scale })
       })
     let canonical = try moved.converted(to: Double.self).canonicalized().converted(to: Float.self)
     let expected = moved.matrix(rows: 64, columns: 96)
@@ -114,7 +114,7 @@ import Testing
       let base = randomMPO(shape, bonds: shape.fullBonds, seed: 13)
       let cores = base.cores.map { core in
         // Every column of the left unfolding is the first one, or zero.
-        Core(
+        MPOCore(
           shape: core.shape,
           elements: core.elements.indices.map { scale * core.elements[$0 / core.rightBond * core.rightBond] })
       }
@@ -143,7 +143,7 @@ import Testing
   private func randomMPO(_ shape: MPOShape, bonds: [Int], seed: UInt64) -> MPO<Double> {
     var generator = SeededGenerator(seed: seed)
     let cores = shape.coreShapes(bonds: shape.limitedBonds(bonds)).map { sizes in
-      Core(
+      MPOCore(
         shape: sizes, elements: (0..<sizes.reduce(1, *)).map { _ in Double.random(in: -1...1, using: &generator) })
     }
     return MPO(shape: shape, cores: cores)

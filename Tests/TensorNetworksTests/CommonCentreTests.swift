@@ -22,7 +22,7 @@ import Testing
       }
       let cores = zip(
         shape.coreShapes(bonds: [4, 4]), [sides[0].elements, centre.elements, sides[1].elements]
-      ).map { Core(shape: $0, elements: $1) }
+      ).map { MPOCore(shape: $0, elements: $1) }
       var matrix = MPO(shape: shape, cores: cores).matrix(rows: 12, columns: 16)
       let random = Matrix<Double>.random(rows: 12, columns: 16, using: &generator)
       for row in 0..<12 { for column in 0..<16 { matrix[row, column] += noise * random[row, column] } }

@@ -105,7 +105,7 @@ import Testing
         let place = random.number(0...(mpo.cores.count - 2))
         let cores = mpo.cores.enumerated().map { index, core in
           let scale = index == place ? first : index == place + 1 ? second : 1
-          return Core(shape: core.shape, elements: core.elements.map { $0 * scale })
+          return MPOCore(shape: core.shape, elements: core.elements.map { $0 * scale })
         }
         let scaled = MPO(shape: shape, cores: cores)
         try check(scaled, gauge, tolerance: 1e-13, "seed \(seed)")
@@ -121,7 +121,7 @@ import Testing
     let mpo = random.mpo(shape, bonds: [3, 8, 9, 2], .uniform, Float.self)
     let scales: [Float] = [1e20, 1e20, 1e-30, 1e-15, 1e-15]
     let cores = zip(mpo.cores, scales).map { core, scale in
-      Core(shape: core.shape, elements: core.elements.map { $0 * scale })
+      MPOCore(shape: core.shape, elements: core.elements.map { $0 * scale })
     }
     try check(MPO(shape: shape, cores: cores), gauge, tolerance: 2e-6, "")
   }
@@ -206,8 +206,8 @@ import Testing
     let mpo = MPO(
       shape: shape,
       cores: [
-        Core(shape: [1, 3, 1, 3], elements: w.elements),
-        Core(shape: [3, 1, 3, 1], elements: Matrix.identity(3).elements),
+        MPOCore(shape: [1, 3, 1, 3], elements: w.elements),
+        MPOCore(shape: [3, 1, 3, 1], elements: Matrix.identity(3).elements),
       ])
     let values = try #require(try mpo.gauged(.spectral).singularValues)
     for (value, expected) in zip(values, [1, 1e-5, 1e-12]) { #expect(abs(value / expected - 1) < 1e-3) }

@@ -61,7 +61,7 @@ struct RandomOperators {
       case .zero: elements = elements.map { _ in 0 }
       case .constant: elements = elements.map { _ in 0.75 }
       }
-      return Core(shape: sizes, elements: elements)
+      return MPOCore(shape: sizes, elements: elements)
     }
     return MPO(shape: shape, cores: cores)
   }

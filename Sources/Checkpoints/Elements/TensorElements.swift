@@ -37,6 +37,7 @@ public enum TensorElements {
   }
 
   /// Writes the elements to `elements`, which has room for exactly as many.
+  /// - Throws: `ElementError` where the type is not converted, the sizes differ, or an element does not fit.
   public static func decode(
     _ bytes: UnsafeRawBufferPointer, as dtype: DType, into elements: UnsafeMutableBufferPointer<Float>
   ) throws {
@@ -65,6 +66,7 @@ public enum TensorElements {
   }
 
   /// Writes the elements to `elements`, which has room for exactly as many; exact for every type.
+  /// - Throws: `ElementError` where the type is not converted, the sizes differ, or an element does not fit.
   public static func decode(
     _ bytes: UnsafeRawBufferPointer, as dtype: DType, into elements: UnsafeMutableBufferPointer<Double>
   ) throws {

@@ -19,7 +19,10 @@ public enum HDF5Probe {
 
   /// Has a program examine every HDF5 file that is opened from now on. It gets the file as its standard input.
   ///
-  /// - Parameter timeLimit: When it is over, the file counts as damaged. (What is read of a file takes milliseconds.)
+  /// - Parameters:
+  ///   - path: The program to run.
+  ///   - arguments: What it is called with.
+  ///   - timeLimit: When it is over, the file counts as damaged. (What is read of a file takes milliseconds.)
   public static func use(program path: String, arguments: [String], timeLimit: Duration = .seconds(60)) {
     program.withLock { $0 = Program(path: path, arguments: arguments, timeLimit: timeLimit) }
   }

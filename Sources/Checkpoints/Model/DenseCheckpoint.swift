@@ -4,6 +4,7 @@
 public protocol DenseCheckpoint: Sendable {
   /// The path it was opened by, for messages.
   var path: String { get }
+  /// The file format it was read from.
   var format: CheckpointFormat { get }
   /// The files that hold the tensors, in the order of their names.
   var files: [String] { get }
@@ -23,12 +24,15 @@ public protocol DenseCheckpoint: Sendable {
 
   /// Calls `body` with the tensor's bytes, little-endian, row-major. The buffer is valid during the call only;
   /// memory that was taken for it is given back at the end.
+  /// - Throws: `CheckpointError` and `FileError` where the bytes can't be read; what `body` throws.
   func withBytes<Result>(
     of tensor: TensorInfo, _ body: (UnsafeRawBufferPointer) throws -> Result
   ) throws -> Result
 
   /// Calls `body` with a range of the tensor's bytes (`range` counts from its first byte), so that a tensor can be
   /// worked through in blocks.
+  /// - Throws: `CheckpointError` for a range outside of the tensor, and where the bytes can't be read; what `body`
+  ///   throws.
   func withBytes<Result>(
     of tensor: TensorInfo, in range: Range<Int>, _ body: (UnsafeRawBufferPointer) throws -> Result
   ) throws -> Result
@@ -41,11 +45,14 @@ public protocol DenseCheckpoint: Sendable {
   var skeletonName: String? { get }
 
   /// Writes that file, which is emptied if it is there; nothing where the checkpoint has no `skeletonName`.
+  /// - Throws: `CheckpointError` and `FileError` where it can't be written.
   func writeSkeleton(to path: String) throws
 }
 
 extension DenseCheckpoint {
   /// Takes the range out of the whole tensor; formats that can read a part alone do better.
+  /// - Throws: `CheckpointError` for a range outside of the tensor, and where the bytes can't be read; what `body`
+  ///   throws.
   public func withBytes<Result>(
     of tensor: TensorInfo, in range: Range<Int>, _ body: (UnsafeRawBufferPointer) throws -> Result
   ) throws -> Result {
@@ -75,6 +82,7 @@ extension DenseCheckpoint {
   public var skeletonName: String? { nil }
 
   /// Writes nothing, as there is no skeleton.
+  /// - Throws: `CheckpointError` and `FileError` where it can't be written.
   public func writeSkeleton(to path: String) throws {}
 }
 
@@ -97,8 +105,11 @@ extension CheckpointError {
 /// and from any thread.
 public protocol DenseCheckpointWriter: Sendable {
   /// Writes the whole of one declared tensor (little-endian, row-major).
+  /// - Throws: `CheckpointError` for a tensor that was not declared, was written before, or has another size;
+  ///   `FileError` where it can't be written.
   func write(_ bytes: UnsafeRawBufferPointer, to name: String) throws
   /// Checks that every declared tensor was written, and flushes everything to the disk.
+  /// - Throws: `CheckpointError` for a tensor that was not written; `FileError` where the disk refuses.
   func finish() throws
 }
 

@@ -12,8 +12,9 @@ import Files
 /// path in front of their names: one of diffusers (`model_index.json`), and another (`modules.json`) that has no weights
 /// itself. A variant of a component (`….fp16.safetensors`) counts only where the plain one is missing.
 ///
-/// - Parameter followingLinks: Whether links may lead out of a model folder; else only into the blobs of a Hugging Face
-///   cache.
+/// - Parameters:
+///   - path: The file or folder to open.
+///   - followingLinks: Whether links may lead out of a model folder; else only into the blobs of a Hugging Face cache.
 /// - Throws: `CheckpointError`, which says what was found instead and what to do, and `FileError`.
 public func openDenseCheckpoint(at path: String, followingLinks: Bool = false) throws -> any DenseCheckpoint {
   guard let status = try FileStatus(at: path) else { throw FileError.missing(path: path) }

@@ -2,6 +2,7 @@
 public struct TensorInfo: Sendable, Hashable {
   /// The tensor's full name: a safetensors key, or an HDF5 dataset path without the leading slash.
   public let name: String
+  /// The type of the elements.
   public let dtype: DType
   /// Sizes of the axes, row-major; empty for a scalar.
   public let shape: [Int]
@@ -16,6 +17,7 @@ public struct TensorInfo: Sendable, Hashable {
     case inputOutput = "in_out"
   }
 
+  /// A tensor to write or to look up; `shape` has the sizes of its axes, none for a scalar.
   public init(name: String, dtype: DType, shape: [Int], orientation: Orientation = .outputInput) {
     self.name = name
     self.dtype = dtype

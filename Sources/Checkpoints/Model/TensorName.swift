@@ -3,8 +3,10 @@
 /// Swift strings are equal when they are canonically equivalent, so `"é"` may equal a string of other bytes. In a file
 /// these are two names. Use this type wherever names of tensors or files are compared.
 public struct TensorName: Sendable, Hashable, Comparable, CustomStringConvertible, ExpressibleByStringLiteral {
+  /// The name as a string.
   public let text: String
 
+  /// The name that a string stands for, byte by byte.
   public init(_ text: String) { self.text = text }
   public init(stringLiteral text: String) { self.text = text }
 

@@ -18,10 +18,12 @@ public struct SafetensorsFile: DenseCheckpoint {
   /// The longest header the format allows, in bytes.
   public static let maximumHeaderLength = 100_000_000
 
+  /// `safetensors`.
   public var format: CheckpointFormat { .safetensors }
   public var files: [String] { [path] }
 
   /// Opens the file at `path` and checks its header.
+  /// - Throws: `CheckpointError` for what is no valid safetensors file; `FileError` where it can't be read.
   public init(path: String) throws {
     let file = try MappedFile(path: path)
     let dataStart = try SafetensorsFile.headerEnd(in: file)

@@ -10,6 +10,7 @@ import Synchronization
 ///
 /// Tensors are written at their place, in any order and from any thread.
 public final class SafetensorsWriter: DenseCheckpointWriter {
+  /// The file that is written.
   public let path: String
   /// The size of the whole file, in bytes.
   public let byteCount: Int
@@ -32,6 +33,7 @@ public final class SafetensorsWriter: DenseCheckpointWriter {
   /// Creates the file at `path` (or empties the one that is there) and writes the header.
   ///
   /// - Parameters:
+  ///   - path: The file to write.
   ///   - tensors: The tensors, in the order of their data.
   ///   - metadata: The `__metadata__` of the file, written in the order of the keys; none where it is empty.
   /// - Throws: `CheckpointError` where names occur twice or a shape has no size, and where the file can't be written.

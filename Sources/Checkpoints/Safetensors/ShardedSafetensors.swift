@@ -15,10 +15,13 @@ public struct ShardedSafetensors: DenseCheckpoint {
   /// Index into `tensors` and into `shards`, by name.
   private let places: [TensorName: (tensor: Int, shard: Int)]
 
+  /// `safetensors`.
   public var format: CheckpointFormat { .safetensors }
 
   /// Opens the index at `indexPath` and every shard it names. The index decides which tensors there are: what the shards
   /// have besides is ignored, and named in `notices`.
+  /// - Throws: `CheckpointError` for an index that is not valid, or that does not fit its shards; `FileError` where one
+  ///   can't be read.
   public init(indexPath: String) throws { try self.init(indexPath: indexPath, path: indexPath, followingLinks: false) }
 
   /// - Parameters:

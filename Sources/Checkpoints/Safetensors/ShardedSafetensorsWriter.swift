@@ -20,10 +20,13 @@ public final class ShardedSafetensorsWriter: DenseCheckpointWriter {
   /// Creates the shards in `folder`, which must be there.
   ///
   /// - Parameters:
+  ///   - folder: Where the shards are created.
   ///   - stem: The part of the names in front of the number, `model` for weights.
   ///   - tensors: The tensors in the order of their data; each shard holds a run of them.
   ///   - metadata: The `__metadata__` of every shard.
   ///   - maximumShardBytes: A shard is closed before its tensors take more; a larger tensor has a shard of its own.
+  /// - Throws: `CheckpointError` where names occur twice or a shape has no size; `FileError` where a shard can't be
+  ///   written.
   public init(
     folder: String, stem: String = "model", tensors: [TensorInfo], metadata: CheckpointMetadata = [:],
     maximumShardBytes: Int = 5_000_000_000
@@ -70,7 +73,13 @@ public final class ShardedSafetensorsWriter: DenseCheckpointWriter {
 
   /// Creates the shards that an index asks for, which is there already.
   ///
-  /// - Parameter shard: The name of the shard that a tensor goes into, in `folder`, whose folder must be there.
+  /// - Parameters:
+  ///   - folder: Where the shards are created.
+  ///   - tensors: All tensors, in the order of their data.
+  ///   - metadata: The metadata of each shard.
+  ///   - shard: The name of the shard that a tensor goes into, in `folder`, whose folder must be there.
+  /// - Throws: `CheckpointError` where names occur twice or a shape has no size; `FileError` where a shard can't be
+  ///   written.
   public init(
     folder: String, tensors: [TensorInfo], metadata: CheckpointMetadata = [:], shard: (TensorInfo) throws -> String
   ) throws {

@@ -25,6 +25,7 @@ public struct Adapter: Sendable {
   ///   - rank: of each correction, at least 1.
   ///   - selection: which matrices are corrected; by default all of linear layers.
   ///   - statistics: the metric of the corrections; nil for the Frobenius norm.
+  ///   - options: the rest of how it is carried out.
   public init(
     rank: Int, selection: TensorSelection = TensorSelection(), statistics: CalibrationStatistics? = nil,
     options: ConversionOptions
@@ -36,7 +37,7 @@ public struct Adapter: Sendable {
   }
 
   /// What was written.
-  public struct Report: Sendable, Equatable {
+  public struct Summary: Sendable, Equatable {
     /// Those that differ from the original's and got a correction.
     public var matrices = 0
     /// Of the corrections: `r (I + J)` of each matrix.
@@ -58,7 +59,7 @@ public struct Adapter: Sendable {
   ///   reading and writing.
   public func write(
     for compressed: CompressedModel, against original: any DenseCheckpoint, to folder: String, base: String
-  ) throws -> Report {
+  ) throws -> Summary {
     let network = try SourceNetwork(original, selection: selection)
     if let warning = try statistics?.warning(for: network) { options.warning(warning) }
     let layers = try corrected(network, compressed)
@@ -85,7 +86,7 @@ public struct Adapter: Sendable {
     try Array(Self.configuration(of: layers, rank: rank, base: base).utf8).withUnsafeBytes {
       try writeFile($0, to: folder + "/adapter_config.json")
     }
-    var report = Report(matrices: matrices.count)
+    var report = Summary(matrices: matrices.count)
     report.parameters = matrices.reduce(0) { $0 + Self.rank($1, rank) * ($1.rows + $1.columns) }
     let all = matrices.indices.compactMap { errors[$0] }
     let total = all.reduce(0) { $0 + $1.norm }

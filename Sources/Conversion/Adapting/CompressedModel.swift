@@ -3,7 +3,9 @@ import MPOCheckpoints
 
 /// A model that stands for another one with an error: quantised and written out densely again, or an MPO checkpoint.
 public enum CompressedModel: Sendable {
+  /// A dense checkpoint: what quantised weights stand for.
   case dense(any DenseCheckpoint)
+  /// An MPO checkpoint.
   case operators(MPOCheckpoint)
 
   /// Opens what is at `path`.

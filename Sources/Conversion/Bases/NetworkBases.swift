@@ -13,8 +13,8 @@ struct NetworkBases: Sendable {
     let rows: Basis
     let columns: Basis
     /// The names of their cores.
-    let rowRecord: OperatorRecord.Basis
-    let columnRecord: OperatorRecord.Basis
+    let rowRecord: OperatorRecord.BasisRecord
+    let columnRecord: OperatorRecord.BasisRecord
 
     /// The numbers of their cores, with their names.
     var cores: [(name: String, values: Values)] {
@@ -107,16 +107,18 @@ struct NetworkBases: Sendable {
     self.matrices = result
   }
 
-  private static func record(_ basis: Basis, _ space: NetworkSpaces.Space, scale: String) -> OperatorRecord.Basis {
+  private static func record(_ basis: Basis, _ space: NetworkSpaces.Space, scale: String) -> OperatorRecord.BasisRecord
+  {
     let name =
       switch space {
       case .rotated(let name), .sorted(let name): name
       }
     return switch basis.rotation {
-    case .identity: OperatorRecord.Basis(scale: basis.scale.map { _ in "\(scale).scale" })
-    case .orthogonal: OperatorRecord.Basis(basis: "\(name).basis", scale: basis.scale.map { _ in "\(scale).scale" })
+    case .identity: OperatorRecord.BasisRecord(scale: basis.scale.map { _ in "\(scale).scale" })
+    case .orthogonal:
+      OperatorRecord.BasisRecord(basis: "\(name).basis", scale: basis.scale.map { _ in "\(scale).scale" })
     case .permutation:
-      OperatorRecord.Basis(permutation: "\(name).permutation", scale: basis.scale.map { _ in "\(scale).scale" })
+      OperatorRecord.BasisRecord(permutation: "\(name).permutation", scale: basis.scale.map { _ in "\(scale).scale" })
     }
   }
 

@@ -48,7 +48,7 @@ extension Converter {
     let central = try writer.write(chains[0].cores[centre].elements, ofCore: chain.cores[centre])
     return try matrices.indices.map { index in
       let cores = try chains[index].cores.enumerated().map { site, core in
-        Core(
+        MPOCore(
           shape: core.shape,
           elements: site == centre
             ? central : try writer.write(core.elements, ofCore: matrices[index].chain.cores[site]))

@@ -22,6 +22,7 @@ public struct MaskFile: Sendable {
   /// The file.
   public var path: String { file.path }
   /// Reads the file once each time.
+  /// - Throws: `FileError` where it can't be read.
   public var sha256: String { get throws { try FileFingerprint(ofFileAt: file.files[0]).sha256 } }
 
   func refused(_ tensor: String, _ reason: String) -> ConversionError {

@@ -6,12 +6,17 @@ import TensorNetworks
 
 /// What a mask leaves of one matrix: LPAF (arXiv 2306.14152) finds that pruning by first-order scores leaves matrices of low rank.
 public struct MaskedMatrix: Sendable, Encodable {
+  /// The name of the tensor.
   public let name: String
+  /// The number of rows, I.
   public let rows: Int
+  /// The number of columns, J.
   public let columns: Int
   /// Elements.
   public let kept: Int
+  /// Rows of which nothing is kept.
   public let emptyRows: Int
+  /// Columns of which nothing is kept.
   public let emptyColumns: Int
   /// Singular values of `W ⊙ M` above `rankTolerance` of the largest.
   public let rank: Int
@@ -20,6 +25,7 @@ public struct MaskedMatrix: Sendable, Encodable {
   /// That of `W`; nil where the mask is of its zeros.
   public let sourceEnergyRank: Int?
 
+  /// Singular values below this part of the largest do not count to the rank.
   public static let rankTolerance = 1e-6
 
   enum CodingKeys: String, CodingKey {
@@ -33,7 +39,10 @@ public struct MaskedMatrix: Sendable, Encodable {
 
 extension SourceNetwork {
   /// What a mask leaves of the matrices of a checkpoint that would be decomposed by default, in parallel.
-  /// - Parameter file: nil for the zeros of the matrices.
+  /// - Parameters:
+  ///   - checkpoint: the source of the matrices.
+  ///   - file: nil for the zeros of the matrices.
+  ///   - jobs: matrices that are worked on at the same time.
   /// - Throws: `ConversionError` for a mask that does not fit the checkpoint or changes nothing.
   public static func masked(
     _ checkpoint: any DenseCheckpoint, by file: MaskFile?, jobs: Int

@@ -74,6 +74,7 @@ public enum MaskMismatch: Error, Sendable, Hashable {
   case missing(sha256: String)
   /// The recipe has none.
   case unexpected(path: String, sha256: String)
+  /// The mask is another file than the one that the recipe names.
   case differs(path: String, sha256: String, expected: String)
 }
 

@@ -8,6 +8,7 @@ extension ConversionPipeline {
   /// What each part of a conversion in `count` parts takes.
   ///
   /// - Parameters:
+  ///   - count: how many parts there are.
   ///   - plan: says which matrices are decomposed; nil for all of them.
   ///   - jobs: matrices that a part works on at the same time.
   ///   - expectsStatistics: whether to reckon as if there were statistics of every matrix.
@@ -73,6 +74,7 @@ extension ConversionPipeline {
 
   /// Whether a profile is what `profile(part:)` of this pipeline would make, as far as that is known without its spectra: the
   /// recipe, the part, and the matrices with their sides.
+  /// - Throws: `ConversionError` and the errors of reading.
   public func made(_ profile: StageFile.Profile, part: SourceNetwork.Part?) throws -> Bool {
     guard profile.part == part, isSame(profile.recipe), try profile.sourceDType == sourceDType else { return false }
     let network = try network
@@ -94,7 +96,11 @@ extension ConversionPipeline {
   /// Whether an MPO checkpoint is what `decompose(plan, part:)` of this pipeline would write, as far as that is known without
   /// the weights: the program, the recipe, the part, the names and sizes of the source's files, and with a plan every
   /// operator with its bonds.
-  /// - Parameter plan: nil where it is not made yet.
+  /// - Parameters:
+  ///   - checkpoint: what was written before.
+  ///   - plan: nil where it is not made yet.
+  ///   - part: the part that it should be; nil for all.
+  /// - Throws: `ConversionError` and the errors of reading.
   public func made(_ checkpoint: MPOCheckpoint, _ plan: SqueezePlan?, part: SourceNetwork.Part?) throws -> Bool {
     let manifest = checkpoint.manifest
     guard manifest.generator == generator, manifest.squeeze == nil, manifest.conversion.map(isSame) ?? false,

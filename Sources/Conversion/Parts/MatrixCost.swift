@@ -31,7 +31,7 @@ struct MatrixCost: Sendable {
         ? 12 * (rows * columns + [rows, columns].reduce(0) { $0 + $1 * (Self.hasGram($1) ? $1 : 1) }) : 0)
     let grams = [rows, columns].filter(Self.hasGram).map(Double.init)
     let (rows, columns) = (Double(rows), Double(columns))
-    let parts = LayerProfile.parts(
+    let parts = LayerProfile.measurements(
       for: recipe.structure, recipe.budget ?? .ratio(1), hasMetric: hasMetric,
       hasBases: hasMetric && recipe.usesBases)
     var bonds = 0.0

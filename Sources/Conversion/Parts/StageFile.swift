@@ -10,18 +10,24 @@ public enum StageFile {
 
   /// What the stage `profile` writes.
   public struct Profile: Sendable, Codable {
+    /// What `format` says.
     public static let formatName = "mpo-profile"
+    /// Always `formatName`.
     public let format: String
+    /// The version of the format.
     public let version: Int
     /// Path of the checkpoint, as it was given.
     public let source: String
+    /// The part of the matrices that it is of; nil for all of them.
     public let part: SourceNetwork.Part?
     /// What the profile was made for; the stage `plan` adds what it does not say yet.
     public let recipe: ConversionRecipe
     /// The coarsest dtype in half precision that matrices have; nil where none is in half precision.
     public let sourceDType: DType?
+    /// The profiles of the matrices.
     public let network: NetworkProfile
 
+    /// The file of a profile of the checkpoint at the path `source`.
     public init(
       source: String, part: SourceNetwork.Part?, recipe: ConversionRecipe, sourceDType: DType? = nil,
       network: NetworkProfile
@@ -43,13 +49,18 @@ public enum StageFile {
 
   /// What the stage `plan` writes.
   public struct Plan: Sendable, Codable {
+    /// What `format` says.
     public static let formatName = "mpo-plan"
+    /// Always `formatName`.
     public let format: String
+    /// The version of the format.
     public let version: Int
     /// Everything that decides the conversion.
     public let recipe: ConversionRecipe
+    /// Which bond goes where.
     public let plan: SqueezePlan
 
+    /// The file of a plan by a recipe.
     public init(_ plan: SqueezePlan, recipe: ConversionRecipe) {
       format = Self.formatName
       version = StageFile.version
@@ -72,6 +83,7 @@ public enum StageFile {
   }
 
   /// As a file's content.
+  /// - Throws: `EncodingError` for numbers that JSON does not have.
   public static func encode<Content: Encodable>(_ content: Content) throws -> [UInt8] {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]

@@ -28,7 +28,9 @@ public struct ConversionCost: Sendable {
     workingBytes = costs.map(\.memory).sorted(by: >)
   }
 
-  /// - Parameter rate: operations in a second of one thread; `measuredRate` tells that of this machine.
+  /// - Parameters:
+  ///   - jobs: matrices that are worked on at the same time.
+  ///   - rate: operations in a second of one thread; `measuredRate` tells that of this machine.
   public func seconds(jobs: Int, rate: Double) -> Double {
     operations / (max(1, rate) * Double(max(1, jobs))) + Double(bytesMoved) / Self.bytesPerSecond
   }

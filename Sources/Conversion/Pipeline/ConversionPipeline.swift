@@ -18,6 +18,7 @@ public struct ConversionOptions: Sendable {
   /// Called with what the user should know although the work goes on.
   public var warning: @Sendable (String) -> Void
 
+  /// Options for so many jobs; nothing is said on the way by default.
   public init(
     jobs: Int, generator: String, scratchFolder: String? = nil, progress: @escaping ProgressHandler = { _ in },
     warning: @escaping @Sendable (String) -> Void = { _ in }
@@ -33,9 +34,12 @@ public struct ConversionOptions: Sendable {
 /// Converts a dense checkpoint: profiles its matrices, plans their bonds, decomposes and writes them.
 ///
 /// - Parameters:
+///   - source: what is converted.
+///   - recipe: what the conversion is to be.
 ///   - statistics: those that the recipe names; nil for a recipe without a metric.
 ///   - mask: the file that the recipe names; nil for a recipe without a mask, or with one of zeros.
 ///   - folder: an empty folder, which becomes the MPO checkpoint.
+///   - options: how it is carried out.
 /// - Returns: the manifest, with measured errors.
 /// - Throws: `StatisticsMismatch`, `MaskMismatch`, `RecipeConflict`, `ConversionError`, `SqueezeError`, and the errors of reading and
 ///   writing.
@@ -43,7 +47,7 @@ public struct ConversionOptions: Sendable {
 public func convert(
   _ source: any DenseCheckpoint, recipe: ConversionRecipe, statistics: CalibrationStatistics? = nil,
   mask: MaskFile? = nil, to folder: String, options: ConversionOptions
-) throws -> Manifest {
+) throws -> CheckpointManifest {
   let pipeline = try ConversionPipeline(source, recipe: recipe, statistics: statistics, mask: mask, options: options)
   return try pipeline.decompose(pipeline.plan(pipeline.profile()), to: folder)
 }
@@ -71,7 +75,13 @@ public struct ConversionPipeline: Sendable {
   /// What the manifest says has written it.
   var generator: String { options.generator }
 
-  /// - Parameter passes: how many stages will look at the matrices: 2 for a profile and a decomposition.
+  /// - Parameters:
+  ///   - source: what is converted.
+  ///   - recipe: what the conversion is to be.
+  ///   - statistics: those that the recipe names; nil for a recipe without a metric.
+  ///   - mask: the file that the recipe names; nil for a recipe without a mask, or with one of zeros.
+  ///   - options: how it is carried out.
+  ///   - passes: how many stages will look at the matrices: 2 for a profile and a decomposition.
   /// - Throws: `StatisticsMismatch` and `MaskMismatch` when the statistics and the mask are not those of the recipe,
   ///   `RecipeConflict` for members of it that do not go together, and the errors of reading.
   public init(
@@ -125,6 +135,7 @@ public struct ConversionPipeline: Sendable {
   }
 
   /// Which bond goes where.
+  /// - Throws: `ConversionError` for ties that match nothing and a budget that can't be reached.
   public func plan(_ profile: NetworkProfile) throws -> SqueezePlan {
     try recipe.plan(profile, path: source.path, sourceDType: sourceDType) {
       // Tied tensors are not profiled, and cost nothing.
@@ -134,6 +145,7 @@ public struct ConversionPipeline: Sendable {
   }
 
   /// The coarsest dtype in half precision that matrices have; nil where none is in half precision.
+  /// - Throws: `ConversionError` for a selection that does not fit the checkpoint.
   public var sourceDType: DType? {
     get throws {
       let dtypes = Set(try network.matrices.map(\.tensor.dtype))
@@ -144,6 +156,7 @@ public struct ConversionPipeline: Sendable {
   /// Decomposes the matrices and writes everything.
   ///
   /// - Parameters:
+  ///   - plan: which bond goes where.
   ///   - folder: an empty folder.
   ///   - part: the part of the tensors to write; nil for all of them.
   /// - Returns: the manifest, with measured errors.
@@ -152,7 +165,7 @@ public struct ConversionPipeline: Sendable {
   @discardableResult
   public func decompose(
     _ plan: SqueezePlan, to folder: String, part: SourceNetwork.Part? = nil
-  ) throws -> Manifest {
+  ) throws -> CheckpointManifest {
     var converter = try converter()
     converter.part = part
     return try converter.convert(source, plan: plan, to: folder, progress: options.progress)
@@ -175,14 +188,15 @@ public struct ConversionPipeline: Sendable {
   /// - Returns: a manifest without files, the errors that the plan expects in the place of measured ones. Its bytes are
   ///   those before packing.
   /// - Throws: `ConversionError.mismatch` when the plan is not for this checkpoint.
-  public func preview(_ plan: SqueezePlan) throws -> Manifest {
+  public func preview(_ plan: SqueezePlan) throws -> CheckpointManifest {
     let contents = try converter().contents(of: source, plan: plan, ties: ties)
-    return Manifest(
+    return CheckpointManifest(
       generator: options.generator, source: nil, shards: [], companions: [], conversion: recipe,
       contents: contents.expecting(plan, inMetric: recipe.hasMetric))
   }
 
   /// What the conversion takes, reckoned from the sizes of the matrices.
+  /// - Throws: `ConversionError` for a selection that does not fit the checkpoint.
   public func cost() throws -> ConversionCost {
     ConversionCost(
       of: try network.matrices, bytes: source.tensors.reduce(0) { $0 + $1.byteCount }, recipe,
@@ -191,6 +205,7 @@ public struct ConversionPipeline: Sendable {
   }
 
   /// The matrices that are to be decomposed, and their elements.
+  /// - Throws: `ConversionError` for a selection that does not fit the checkpoint.
   public func selected() throws -> (matrices: Int, elements: Int) {
     let matrices = try network.matrices
     return (matrices.count, matrices.reduce(0) { $0 + $1.rows * $1.columns })
@@ -214,7 +229,7 @@ extension ConversionRecipe {
       var network = network
       network.layers = network.layers.map { layer in
         layer.limited(
-          to: LayerProfile.parts(
+          to: LayerProfile.measurements(
             for: structure, budget, hasMetric: layer.metricSingularValues != nil,
             hasBases: layer.basisSpectra != nil))
       }
@@ -251,14 +266,14 @@ extension ConversionRecipe {
 }
 
 extension LayerProfile {
-  /// Without the parts that are not in `parts`.
-  fileprivate func limited(to parts: Set<Part>) -> LayerProfile {
+  /// Without the measurements that are not in `measurements`.
+  fileprivate func limited(to measurements: Set<Measurement>) -> LayerProfile {
     LayerProfile(
-      name: name, split: split, norm: norm, spectra: parts.contains(.spectra) ? spectra : nil,
-      singularValues: parts.contains(.singularValues) ? singularValues : nil,
-      metricSingularValues: parts.contains(.metricSingularValues) ? metricSingularValues : nil,
-      basisSpectra: parts.contains(.basisSpectra) ? basisSpectra : nil,
-      storage: parts.contains(.storage) ? storage : nil)
+      name: name, split: split, norm: norm, spectra: measurements.contains(.spectra) ? spectra : nil,
+      singularValues: measurements.contains(.singularValues) ? singularValues : nil,
+      metricSingularValues: measurements.contains(.metricSingularValues) ? metricSingularValues : nil,
+      basisSpectra: measurements.contains(.basisSpectra) ? basisSpectra : nil,
+      storage: measurements.contains(.storage) ? storage : nil)
   }
 }
 

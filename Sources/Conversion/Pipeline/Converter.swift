@@ -23,9 +23,10 @@ public struct Converter: Sendable {
   /// The same of cores in bases, fewer steps for the sake of time: they start nearer to the optimum.
   public var refinementInBases: RefinementOptions = {
     var options = RefinementOptions()
-    options.maximumSteps = 60
+    options.maximumSteps = 50
     return options
   }()
+  /// What the manifest says has written it.
   public var generator: String
   /// Tensors that are the same bytes as another, where they are known.
   var ties: [TensorName: TensorInfo]?
@@ -34,6 +35,7 @@ public struct Converter: Sendable {
   /// Of the chains; nil for none.
   var bases: NetworkBases?
 
+  /// A converter that works on so many matrices at a time.
   public init(recipe: ConversionRecipe = ConversionRecipe(), jobs: Int, generator: String) {
     self.recipe = recipe
     self.jobs = jobs
@@ -54,7 +56,10 @@ public struct Converter: Sendable {
   /// Decomposes and writes everything.
   ///
   /// - Parameters:
+  ///   - checkpoint: what is converted.
+  ///   - plan: which bond goes where.
   ///   - folder: an empty folder.
+  ///   - progress: called as tensors are finished.
   /// - Returns: the manifest, with measured errors.
   /// - Throws: `ConversionError.mismatch` when the plan is not for this checkpoint, `.errorAboveMaximum`, and the errors
   ///   of reading and writing.
@@ -62,17 +67,17 @@ public struct Converter: Sendable {
   public func convert(
     _ checkpoint: any DenseCheckpoint, plan: SqueezePlan, to folder: String,
     progress: @escaping ProgressHandler = { _ in }
-  ) throws -> Manifest {
+  ) throws -> CheckpointManifest {
     let ties = try self.ties ?? TiedTensors.find(in: checkpoint)
     let all = try self.contents(of: checkpoint, plan: plan, ties: ties)
     // Each file is read whole by one of the parts.
     let (number, count) = (self.part?.index ?? 1, self.part?.count ?? 1)
     let files: [Int] = Array(checkpoint.files.indices).filter { $0 % count == number - 1 }
     let part = try self.part.map { part in
-      Manifest.Part(
+      CheckpointManifest.Part(
         index: part.index, count: part.count, tensorCount: all.tensors.count,
         positions: division(of: all, plan, into: part.count)[part.index - 1],
-        files: Manifest.Part.Files(
+        files: CheckpointManifest.Part.Files(
           count: checkpoint.files.count, positions: files,
           sample: try FileSample.digest(ofFilesAt: checkpoint.files)))
     }
@@ -80,7 +85,7 @@ public struct Converter: Sendable {
     let records = contents.tensors
     let writer = try MPOCheckpointWriter(folder: folder, contents: contents, packs: packs)
     let bases = try write(bases, of: contents, with: writer)
-    var source = try Manifest.Source(of: checkpoint, writingSkeletonsTo: folder)
+    var source = try CheckpointManifest.Source(of: checkpoint, writingSkeletonsTo: folder)
     let offsets = records.reduce(into: [0]) { $0.append($0[$0.count - 1] + ($1.blocks?.blocks.count ?? 0)) }
     let links = plan.linkedBlocks(in: contents)
     let errors = ParallelResults<OperatorErrors>(count: offsets[records.count])
@@ -414,9 +419,9 @@ struct StoredBases: Sendable {
   let columns: Basis
 }
 
-extension OperatorRecord.Basis {
+extension OperatorRecord.BasisRecord {
   /// nil for the identity.
-  fileprivate var orNil: OperatorRecord.Basis? { cores.isEmpty ? nil : self }
+  fileprivate var orNil: OperatorRecord.BasisRecord? { cores.isEmpty ? nil : self }
 }
 
 extension Converter {
@@ -438,7 +443,7 @@ extension Converter {
           stored[TensorName(name)] = []
         }
       }
-      func basis(_ exact: Basis, _ record: OperatorRecord.Basis) -> Basis {
+      func basis(_ exact: Basis, _ record: OperatorRecord.BasisRecord) -> Basis {
         var rotation = exact.rotation
         if case .orthogonal(let vectors) = rotation, let elements = record.basis.flatMap({ stored[TensorName($0)] }) {
           rotation = .orthogonal(Matrix(rows: vectors.rows, columns: vectors.columns, elements: elements))

@@ -29,9 +29,9 @@ struct CoreEncodings {
       let choice = core.role == .central ? central : core.role == .auxiliary ? auxiliary : nil
       guard let choice else { return core }
       let pivots = core.encoding.pivots
-      let encoding: Encoding
+      let encoding: ArrayEncoding
       switch choice {
-      case .plain(let dtype): encoding = Encoding(.plain(dtype), pivots: pivots)
+      case .plain(let dtype): encoding = ArrayEncoding(.plain(dtype), pivots: pivots)
       case .integers(let integers):
         // An identity has no values.
         guard core.encoding.valueCount(of: core.shape) > 0 else { return core }

@@ -6,6 +6,7 @@ import MPOCheckpoints
 public struct ModelConfiguration: Sendable, Equatable {
   /// Names of classes, as `LlamaForCausalLM`.
   public var architectures: [String] = []
+  /// The member `model_type` of `config.json`; nil where there is none.
   public var modelType: String?
   /// Whether weights are quantised already.
   public var isQuantized = false

@@ -8,6 +8,7 @@ import TensorNetworks
 
 /// A dense checkpoint seen as a stacked network: the matrices to decompose, what is tied, and the rest.
 public struct SourceNetwork: Sendable {
+  /// The checkpoint that the matrices are of.
   public let checkpoint: any DenseCheckpoint
   package let matrices: [WeightMatrix]
   /// Tensors that are the same bytes as another.
@@ -38,8 +39,10 @@ public struct SourceNetwork: Sendable {
   public struct Part: Sendable, Hashable, Codable {
     /// From 1.
     public let index: Int
+    /// How many parts there are.
     public let count: Int
 
+    /// nil unless `index` is from 1 to `count`.
     public init?(index: Int, count: Int) {
       guard count >= 1, (1...count).contains(index) else { return nil }
       self.index = index
@@ -62,8 +65,14 @@ public struct SourceNetwork: Sendable {
   /// Computes norms, and what else the plan needs, of the matrices, in parallel.
   ///
   /// Matrices that cores could not give back are left out: they stay dense.
-  /// - Parameter recipe: its structure and budget say what is needed; while it has no budget, what any ratio needs.
+  /// - Parameters:
+  ///   - recipe: its structure and budget say what is needed; while it has no budget, what any ratio needs.
+  ///   - part: the part of the matrices to profile; nil for all of them.
+  ///   - statistics: those of the metric; nil for the Frobenius norm.
+  ///   - jobs: matrices that are worked on at the same time.
+  ///   - progress: called as matrices are finished.
   /// - Returns: the profile, and a warning for every matrix that was left out.
+  /// - Throws: `ConversionError`, `LinearAlgebraError`, and the errors of reading.
   public func profile(
     for recipe: ConversionRecipe, part: Part? = nil, statistics: CalibrationStatistics? = nil, jobs: Int,
     progress: @escaping ProgressHandler = { _ in }
@@ -210,7 +219,7 @@ public struct SourceNetwork: Sendable {
       let parts =
         isCentred
         ? []
-        : LayerProfile.parts(
+        : LayerProfile.measurements(
           for: recipe.structure, recipe.budget, hasMetric: metric?.hasFactorization ?? false, hasBases: bases != nil)
       return LayerProfile(
         name: matrix.name, split: MatrixSplit(rows: matrix.rows, columns: matrix.columns, shape: matrix.shape),

@@ -8,6 +8,7 @@ import TensorNetworks
 
 extension TensorSelection {
   /// Parses `GLOB=3,4,4,4,4x4,4,8,6,4`.
+  /// - Throws: `ConversionError.badMember` for another text.
   public static func parseShape(_ text: String) throws -> ShapeRule {
     func invalid(_ reason: String) -> ConversionError {
       .badMember(member: "selection.shapes", value: text, reason: reason)

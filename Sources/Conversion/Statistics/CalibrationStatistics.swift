@@ -18,12 +18,14 @@ import TensorNetworks
 /// `input_ridge` and `output_ridge` are the ridges that suit the statistics. `config_sha256` is the SHA-256 of the `config.json`
 /// of the model folder that they are of.
 public struct CalibrationStatistics: Sendable {
+  /// What the metadata of such a file call the format.
   public static let formatName = "mpo-statistics"
 
   let file: any DenseCheckpoint
   /// Added to the diagonals of the inputs' and the outputs' sides, relative to their mean; nil for what the file says, or else
   /// the defaults.
   public var inputRidge: Double?
+  /// Likewise, of the outputs' sides.
   public var outputRidge: Double?
   /// What was prepared and is needed again; nil to prepare every metric whenever it is asked for.
   var prepared: PreparedMetrics?
@@ -93,15 +95,20 @@ public struct CalibrationStatistics: Sendable {
     }
   }
 
+  /// The path of the file, as it was given.
   public var path: String { file.path }
+  /// The file, in a list.
   public var files: [String] { file.files }
   public var description: String? { file.metadata["description"] }
   /// How many samples and tokens the statistics are of, as the file says.
   public var samples: Int? { file.metadata["samples"].flatMap { Int($0) } }
+  /// Likewise, tokens.
   public var tokens: Int? { file.metadata["tokens"].flatMap { Int($0) } }
+  /// Bytes of all its tensors.
   public var byteCount: Int { file.tensors.reduce(0) { $0 + $1.byteCount } }
 
   /// Name, size and SHA-256 of the file. It is read once, whatever how often this is asked.
+  /// - Throws: `FileError` where it can't be read.
   public var identity: FileFingerprint {
     get throws { try fingerprint.value(ofFileAt: file.files[0]) }
   }
@@ -148,6 +155,7 @@ public struct CalibrationStatistics: Sendable {
   /// - Parameters:
   ///   - passes: how often the metric of each matrix is used: 2 for a profile and a decomposition.
   ///   - folder: where the file takes its room: no more than that of the statistics in double precision.
+  /// - Throws: `FileError` where the temporary file can't be made.
   public mutating func keepPreparedMetrics(passes: Int, in folder: String) throws {
     prepared = try PreparedMetrics(of: self, passes: passes, folder: folder)
   }
@@ -156,14 +164,18 @@ public struct CalibrationStatistics: Sendable {
 extension CalibrationStatistics {
   /// One side of a matrix as it is stored.
   public enum Axis: String, Sendable, CaseIterable {
-    case rows, columns
+    /// The rows of the matrix as it is stored.
+    case rows
+    /// Its columns.
+    case columns
 
     /// The beginnings of the names of its tensors, of this version and of version 1.
     fileprivate var prefixes: [String] { self == .rows ? ["row", "output"] : ["column", "input"] }
   }
 
   /// One tensor of the file.
-  public struct Entry: Sendable, Equatable {
+  public struct Statistic: Sendable, Equatable {
+    /// What it says, with the shape of the tensor where it is stored whole.
     public enum Kind: Sendable, Equatable {
       /// `[n, n]`.
       case gram(Axis)
@@ -175,33 +187,35 @@ extension CalibrationStatistics {
 
     /// The tensor that is stored, which may be that of another matrix.
     public let tensor: String
+    /// The name of the matrix that it is of.
     public let matrix: String
+    /// What it says of the matrix.
     public let kind: Kind
     /// Of the side or the weights: `[n, n]` for a Gram matrix, however it is stored.
     public let shape: [Int]
   }
 
-  private static let kinds: [(suffix: String, kind: Entry.Kind)] =
+  private static let kinds: [(suffix: String, kind: Statistic.Kind)] =
     Axis.allCases.flatMap { axis in
-      axis.prefixes.flatMap { [($0 + "_gram", Entry.Kind.gram(axis)), ($0 + "_scale", .scale(axis))] }
+      axis.prefixes.flatMap { [($0 + "_gram", Statistic.Kind.gram(axis)), ($0 + "_scale", .scale(axis))] }
     } + [("element_weights", .elementWeights)]
 
   /// What it says, in the order of the file, then the sides that are those of other matrices; tensors of other names are left
   /// out.
-  public var entries: [Entry] {
+  public var entries: [Statistic] {
     let shared = same.sorted { $0.key < $1.key }.compactMap { name, stored in
       file.tensor(named: stored).map { (name.text, $0) }
     }
     return (file.tensors.map { ($0.name, $0) } + shared).compactMap { name, tensor in
       Self.kinds.first { name.hasSuffix("." + $0.suffix) }.map {
-        Entry(
+        Statistic(
           tensor: tensor.name, matrix: String(name.dropLast($0.suffix.utf8.count + 1)), kind: $0.kind,
           shape: Self.shape(of: tensor, $0.kind))
       }
     }
   }
 
-  private static func shape(of tensor: TensorInfo, _ kind: Entry.Kind) -> [Int] {
+  private static func shape(of tensor: TensorInfo, _ kind: Statistic.Kind) -> [Int] {
     guard case .gram = kind, tensor.shape.count == 1 else { return tensor.shape }
     let size = Int((Double(8 * tensor.shape[0] + 1).squareRoot() - 1) / 2)
     return size * (size + 1) / 2 == tensor.shape[0] ? [size, size] : tensor.shape

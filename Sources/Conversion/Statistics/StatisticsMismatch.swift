@@ -33,6 +33,7 @@ extension StatisticsIdentity {
 
 extension CalibrationStatistics {
   /// Which statistics these are, for a recipe. Reads the file once.
+  /// - Throws: `FileError` where it can't be read.
   public func identity(inputRidge: Double? = nil, outputRidge: Double? = nil) throws -> StatisticsIdentity {
     StatisticsIdentity(
       sha256: try identity.sha256, description: description, inputRidge: inputRidge, outputRidge: outputRidge)

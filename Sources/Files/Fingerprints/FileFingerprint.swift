@@ -10,6 +10,7 @@ public struct FileFingerprint: Sendable, Hashable, Codable {
   /// The SHA-256 of its content, 64 lower-case hexadecimal digits.
   public let sha256: String
 
+  /// A fingerprint that is known already, as of a manifest.
   public init(file: String, bytes: Int, sha256: String) {
     self.file = file
     self.bytes = bytes
@@ -23,7 +24,10 @@ public struct FileFingerprint: Sendable, Hashable, Codable {
 
   /// Reads the regular file at `path` once, 1 MB at a time.
   ///
-  /// - Parameter name: The name to record; the last component of the path by default.
+  /// - Parameters:
+  ///   - path: The file to read.
+  ///   - name: The name to record; the last component of the path by default.
+  /// - Throws: `FileError` for what is missing, no regular file, or can't be read.
   public init(ofFileAt path: String, named name: String? = nil) throws {
     guard let status = try FileStatus(at: path) else { throw FileError.missing(path: path) }
     guard status.kind == .file else { throw FileError.notRegular(path: path, kind: status.kind) }

@@ -6,6 +6,7 @@ public enum FileSample {
   private static let blockBytes = 4096
 
   /// The SHA-256, in hexadecimal digits, of the names and sizes of files and of blocks that are spread evenly over each of them.
+  /// - Throws: `FileError` for what is missing, no regular file, or can't be read.
   public static func digest(ofFilesAt paths: [String]) throws -> String {
     var hash = SHA256()
     for path in paths {

@@ -4,12 +4,14 @@ import LinearAlgebra
 /// A precision that elements of checkpoints are computed in.
 public protocol CheckpointScalar: LinearAlgebraScalar {
   /// Calls `body` with a tensor's elements, widened; without a copy where the bytes already are such numbers.
+  /// - Throws: `ElementError` where the type is not converted, or an element does not fit; what `body` throws.
   static func withElements<Result>(
     _ bytes: UnsafeRawBufferPointer, of dtype: DType, _ body: (UnsafeBufferPointer<Self>) throws -> Result
   ) throws -> Result
   /// The type of elements that need no widening.
   static var dtype: DType { get }
   /// Writes a tensor's elements, widened, to `elements`, which has room for exactly as many.
+  /// - Throws: `ElementError` where the type is not converted, or an element does not fit.
   static func decode(
     _ bytes: UnsafeRawBufferPointer, of dtype: DType, into elements: UnsafeMutableBufferPointer<Self>) throws
   /// Calls `body` with the elements rounded to `dtype`, as bytes.

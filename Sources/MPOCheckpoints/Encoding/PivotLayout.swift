@@ -1,7 +1,7 @@
 /// Where the values of a pivoted core go: which rows of `[d·i·j, d']` (or columns of `[d, i·j·d']`) are the identity, and
 /// the order of the others.
 struct PivotLayout {
-  private let side: Encoding.Pivots
+  private let side: ArrayEncoding.Pivots
   /// Rows (left) or columns (right) of the core as a matrix.
   private let all: Int
   private let pivots: [Int]
@@ -9,7 +9,7 @@ struct PivotLayout {
   private let others: [Int]
 
   /// - Precondition: the pivots are ascending and inside of the core.
-  init(shape: [Int], side: Encoding.Pivots, pivots: [Int]) {
+  init(shape: [Int], side: ArrayEncoding.Pivots, pivots: [Int]) {
     let site = shape[1] * shape[2]
     self.side = side
     all = side == .left ? shape[0] * site : site * shape[3]

@@ -4,8 +4,11 @@ import TensorNetworks
 
 /// The tensors of a checkpoint, the operators they are made of, and the cores those name; every core is counted once.
 public struct CheckpointContents: Sendable, Equatable {
+  /// The tensors, in the order of the source.
   public private(set) var tensors: [TensorRecord]
+  /// The operators, in the order in which tensors first name them.
   public private(set) var operators: [OperatorRecord]
+  /// The cores, in the order in which operators first name them.
   public private(set) var cores: [CoreRecord]
   private var tensorPlaces: [TensorName: Int] = [:]
   private var operatorPlaces: [TensorName: Int] = [:]
@@ -24,10 +27,13 @@ public struct CheckpointContents: Sendable, Equatable {
     corePlaces = places(cores.map(\.name))
   }
 
+  /// The record of a tensor; nil where there is none. O(1).
   public func tensor(named name: String) -> TensorRecord? { tensorPlaces[TensorName(name)].map { tensors[$0] } }
+  /// The record of an operator; nil where there is none. O(1).
   public func `operator`(named name: String) -> OperatorRecord? {
     operatorPlaces[TensorName(name)].map { operators[$0] }
   }
+  /// The record of a core; nil where there is none. O(1).
   public func core(named name: String) -> CoreRecord? { corePlaces[TensorName(name)].map { cores[$0] } }
 
   /// Adds a tensor, and the operators and cores it is made of; those that are there already are shared.
@@ -87,6 +93,7 @@ public struct CheckpointContents: Sendable, Equatable {
     } ?? []
   }
 
+  /// Whether an entry is stored packed.
   public var isPacked: Bool { arrays.contains { !$0.packed.isEmpty } }
 
   // MARK: - What is known of tensors and operators

@@ -4,10 +4,12 @@ import TensorNetworks
 
 /// An array as it is stored: a dense tensor, or a core.
 public protocol StoredArray: Sendable {
+  /// The name of the tensor or of the core.
   var name: String { get }
   /// Of the whole array.
   var shape: [Int] { get }
-  var encoding: Encoding { get }
+  /// How its elements are kept.
+  var encoding: ArrayEncoding { get }
   /// Its entries that are stored packed; the writer fills it in.
   var packed: [PackedEntry] { get }
 }
@@ -60,18 +62,25 @@ public struct CoreRecord: StoredArray, Sendable, Equatable {
     case permutation
     /// Factors of rows or columns, `[n]`.
     case scale
-
-    /// Whether lightweight fine-tuning trains it.
-    var isTrained: Bool { self == .auxiliary || self == .singularValues }
   }
 
+  /// The name of the core, which operators and entries use.
   public let name: String
+  /// What it is in the operators that name it.
   public let role: Role
   public let shape: [Int]
-  public let encoding: Encoding
+  /// How its elements are kept.
+  public let encoding: ArrayEncoding
   public internal(set) var packed: [PackedEntry] = []
 
-  public init(name: String, role: Role, shape: [Int], encoding: Encoding) {
+  /// Whether lightweight fine-tuning trains it.
+  var isTrained: Bool {
+    if case .grouped = encoding.values { return false }
+    return role == .auxiliary
+  }
+
+  /// A core of this shape, not packed.
+  public init(name: String, role: Role, shape: [Int], encoding: ArrayEncoding) {
     self.name = name
     self.role = role
     self.shape = shape
@@ -90,7 +99,7 @@ extension CoreRecord: Codable {
     name = try container.decode(String.self, forKey: .name)
     role = try container.decode(Role.self, forKey: .role)
     shape = try container.decode([Int].self, forKey: .shape)
-    encoding = try container.decode(Encoding.self, forKey: .encoding)
+    encoding = try container.decode(ArrayEncoding.self, forKey: .encoding)
     packed = try container.decodeIfPresent([PackedEntry].self, forKey: .packed) ?? []
     let axes =
       switch role {

@@ -10,14 +10,14 @@ enum ManifestFile {
   static let maximumByteCount = 256 << 20
 
   /// The manifest as the bytes of its file, its digest filled in.
-  static func encode(_ manifest: Manifest) throws -> Data {
+  static func encode(_ manifest: CheckpointManifest) throws -> Data {
     var manifest = manifest
     manifest.sha256 = blankDigest
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
     var data = try encoder.encode(manifest)
     // A line break is in no string of JSON, so this is the member at the top, whatever the names in the manifest are.
-    let member = data.range(of: Data("\n  \"\(Manifest.CodingKeys.sha256.rawValue)\" : \"".utf8))
+    let member = data.range(of: Data("\n  \"\(CheckpointManifest.CodingKeys.sha256.rawValue)\" : \"".utf8))
     guard let start = member?.upperBound else { preconditionFailure("the manifest has no member for its digest") }
     let digest = hexadecimal(SHA256.hash(data: data))
     data.replaceSubrange(start..<start + digest.utf8.count, with: digest.utf8)
@@ -25,7 +25,7 @@ enum ManifestFile {
   }
 
   /// - Throws: `MPOCheckpointError` for what is not a manifest of a version this reader knows, or was changed.
-  static func decode(_ data: Data, path: String) throws -> Manifest {
+  static func decode(_ data: Data, path: String) throws -> CheckpointManifest {
     /// The members that say whether the rest can be understood.
     struct Head: Codable {
       let format: String
@@ -40,21 +40,23 @@ enum ManifestFile {
     let decoder = JSONDecoder()
     do {
       let head = try decoder.decode(Head.self, from: data)
-      guard head.format == Manifest.formatName else {
+      guard head.format == CheckpointManifest.formatName else {
         throw MPOCheckpointError.manifest(path: path, reason: "is not the manifest of an MPO checkpoint")
       }
-      guard head.version.split(separator: ".").first == Manifest.currentVersion.split(separator: ".").first else {
+      guard head.version.split(separator: ".").first == CheckpointManifest.currentVersion.split(separator: ".").first
+      else {
         throw MPOCheckpointError.manifest(
           path: path,
           reason: head.version.hasPrefix("1.")
             ? "was made by an unreleased version of mpo (format \(escaped(head.version))); convert the model again"
-            : "has version \(escaped(head.version)); this mpo reads version \(Manifest.currentVersion): update it")
+            : "has version \(escaped(head.version)); this mpo reads version \(CheckpointManifest.currentVersion): update it"
+        )
       }
       guard digest(of: data, recorded: head.sha256) == head.sha256 else {
         throw MPOCheckpointError.manifest(
           path: path, reason: "was changed after it was written (its SHA-256 differs); convert the model again")
       }
-      return try decoder.decode(Manifest.self, from: data)
+      return try decoder.decode(CheckpointManifest.self, from: data)
     } catch let error as DecodingError {
       throw MPOCheckpointError.manifest(path: path, reason: reason(of: error))
     }

@@ -5,26 +5,31 @@ import TensorNetworks
 /// What the manifest says of one operator: a chain of cores that stands for a matrix `[I, J]`,
 /// `O = U_r · D_r · chain · D_c · U_cᵀ` with optional bases `U` and scales `D`.
 public struct OperatorRecord: Sendable, Equatable {
+  /// The name that tensors call it by.
   public let name: String
   /// `[I, J]` of the matrix.
   public let rows: Int
+  /// J of the matrix.
   public let columns: Int
   /// The factors of the padded matrix.
   public let shape: MPOShape
   /// `[d_1 … d_{n-1}]`.
   public let bonds: [Int]
+  /// The gauge that its chain is stored in.
   public let gauge: Gauge
   /// The names of the n cores of the chain.
   public let cores: [String]
   /// The name of the core with the singular values at the central bond; in the gauge `spectral`.
   public let singularValues: String?
-  public let rowBasis: Basis?
-  public let columnBasis: Basis?
+  /// What is applied to the rows of the chain; nil for nothing.
+  public let rowBasis: BasisRecord?
+  /// What is applied to the columns of the chain; nil for nothing.
+  public let columnBasis: BasisRecord?
   /// Entanglement entropy of the source at every bond, natural logarithm.
   public var entropies: [Double]?
 
   /// What is applied to one side of the chain: names of cores.
-  public struct Basis: Sendable, Hashable, Codable {
+  public struct BasisRecord: Sendable, Hashable, Codable {
     /// An orthogonal matrix `U`.
     public let basis: String?
     /// A permutation in its place.
@@ -32,6 +37,7 @@ public struct OperatorRecord: Sendable, Equatable {
     /// The diagonal of `D`.
     public let scale: String?
 
+    /// The names of these cores; at most one of `basis` and `permutation`.
     public init(basis: String? = nil, permutation: String? = nil, scale: String? = nil) {
       self.basis = basis
       self.permutation = permutation
@@ -46,9 +52,11 @@ public struct OperatorRecord: Sendable, Equatable {
     }
   }
 
+  /// An operator whose chain has the named cores, of the shapes that `shape` and `bonds` give.
   public init(
     name: String, rows: Int, columns: Int, shape: MPOShape, bonds: [Int], gauge: Gauge, cores: [String],
-    singularValues: String? = nil, rowBasis: Basis? = nil, columnBasis: Basis? = nil, entropies: [Double]? = nil
+    singularValues: String? = nil, rowBasis: BasisRecord? = nil, columnBasis: BasisRecord? = nil,
+    entropies: [Double]? = nil
   ) {
     self.name = name
     self.rows = rows
@@ -78,6 +86,7 @@ public struct OperatorRecord: Sendable, Equatable {
   /// How the matrix is split over the sites.
   public var split: MatrixSplit { MatrixSplit(rows: rows, columns: columns, shape: shape) }
 
+  /// The operator with other entropies.
   public func with(entropies: [Double]?) -> OperatorRecord {
     var result = self
     result.entropies = entropies
@@ -105,7 +114,7 @@ public struct OperatorRecord: Sendable, Equatable {
   }
 
   /// The side on which the core with this index is pivoted in the gauge `compact`.
-  func pivotSide(ofCore index: Int) -> Encoding.Pivots? {
+  func pivotSide(ofCore index: Int) -> ArrayEncoding.Pivots? {
     guard gauge == .compact, index != shape.centralIndex else { return nil }
     return index < shape.centralIndex ? .left : .right
   }
@@ -113,13 +122,18 @@ public struct OperatorRecord: Sendable, Equatable {
   /// The operator and cores of its own for a matrix.
   ///
   /// - Parameters:
+  ///   - name: of the operator; its cores are called after it.
+  ///   - split: the sides of the matrix, and how they are split.
+  ///   - bonds: `[d_1 … d_{n-1}]`.
+  ///   - gauge: what the chain is stored as.
   ///   - dtype: of the cores, and of the singular values, that are stored as plain values.
   ///   - central: how the central core is stored; nil for plain values.
   ///   - rowBasis: names of the cores of the rows' basis, which others may share.
   ///   - columnBasis: the same of the columns.
+  ///   - entropies: entanglement entropies of the source at the bonds; nil where they are not known.
   public static func ordinary(
     name: String, _ split: MatrixSplit, bonds: [Int], gauge: Gauge, dtype: DType, central: CentralEncoding? = nil,
-    rowBasis: Basis? = nil, columnBasis: Basis? = nil, entropies: [Double]? = nil
+    rowBasis: BasisRecord? = nil, columnBasis: BasisRecord? = nil, entropies: [Double]? = nil
   ) -> (operator: OperatorRecord, cores: [CoreRecord]) {
     let record = OperatorRecord(
       name: name, rows: split.rows, columns: split.columns, shape: split.shape, bonds: bonds, gauge: gauge,
@@ -128,8 +142,8 @@ public struct OperatorRecord: Sendable, Equatable {
       columnBasis: columnBasis, entropies: entropies)
     let cores = record.namedCores.enumerated().map { index, core in
       let pivots = core.role == .auxiliary ? record.pivotSide(ofCore: index) : nil
-      let dtype = core.role == .permutation ? Encoding.indexDType(below: core.shape[0]) : dtype
-      let encoding = Encoding(role: core.role, shape: core.shape, pivots: pivots, dtype: dtype, central: central)
+      let dtype = core.role == .permutation ? ArrayEncoding.indexDType(below: core.shape[0]) : dtype
+      let encoding = ArrayEncoding(role: core.role, shape: core.shape, pivots: pivots, dtype: dtype, central: central)
       return CoreRecord(name: core.name, role: core.role, shape: core.shape, encoding: encoding)
     }
     return (record, cores)
@@ -194,8 +208,8 @@ extension OperatorRecord: Codable {
     guard (gauge == .spectral) == (singularValues != nil) else {
       throw invalid(.singularValues, "must be there in the gauge spectral, and only there")
     }
-    rowBasis = try container.decodeIfPresent(Basis.self, forKey: .rowBasis)
-    columnBasis = try container.decodeIfPresent(Basis.self, forKey: .columnBasis)
+    rowBasis = try container.decodeIfPresent(BasisRecord.self, forKey: .rowBasis)
+    columnBasis = try container.decodeIfPresent(BasisRecord.self, forKey: .columnBasis)
     for (key, basis) in [(CodingKeys.rowBasis, rowBasis), (.columnBasis, columnBasis)]
     where basis?.basis != nil && basis?.permutation != nil {
       throw invalid(key, "has a basis and a permutation; one of them is enough")

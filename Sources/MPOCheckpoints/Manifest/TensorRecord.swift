@@ -3,11 +3,15 @@ import TensorNetworks
 
 /// What the manifest says of one tensor of the source.
 public struct TensorRecord: Sendable, Equatable {
+  /// The tensor's name in the source.
   public let name: String
   /// Of the source, and of what is restored.
   public let dtype: DType
+  /// The sizes of its axes, row-major.
   public let shape: [Int]
+  /// Which side of the matrix is the layer's input; nil for what is not made of operators.
   public let orientation: TensorInfo.Orientation?
+  /// How it is stored.
   public var storage: Storage
   /// Whether it belongs to training and not to the model: no total but that of bytes counts it.
   public var isTrainingState = false
@@ -17,13 +21,14 @@ public struct TensorRecord: Sendable, Equatable {
   /// How the tensor's elements are kept.
   public enum Storage: Sendable, Equatable {
     /// Under the tensor's name.
-    case dense(Encoding)
+    case dense(ArrayEncoding)
     /// Not at all: they are those of another tensor.
     case tied(to: String)
     /// As blocks of operators.
     case blocks(BlockMatrix)
   }
 
+  /// A tensor of the source that is stored in this way.
   public init(
     name: String, dtype: DType, shape: [Int], orientation: TensorInfo.Orientation?, storage: Storage
   ) {
@@ -52,6 +57,7 @@ public struct TensorRecord: Sendable, Equatable {
     set { if let newValue { storage = .blocks(newValue) } }
   }
 
+  /// Whether it is stored as an array of its own.
   public var isDense: Bool { if case .dense = storage { true } else { false } }
 
   /// The array that holds a dense tensor.
@@ -63,9 +69,11 @@ public struct TensorRecord: Sendable, Equatable {
 
 /// A dense tensor as it is stored.
 public struct DenseArray: StoredArray {
+  /// The tensor's name.
   public let name: String
   public let shape: [Int]
-  public let encoding: Encoding
+  /// How its elements are kept.
+  public let encoding: ArrayEncoding
   public let packed: [PackedEntry]
 }
 
@@ -73,6 +81,7 @@ public struct DenseArray: StoredArray {
 public struct BlockMatrix: Sendable, Equatable {
   /// `[I, J]`.
   public let rows: Int
+  /// J of the matrix.
   public let columns: Int
   /// The blocks in their order; the terms of a block are added.
   public let blocks: [[Term]]
@@ -87,11 +96,14 @@ public struct BlockMatrix: Sendable, Equatable {
 
   /// Rows and columns of an operator.
   public struct Term: Sendable, Hashable {
+    /// The name of the operator.
     public let `operator`: String
     /// nil for all of them.
     public let rows: Range<Int>?
+    /// The columns of the operator that are used; nil for all.
     public let columns: Range<Int>?
 
+    /// A range of the named operator; nil for all rows, all columns.
     public init(_ name: String, rows: Range<Int>? = nil, columns: Range<Int>? = nil) {
       self.operator = name
       self.rows = rows
@@ -99,6 +111,7 @@ public struct BlockMatrix: Sendable, Equatable {
     }
   }
 
+  /// A matrix of blocks, each the sum of its terms.
   public init(rows: Int, columns: Int, blocks: [[Term]]) {
     self.rows = rows
     self.columns = columns
@@ -178,7 +191,7 @@ extension TensorRecord: Codable {
     }
     switch try container.decode(Kind.self, forKey: .kind) {
     case .dense:
-      let encoding = try container.decodeIfPresent(Encoding.self, forKey: .encoding) ?? .plain(dtype)
+      let encoding = try container.decodeIfPresent(ArrayEncoding.self, forKey: .encoding) ?? .plain(dtype)
       guard encoding == .plain(dtype) || dtype.isDecomposable && encoding.valueDType != dtype else {
         throw invalid(.encoding, "a tensor of \(dtype.rawValue) can't be kept as \(encoding.description)")
       }

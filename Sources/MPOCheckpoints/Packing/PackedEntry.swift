@@ -7,13 +7,16 @@ import Checkpoints
 /// size of every plane and the CRC-32 of the block as it was, each 32 bits, little-endian. A plane of its own size is
 /// stored as it is, a smaller one deflated (RFC 1951, without a header).
 public struct PackedEntry: Sendable, Equatable, Codable {
+  /// The name of the only codec: byte-shuffled and deflated in blocks.
   public static let codec = "shuffle-deflate"
   package static let defaultBlockBytes = 256 << 10
   static let maximumBlockBytes = 16 << 20
 
   /// The entry's name, and what it holds when it is unpacked.
   public let name: String
+  /// The type of its elements, unpacked.
   public let dtype: DType
+  /// Its shape, unpacked.
   public let shape: [Int]
   /// The size of a block but the last, unpacked.
   public let blockBytes: Int

@@ -7,13 +7,18 @@ public struct EncodingRule: Sendable, Hashable {
   public var glob: String
   /// The cores that are meant; nil for all.
   public var cores: Cores?
+  /// What the numbers of these cores are stored as.
   public var encoding: CoreEncoding
 
   /// Cores of a kind.
   public enum Cores: String, Sendable, Hashable, Codable, CaseIterable {
-    case central, auxiliary
+    /// The central core of each operator.
+    case central
+    /// All others of its chain.
+    case auxiliary
   }
 
+  /// A rule for the matrices that a glob matches; nil for all of their cores.
   public init(glob: String, cores: Cores? = nil, encoding: CoreEncoding) {
     (self.glob, self.cores, self.encoding) = (glob, cores, encoding)
   }
@@ -21,9 +26,12 @@ public struct EncodingRule: Sendable, Hashable {
 
 /// What the numbers of a core are stored as.
 public enum CoreEncoding: Sendable, Hashable {
+  /// Floating-point numbers of a dtype.
   case plain(DType)
+  /// Integers of a few bits, with a scale for each group of them.
   case integers(IntegerGroups)
 
+  /// What a recipe may say, for messages.
   public static let choices =
     "f64, f32, f16, bf16, or int8, int6, int5, int4, int3 and int2, integers also as int4/64 (in groups of 16, 32, 64 or 128)"
 }

@@ -11,9 +11,13 @@ public struct LinkRule: Sendable, Hashable {
 
   /// A side of a layer's matrix, whichever axis of the tensor it is.
   public enum Side: String, Sendable, Hashable, Codable, CaseIterable {
-    case inputs, outputs
+    /// What the layer reads.
+    case inputs
+    /// What the layer computes.
+    case outputs
   }
 
+  /// A rule for the matrices that a glob with braces or wildcards matches.
   public init(glob: String, layers: Int? = nil, shares: Side? = nil) {
     (self.glob, self.layers, self.shares) = (glob, layers, shares)
   }

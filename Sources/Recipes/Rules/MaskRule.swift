@@ -17,9 +17,12 @@ public struct MaskRule: Sendable, Hashable {
     case elements
   }
 
+  /// Which weights are gone.
   public var source: Source
+  /// How what is kept weighs.
   public var weights = Weights.sides
 
+  /// A rule for a mask of this source.
   public init(source: Source, weights: Weights = .sides) { (self.source, self.weights) = (source, weights) }
 }
 

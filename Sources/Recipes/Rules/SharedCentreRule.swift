@@ -8,6 +8,7 @@ public struct SharedCentreRule: Sendable, Hashable {
   /// The rank of what is added to each matrix of what the shared core leaves of it; nil for nothing.
   public var residualRank: Int?
 
+  /// A rule for the matrices that a glob matches.
   public init(glob: String, centres: Int = 1, residualRank: Int? = nil) {
     (self.glob, self.centres, self.residualRank) = (glob, centres, residualRank)
   }

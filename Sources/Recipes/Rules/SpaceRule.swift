@@ -13,6 +13,7 @@ public struct SpaceRule: Sendable, Hashable {
   /// The residual stream.
   public static let stream = "stream"
 
+  /// A rule for one side, or both, of the matrices that a glob matches.
   public init(glob: String, side: LinkRule.Side? = nil, space: String) {
     (self.glob, self.side, self.space) = (glob, side, space)
   }

@@ -6,17 +6,18 @@ import Recipes
 /// The card of an MPO checkpoint: what it is, what it cost, and how to load it, as Markdown. The same manifest gives the same
 /// card.
 public struct ModelCard: Sendable {
-  private let manifest: Manifest
+  private let manifest: CheckpointManifest
   private let frontMatter: FrontMatter
   private let command: String?
   private let loading: [LoadingStep]
 
   /// - Parameters:
+  ///   - manifest: that of the checkpoint.
   ///   - source: the card of the source, whose front matter says what the model is based on.
   ///   - command: that makes the checkpoint; nil where none can be given.
   ///   - loading: how to load it.
   public init(
-    _ manifest: Manifest, source: String?, command: String?,
+    _ manifest: CheckpointManifest, source: String?, command: String?,
     loading: [LoadingStep]
   ) {
     self.manifest = manifest
@@ -25,6 +26,7 @@ public struct ModelCard: Sendable {
     self.loading = loading
   }
 
+  /// The card, Markdown with YAML in front.
   public var text: String {
     frontMatter.text + """
       # Matrix product operators of \(sources)
@@ -56,7 +58,7 @@ public struct ModelCard: Sendable {
       ("parameters", "\(grouped(totals.parametersBefore)) → \(grouped(totals.parametersStored))"),
       ("ratio", fixed(totals.ratio, 4)),
       ("bytes", "\(bytes(totals.bytesBefore)) → \(bytes(totals.bytesStored))"),
-      ("trainable without the central cores", grouped(totals.parametersTrainable)),
+      ("trainable: auxiliary cores and vectors", grouped(totals.parametersTrainable)),
     ]
     let inMetric = manifest.contents.tensors.compactMap { $0.blocks?.metricRelativeError }
     if !inMetric.isEmpty {

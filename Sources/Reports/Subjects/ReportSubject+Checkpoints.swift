@@ -14,7 +14,7 @@ extension ReportSubject {
 
   /// What a manifest says of a checkpoint.
   /// - Parameter configuration: of the source.
-  init(_ manifest: Manifest, path: String, _ configuration: ModelConfiguration) {
+  init(_ manifest: CheckpointManifest, path: String, _ configuration: ModelConfiguration) {
     let contents = manifest.contents
     let counts = contents.apportionedValueCounts
     self.init(

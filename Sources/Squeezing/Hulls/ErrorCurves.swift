@@ -1,7 +1,9 @@
 /// What a matrix would lose at every size, by each structure: relative error against stored numbers, as its profile
 /// predicts it.
 public struct ErrorCurves: Sendable, Hashable {
+  /// The error of a matrix at a size.
   public struct Point: Sendable, Hashable {
+    /// Numbers that the matrix is stored with.
     public let parameters: Int
     /// In the metric, where the matrix has one; else in the Frobenius norm.
     public let relativeError: Double
@@ -37,7 +39,7 @@ extension LayerProfile {
       lowRank: points(try? layer.curve(.svd, settings, weight: 1)), hull: points(curve, curve.hull))
   }
 
-  func curve(_ structure: Structure, _ settings: CurveSettings, weight: Double) throws -> StructureCurve {
+  func curve(_ structure: MatrixStructure, _ settings: CurveSettings, weight: Double) throws -> StructureCurve {
     try StructureCurve(
       members: [0], of: [self], structure: structure, weights: [weight], minimumBond: settings.minimumBond,
       alignment: settings.alignment, gauges: settings.rounding.gauges(for: settings.gauge), rounding: settings.rounding,

@@ -1,8 +1,10 @@
 /// The error of a whole network against its size, every matrix planned for itself: what a ratio costs.
 public struct NetworkCurve: Sendable, Hashable {
+  /// The error of the network at a size.
   public struct Point: Sendable, Hashable {
     /// Of the whole checkpoint.
     public let parameters: Int
+    /// The error of all matrices together, as `measure` says.
     public let error: Double
   }
 
@@ -14,6 +16,7 @@ public struct NetworkCurve: Sendable, Hashable {
     case metric
   }
 
+  /// What the error of the network is.
   public let measure: Measure
   /// Dense first, parameters falling: the vertices that the plans of growing budgets go through.
   public let points: [Point]

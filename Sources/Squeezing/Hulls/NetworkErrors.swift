@@ -1,9 +1,11 @@
 /// How the relative errors of the matrices of a network add up to one.
 public struct NetworkErrors: Sendable {
+  /// What the error of the network is.
   public let measure: NetworkCurve.Measure
   /// For each layer, what its squared relative error counts; their sum is 1 unless all are 0.
   public let shares: [Double]
 
+  /// In the metric where a layer has one, else in the Frobenius norm.
   public init(of network: NetworkProfile) {
     let measured = network.layers.count { $0.metricSingularValues != nil }
     measure = measured > 0 ? .metric : .frobenius

@@ -31,7 +31,7 @@ struct StructureCurve {
   ///   - unit: what a size is.
   /// - Throws: `SqueezeError.profileLacks`.
   init(
-    members: [Int], of layers: [LayerProfile], structure: Structure, weights: [Double], minimumBond: Int,
+    members: [Int], of layers: [LayerProfile], structure: MatrixStructure, weights: [Double], minimumBond: Int,
     alignment: BondAlignment = .auto, gauges: [Gauge], rounding: RoundingError = .negligible, factorSites: Int = 2,
     unit: StoredUnit = .numbers
   ) throws {
@@ -41,7 +41,7 @@ struct StructureCurve {
     for member in members {
       let hasMetric = layers[member].metricSingularValues != nil
       try layers[member].require(
-        LayerProfile.parts(
+        LayerProfile.measurements(
           for: structure, .ratio(1), hasMetric: hasMetric, hasBases: layers[member].basisSpectra != nil))
     }
     var forms: [OperatorForm] = []

@@ -17,6 +17,7 @@ public struct LinkProfile: Sendable, Hashable, Codable {
     case columns
   }
 
+  /// A profile of matrices that may be linked; `squaredErrors` is `[member][rank]`.
   public init(name: String, members: [String], stacking: Stacking, squaredErrors: [[Double]]) {
     (self.name, self.members, self.stacking, self.squaredErrors) = (name, members, stacking, squaredErrors)
   }

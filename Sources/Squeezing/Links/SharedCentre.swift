@@ -10,6 +10,7 @@ public struct SharedCentre: Sendable, Hashable, Codable {
   /// Of the operator of low rank that is added to each for what the shared core leaves of it; nil for none.
   public let residualRank: Int?
 
+  /// A central core of this name for the named layers.
   public init(name: String, members: [String], residualRank: Int? = nil) {
     (self.name, self.members, self.residualRank) = (name, members, residualRank)
   }

@@ -2,8 +2,9 @@ import TensorNetworks
 
 /// What squeezing needs to know of one weight matrix: its sizes and spectra, not its elements.
 ///
-/// Only what the structure and the budget need has to be there; `parts(for:_:hasMetric:)` says what that is.
+/// Only what the structure and the budget need has to be there; `measurements(for:_:hasMetric:)` says what that is.
 public struct LayerProfile: Sendable, Hashable, Codable {
+  /// The name of the tensor.
   public let name: String
   /// The matrix's sides, and how it would be split over sites.
   public let split: MatrixSplit
@@ -33,6 +34,7 @@ public struct LayerProfile: Sendable, Hashable, Codable {
     /// The lengths of the groups, in the order of their errors.
     public static let groups = [32, 64, 128]
 
+    /// `groupErrors` are those of groups of 32, 64 and 128, in this order.
     public init(elementBytes: Int, groupErrors: [Double]) {
       (self.elementBytes, self.groupErrors) = (elementBytes, groupErrors)
     }
@@ -48,6 +50,7 @@ public struct LayerProfile: Sendable, Hashable, Codable {
     }
   }
 
+  /// A profile with what was computed of the matrix; nil for what was not.
   public init(
     name: String, split: MatrixSplit, norm: Double, spectra: SingularSpectra? = nil, singularValues: [Double]? = nil,
     metricSingularValues: [Double]? = nil, basisSpectra: SingularSpectra? = nil, storage: Storage? = nil
@@ -71,6 +74,7 @@ public struct LayerProfile: Sendable, Hashable, Codable {
   public var rows: Int { split.rows }
   /// Columns J, without padding.
   public var columns: Int { split.columns }
+  /// The shape of the operator that the matrix would become.
   public var shape: MPOShape { split.shape }
   /// `I · J`.
   public var denseParameterCount: Int { split.denseCount }

@@ -7,6 +7,7 @@ public struct NetworkProfile: Sendable, Hashable, Codable {
   /// Numbers of the bases that the chains of the network are computed in, each basis once: at most so many are stored
   /// beside the chains, fewer where a matrix stays dense. nil for none.
   public var basisParameters: Int?
+  /// The matrices that may be decomposed, in the order of the checkpoint.
   public var layers: [LayerProfile]
   /// Of the matrices that may be ranges of one operator; nil for none.
   public var links: [LinkProfile]?
@@ -18,6 +19,7 @@ public struct NetworkProfile: Sendable, Hashable, Codable {
   /// Bytes of the tensors that are not stored again, likewise.
   public var tiedBytes: Int?
 
+  /// A profile of a network; nil for what it does not have.
   public init(
     parameters: Int, tiedParameters: Int, basisParameters: Int? = nil, layers: [LayerProfile],
     links: [LinkProfile]? = nil, centres: [SharedCentre]? = nil, bytes: Int? = nil, tiedBytes: Int? = nil

@@ -15,6 +15,7 @@ public struct SqueezeRound: Sendable {
     /// No bond is lowered below it.
     public let minimumBond: Int
 
+    /// A matrix as its profile describes it, with its bonds; nil while it is dense.
     public init(profile: LayerProfile, bonds: [Int]?, minimumBond: Int = 1) {
       self.profile = profile
       self.bonds = bonds
@@ -32,6 +33,7 @@ public struct SqueezeRound: Sendable {
     public let relativeErrorBound: Double
   }
 
+  /// The matrices as they are at the beginning of the round.
   public let layers: [Layer]
   private let groups: [SqueezeGroup]
   private let starts: [[Int]?]
@@ -40,8 +42,10 @@ public struct SqueezeRound: Sendable {
   private let gauge: Gauge
 
   /// - Parameters:
-  ///   - ties: for each group of tied matrices, the indices of its layers. Where tied matrices have different bonds, they
-  ///     all go on from the lowest.
+  ///   - layers: the matrices as they are.
+  ///   - ties: for each group of tied matrices, the indices of its layers. Where tied matrices have different bonds,
+  ///     they all go on from the lowest.
+  ///   - criterion: which bond falls next.
   ///   - gauge: what matrices that are cores are, and will be, stored as.
   /// - Throws: `SqueezeError.tiedShapesDiffer`; `.profileLacks` for a layer without spectra.
   public init(

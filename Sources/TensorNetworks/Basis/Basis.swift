@@ -8,6 +8,7 @@ import LinearAlgebra
 public struct Basis: Sendable, Equatable {
   /// `U`.
   public enum Rotation: Sendable, Equatable {
+    /// `U = 1`: the coordinates are the rows or columns themselves.
     case identity
     /// `[n, n]`, orthogonal.
     case orthogonal(Matrix<Double>)
@@ -15,12 +16,15 @@ public struct Basis: Sendable, Equatable {
     case permutation([Int])
   }
 
+  /// The orthogonal matrix `U`.
   public let rotation: Rotation
   /// The diagonal of `D`, positive; nil for the identity.
   public let scale: [Double]?
 
+  /// The coordinates of the matrix as it is: `U = 1`, `D = 1`.
   public static let identity = Basis(rotation: .identity, scale: nil)
 
+  /// A basis of a rotation `U` and the diagonal of `D`, `[n]`; nil for `D = 1`.
   public init(rotation: Rotation, scale: [Double]?) {
     self.rotation = rotation
     self.scale = scale

@@ -4,6 +4,7 @@ import LinearAlgebra
 /// `B_l` for the sites left and right of the centre, which least `Σ ‖W_l − A_l C B_l‖²` chooses (for sharing central cores see
 /// MPOBERT, arXiv 2303.16753).
 public struct CommonCentre: Sendable {
+  /// One chain for each matrix; all have the same central core.
   public let chains: [MPO<Double>]
   /// `Σ ‖W_l − A_l C B_l‖² / Σ ‖W_l‖²` with the central core of the first matrix, and after every sweep; never rising.
   public let squaredErrors: [Double]
@@ -14,7 +15,10 @@ public struct CommonCentre: Sendable {
   ///
   /// O(I·J·(L + R) + L³ + R³) for each matrix and sweep, for sizes L and R left and right of the centre.
   /// - Parameters:
+  ///   - matrices: `[I, J]` each.
   ///   - shape: of at least 3 sites.
+  ///   - alignmentSweeps: sweeps over the orthogonal matrices before the central core moves.
+  ///   - maximumSweeps: sweeps at most.
   ///   - tolerance: the last sweep lowered the squared error by less than this part of it.
   /// - Precondition: the matrices have the same sides and fit the shape; their squares neither vanish nor overflow.
   /// - Throws: `LinearAlgebraError`.
@@ -76,7 +80,7 @@ public struct CommonCentre: Sendable {
             case centre + 1: side.right.elements
             default: Matrix<Double>.identity(site < centre ? coreShape[3] : coreShape[0]).elements
             }
-          return Core(shape: coreShape, elements: elements)
+          return MPOCore(shape: coreShape, elements: elements)
         })
     }
   }

@@ -43,14 +43,14 @@ extension MPO {
     let centre = shape.centralIndex
     let reduction = try CentralReduction(matrix, shape: shape, bonds: bonds, withPivots: withPivots)
     let cores = shape.coreShapes(bonds: bonds).enumerated().map { site, coreShape in
-      if site == centre { return Core(shape: coreShape, elements: reduction.central.elements) }
+      if site == centre { return MPOCore(shape: coreShape, elements: reduction.central.elements) }
       let isometry =
         site < centre
         ? reduction.leftChain?.cores[site]
         // [bond after · site, bond before] becomes [bond before, site, bond after].
         : reduction.rightChain?.cores[shape.siteCount - 1 - site].rightToLeft(site: coreShape[1] * coreShape[2])
       let core = isometry ?? .identity(site < centre ? coreShape[3] : coreShape[0])
-      return Core(shape: coreShape, elements: core.converted(to: Scalar.self).elements)
+      return MPOCore(shape: coreShape, elements: core.converted(to: Scalar.self).elements)
     }
     self.init(shape: shape, cores: cores)
   }

@@ -58,7 +58,7 @@ extension MPO where Scalar == Double {
 /// Cores being worked on from the left end to the central one; `mirror` turns the chain round, so that the same work
 /// serves for both sides.
 private struct CoreChain {
-  private(set) var cores: [Core<Double>]
+  private(set) var cores: [MPOCore<Double>]
   /// Index of the central core.
   private var centre: Int
 
@@ -101,15 +101,15 @@ private struct CoreChain {
         kept < core.columns
         ? try leadingVectors(kept, of: core * density * core.transposed()) : try QRDecomposition(of: core).q
       let shape = cores[index].shape
-      cores[index] = Core(shape: [shape[0], shape[1], shape[2], kept], elements: isometry.elements)
+      cores[index] = MPOCore(shape: [shape[0], shape[1], shape[2], kept], elements: isometry.elements)
       cores[index + 1] = cores[index + 1].multipliedFromLeft(by: isometry.transposed() * core)
     }
   }
 }
 
-extension Core<Double> {
+extension MPOCore<Double> {
   /// Left and right bond exchanged.
-  fileprivate var mirrored: Core {
+  fileprivate var mirrored: MPOCore {
     let site = rowFactor * columnFactor
     let block = 16
     let result = [Double](unsafeUninitializedCapacity: elements.count) { target, count in
@@ -128,7 +128,7 @@ extension Core<Double> {
       }
       count = elements.count
     }
-    return Core(shape: [rightBond, rowFactor, columnFactor, leftBond], elements: result)
+    return MPOCore(shape: [rightBond, rowFactor, columnFactor, leftBond], elements: result)
   }
 }
 

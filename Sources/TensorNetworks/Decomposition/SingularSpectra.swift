@@ -7,6 +7,7 @@ public struct SingularSpectra: Sendable, Hashable, Codable {
   /// are rounding noise of the Gram matrices they come from.
   public let spectra: [[Double]]
 
+  /// Spectra that are known already, one for each bond, each largest first.
   public init(_ spectra: [[Double]]) {
     self.spectra = spectra
   }

@@ -2,6 +2,7 @@ import LinearAlgebra
 
 /// An operator in a gauge, as it is stored.
 public struct GaugedMPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
+  /// The gauge that the cores are in.
   public let gauge: Gauge
   /// The whole cores. In the gauge `compact` the pivot rows of the cores left of the centre, as matrices `[d·i·j, d']`, and
   /// the pivot columns of those right of it, as matrices `[d, i·j·d']`, are exactly the identity.
@@ -38,7 +39,7 @@ public struct GaugedMPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     let scaled =
       isLeft ? central.rightUnfolding.scaled(rowsBy: values) : central.leftUnfolding.scaled(columnsBy: values)
     var cores = mpo.cores
-    cores[centre] = Core(shape: central.shape, elements: scaled.elements)
+    cores[centre] = MPOCore(shape: central.shape, elements: scaled.elements)
     return MPO(shape: mpo.shape, cores: cores)
   }
 

@@ -25,7 +25,7 @@ extension MPO {
     return MPO(
       shape: shape,
       cores: zip(shape.coreShapes(bonds: Array(repeating: rank, count: sites - 1)), factors).map {
-        Core(shape: $0, elements: $1.converted(to: Scalar.self).elements)
+        MPOCore(shape: $0, elements: $1.converted(to: Scalar.self).elements)
       })
   }
 }

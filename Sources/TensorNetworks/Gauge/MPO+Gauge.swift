@@ -51,14 +51,14 @@ extension MPO {
     if centre > 0 {
       let decomposition = try SingularValueDecomposition(of: central.rightUnfolding)
       values = decomposition.values
-      cores[centre] = Core(
+      cores[centre] = MPOCore(
         shape: [values.count] + central.shape[1...], elements: decomposition.right.converted(to: Scalar.self).elements)
       cores[centre - 1] = cores[centre - 1].converted(to: Double.self).multipliedFromRight(by: decomposition.left)
         .converted(to: Scalar.self)
     } else {
       let decomposition = try SingularValueDecomposition(of: central.leftUnfolding)
       values = decomposition.values
-      cores[centre] = Core(
+      cores[centre] = MPOCore(
         shape: central.shape[..<3] + [values.count], elements: decomposition.left.converted(to: Scalar.self).elements)
       cores[centre + 1] = cores[centre + 1].converted(to: Double.self).multipliedFromLeft(by: decomposition.right)
         .converted(to: Scalar.self)
@@ -79,7 +79,7 @@ extension MPO {
       var core = cores[index].converted(to: Double.self)
       if let left { core = core.multipliedFromLeft(by: left) }
       let unfolding = try fix(core.leftUnfolding)
-      cores[index] = Core(
+      cores[index] = MPOCore(
         shape: core.shape[..<3] + [unfolding.core.columns], elements: unfolding.core.converted(to: Scalar.self).elements
       )
       (left, pivots[index]) = (unfolding.transfer, unfolding.pivots)
@@ -89,7 +89,7 @@ extension MPO {
       var core = cores[index].converted(to: Double.self)
       if let right { core = core.multipliedFromRight(by: right) }
       let unfolding = try fix(core.rightUnfolding.transposed())
-      cores[index] = Core(
+      cores[index] = MPOCore(
         shape: [unfolding.core.columns] + core.shape[1...],
         elements: unfolding.core.transposed().converted(to: Scalar.self).elements)
       (right, pivots[index]) = (unfolding.transfer?.transposed(), unfolding.pivots)
@@ -99,13 +99,13 @@ extension MPO {
   }
 }
 
-extension Core {
+extension MPOCore {
   /// The central core with what the auxiliary ones left over; nil is the identity.
   ///
   /// Computed in the precision of the core where the matrices are parts of isometries, so that nothing overflows or vanishes;
   /// else in double precision.
-  fileprivate func multiplied(left: Matrix<Double>?, right: Matrix<Double>?) -> Core {
-    func product<Other>(_ core: Core<Other>) -> Core<Other> {
+  fileprivate func multiplied(left: Matrix<Double>?, right: Matrix<Double>?) -> MPOCore {
+    func product<Other>(_ core: MPOCore<Other>) -> MPOCore<Other> {
       var core = core
       if let left { core = core.multipliedFromLeft(by: left.converted(to: Other.self)) }
       if let right { core = core.multipliedFromRight(by: right.converted(to: Other.self)) }

@@ -1,6 +1,6 @@
 import LinearAlgebra
 
-/// Limited-memory BFGS with a backtracking line search (Nocedal & Wright, *Numerical Optimization*, algorithm 7.5):
+/// Preconditioned limited-memory BFGS with a backtracking line search (Nocedal & Wright, *Numerical Optimization*, algorithm 7.5):
 /// every accepted step lowers the value.
 struct LBFGS<Scalar: LinearAlgebraScalar> {
   /// How many steps are remembered.
@@ -12,19 +12,22 @@ struct LBFGS<Scalar: LinearAlgebraScalar> {
     let product: Double
   }
 
+  /// - Parameter precondition: A positive definite approximation of the inverse Hessian, but for its scale, near the point
+  ///   that was evaluated last, times a vector.
   func minimize(
-    _ start: [Scalar], options: RefinementOptions, _ evaluate: ([Scalar]) -> (value: Double, gradient: [Scalar])
+    _ start: [Scalar], options: RefinementOptions, precondition: ([Scalar]) -> [Scalar],
+    _ evaluate: ([Scalar]) -> (value: Double, gradient: [Scalar])
   ) -> [Scalar] {
     var point = start
     var (value, gradient) = evaluate(point)
     var pairs: [Pair] = []
     var values = [value]
     for _ in 0..<options.maximumSteps where value > 0 {
-      var direction = descent(gradient, pairs)
+      var direction = descent(gradient, pairs, precondition)
       var slope = dot(direction, gradient)
       if !(slope < 0) {
         pairs = []
-        direction = descent(gradient, [])
+        direction = descent(gradient, [], precondition)
         slope = dot(direction, gradient)
         guard slope < 0 else { break }
       }
@@ -61,7 +64,9 @@ struct LBFGS<Scalar: LinearAlgebraScalar> {
   }
 
   /// `−H g`, the two-loop recursion.
-  private func descent(_ gradient: [Scalar], _ pairs: [Pair]) -> [Scalar] {
+  private func descent(
+    _ gradient: [Scalar], _ pairs: [Pair], _ precondition: ([Scalar]) -> [Scalar]
+  ) -> [Scalar] {
     var result = adding(-2, gradient, to: gradient)
     var weights: [Double] = []
     for pair in pairs.reversed() {
@@ -69,8 +74,9 @@ struct LBFGS<Scalar: LinearAlgebraScalar> {
       result = adding(Scalar(-weight), pair.gradientChange, to: result)
       weights.append(weight)
     }
+    result = precondition(result)
     if let last = pairs.last {
-      let scale = last.product / dot(last.gradientChange, last.gradientChange)
+      let scale = last.product / dot(last.gradientChange, precondition(last.gradientChange))
       result = adding(Scalar(scale - 1), result, to: result)
     }
     for (pair, weight) in zip(pairs, weights.reversed()) {

@@ -15,6 +15,7 @@ public enum Metric: Sendable, Equatable {
 
   /// The weight of one side of the matrix.
   public enum Side: Sendable, Equatable {
+    /// No weight: every row or column counts the same.
     case identity
     /// The diagonal of the second moment, not negative.
     case diagonal([Double])

@@ -5,11 +5,15 @@ import LinearAlgebra
 public struct MetricRoot: Sendable {
   /// The root itself.
   public enum Factor: Sendable {
+    /// `L = 1`.
     case identity
+    /// The diagonal of `L`, `[n]`.
     case diagonal([Double])
+    /// A lower triangular `L`, `[n, n]`.
     case triangular(CholeskyFactor)
   }
 
+  /// The root `L`.
   public let factor: Factor
   /// `r`, what was added to every element of the diagonal.
   public let ridge: Double
@@ -19,13 +23,16 @@ public struct MetricRoot: Sendable {
   /// Of a side that is zero, which whitens as the identity and measures nothing: `A + 1 = 1`.
   public static let zero = MetricRoot(factor: .identity, ridge: 1)
 
+  /// A root that is known already, and the ridge that is part of it.
   public init(factor: Factor, ridge: Double) {
     self.factor = factor
     self.ridge = ridge
   }
 
   /// Factors a side. O(n³ / 3).
-  /// - Parameter ridge: relative to the mean of the diagonal.
+  /// - Parameters:
+  ///   - side: the side `A` that this is the root of.
+  ///   - ridge: relative to the mean of the diagonal.
   /// - Throws: `LinearAlgebraError.notPositiveDefinite`.
   public init(of side: Metric.Side, ridge: Double) throws {
     let mean = side.meanDiagonal

@@ -10,6 +10,7 @@ public enum PreparedMetric: Sendable {
 
   /// O(I³ + J³) for full sides.
   /// - Parameters:
+  ///   - metric: the metric without ridges.
   ///   - rowRidge: relative to the mean of the diagonal of `G`.
   ///   - columnRidge: relative to that of `S`.
   /// - Throws: `LinearAlgebraError.notPositiveDefinite`.
@@ -42,7 +43,10 @@ public enum PreparedMetric: Sendable {
   /// The factorisation of rank `rank` (lowered to what the sides allow) that is nearest to the matrix in the regularised
   /// metric, as an MPO of two sites. The core of the shorter side is an isometry, the other one central. nil for weights of
   /// elements. O(I·J·min(I, J) + min(I, J)³), and O(I·J·(I + J)) where the spectrum is not known.
-  /// - Parameter spectrum: of this matrix, when it is known.
+  /// - Parameters:
+  ///   - view: the matrix, `[I, J]`.
+  ///   - rank: of the factorisation.
+  ///   - spectrum: of this matrix, when it is known.
   /// - Throws: `LinearAlgebraError`.
   public func lowRank<Scalar>(
     of view: MatrixView<Scalar>, rank: Int, spectrum: WhitenedSpectrum? = nil
@@ -87,7 +91,10 @@ public enum PreparedMetric: Sendable {
   }
 
   /// The relative error of an operator in the metric without its ridges; 0 where the metric does not see the matrix.
-  /// - Parameter squaredNorm: that of the matrix, when it is known.
+  /// - Parameters:
+  ///   - mpo: the operator whose error is measured.
+  ///   - view: the matrix, `[I, J]`.
+  ///   - squaredNorm: that of the matrix, when it is known.
   public func relativeError<Scalar>(
     of mpo: MPO<Scalar>, to view: MatrixView<Scalar>, squaredNorm: Double? = nil
   ) -> Double {
@@ -96,7 +103,10 @@ public enum PreparedMetric: Sendable {
 
   /// The relative error of a matrix that stands for another in the metric without its ridges; 0 where the metric does not
   /// see the matrix.
-  /// - Parameter squaredNorm: that of the matrix, when it is known.
+  /// - Parameters:
+  ///   - restored: the matrix whose error is measured, `[I, J]`.
+  ///   - view: the matrix, `[I, J]`.
+  ///   - squaredNorm: that of the matrix, when it is known.
   public func relativeError<Scalar>(
     of restored: Matrix<Scalar>, to view: MatrixView<Scalar>, squaredNorm: Double? = nil
   ) -> Double {

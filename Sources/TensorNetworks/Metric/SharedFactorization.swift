@@ -17,6 +17,7 @@ public struct SharedFactorization: Sendable {
     /// What its squared error counts.
     public let weight: Double
 
+    /// A matrix `[I, J]` with its metric; `rows` is the root of `G`, `columns` is `S`.
     public init(matrix: Matrix<Double>, rows: MetricRoot, columns: Metric.Side, weight: Double) {
       (self.matrix, self.rows, self.columns, self.weight) = (matrix, rows, columns, weight)
     }
@@ -102,7 +103,9 @@ public struct SharedFactorization: Sendable {
   }
 
   /// The operator of all members, one below the other, as an MPO of two sites; its second core is an isometry.
-  /// - Parameter rank: lowered to what the sides allow.
+  /// - Parameters:
+  ///   - rank: lowered to what the sides allow.
+  ///   - type: the precision of the cores.
   /// - Throws: `LinearAlgebraError`.
   public func lowRank<Scalar>(_ rank: Int, as type: Scalar.Type = Scalar.self) throws -> MPO<Scalar> {
     let shape = MPOShape.lowRank(rows: rowCount, columns: vectors.columns)
@@ -115,7 +118,7 @@ public struct SharedFactorization: Sendable {
     return MPO(
       shape: shape,
       cores: zip(shape.coreShapes(bonds: [bond]), factors).map {
-        Core(shape: $0, elements: $1.converted(to: Scalar.self).elements)
+        MPOCore(shape: $0, elements: $1.converted(to: Scalar.self).elements)
       })
   }
 }
@@ -149,6 +152,6 @@ extension MPO {
     let factors = [right.rightUnfolding.transposed(), left.leftUnfolding.transposed()]
     return MPO(
       shape: shape,
-      cores: zip(shape.coreShapes(bonds: bonds), factors).map { Core(shape: $0, elements: $1.elements) })
+      cores: zip(shape.coreShapes(bonds: bonds), factors).map { MPOCore(shape: $0, elements: $1.elements) })
   }
 }

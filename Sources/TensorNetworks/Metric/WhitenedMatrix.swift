@@ -62,7 +62,7 @@ struct WhitenedMatrix<Element: LinearAlgebraScalar> {
     let factors = isTransposed ? [central.transposed(), isometry.transposed()] : [isometry, central]
     return MPO(
       shape: shape,
-      cores: zip(shape.coreShapes(bonds: [bond]), factors).map { Core(shape: $0, elements: $1.elements) })
+      cores: zip(shape.coreShapes(bonds: [bond]), factors).map { MPOCore(shape: $0, elements: $1.elements) })
   }
 }
 

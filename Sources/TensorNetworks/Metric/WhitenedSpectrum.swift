@@ -9,6 +9,7 @@ public struct WhitenedSpectrum: Sendable {
   /// In which `M` was computed.
   public let precision: GramPrecision
 
+  /// A spectrum from the tridiagonal form of `M Mᵀ`.
   public init(reduction: TridiagonalReduction, squaredNorm: Double, precision: GramPrecision) {
     (self.reduction, self.squaredNorm, self.precision) = (reduction, squaredNorm, precision)
   }

@@ -9,7 +9,9 @@ public struct IntegerGroups: Sendable, Hashable {
   /// How many neighbours have one scale: 16, 32, 64 or 128. The last group of a row may be shorter.
   public let group: Int
 
+  /// The numbers of bits that there are, most first.
   public static let bitChoices = [8, 6, 5, 4, 3, 2]
+  /// The lengths of groups that there are.
   public static let groupChoices = [16, 32, 64, 128]
   /// Of a scale, in half precision.
   public static let scaleBits = 16

@@ -32,6 +32,7 @@ extension PreparedMetric {
   /// O(I·J·(I + J)).
   /// - Parameters:
   ///   - factorization: of two sites, in the gauge `compact` or `canonical`, of the matrix `view`.
+  ///   - view: the matrix, `[I, J]`.
   ///   - central: nil to leave the central core as it is.
   ///   - auxiliary: the same of the other one.
   /// - Throws: `LinearAlgebraError`.
@@ -87,7 +88,7 @@ extension PreparedMetric {
     if isTransposed { exact = (exact.auxiliary.transposed(), exact.central.transposed()) }
     let factors = isTransposed ? [exact.central, exact.auxiliary] : [exact.auxiliary, exact.central]
     let cores = zip(mpo.cores, factors).map {
-      Core(shape: $0.shape, elements: $1.converted(to: Scalar.self).elements)
+      MPOCore(shape: $0.shape, elements: $1.converted(to: Scalar.self).elements)
     }
     return RoundedFactorization(
       gauged: GaugedMPO(
@@ -198,7 +199,10 @@ extension PreparedMetric {
   /// What rounding a matrix to integers costs, but for a factor that depends on their bits: for each length of groups
   /// `Σ s² g_i c_j / ‖W‖²`, with the largest magnitude s of the element's group and the squared diagonals `g` and `c` of the roots
   /// of the sides with the ridge for rounding, which is reckoned with but not factored. 0 for a matrix that is zero. O(I·J).
-  /// - Parameter squaredNorm: `‖W‖²` in the metric.
+  /// - Parameters:
+  ///   - view: the matrix, `[I, J]`.
+  ///   - groups: the lengths of groups.
+  ///   - squaredNorm: `‖W‖²` in the metric.
   public func groupErrors<Scalar>(of view: MatrixView<Scalar>, groups: [Int], squaredNorm: Double) -> [Double] {
     guard squaredNorm > 0 else { return groups.map { _ in 0 } }
     let (rows, columns) = (roots.rows.squaredDiagonal(view.rows), roots.columns.squaredDiagonal(view.columns))
@@ -242,9 +246,9 @@ extension GaugedMPO {
     let centre = shape.centralIndex
     let shapes = shape.coreShapes(bonds: shape.fullBonds)
     let bond = shape.fullBonds[0]
-    var cores = [Core<Scalar>](repeating: Core(shape: [1, 1, 1, 1], elements: [0]), count: 2)
-    cores[centre] = Core(shape: shapes[centre], elements: Array(view.elements))
-    cores[1 - centre] = Core(shape: shapes[1 - centre], elements: Matrix<Scalar>.identity(bond).elements)
+    var cores = [MPOCore<Scalar>](repeating: MPOCore(shape: [1, 1, 1, 1], elements: [0]), count: 2)
+    cores[centre] = MPOCore(shape: shapes[centre], elements: Array(view.elements))
+    cores[1 - centre] = MPOCore(shape: shapes[1 - centre], elements: Matrix<Scalar>.identity(bond).elements)
     var pivots: [[Int]?] = [nil, nil]
     pivots[1 - centre] = Array(0..<bond)
     self.init(gauge: .compact, mpo: MPO(shape: shape, cores: cores), pivots: pivots)

@@ -11,6 +11,8 @@ extension RoundedMatrix {
   ///
   /// O(m·n·(m + n)), in single precision.
   /// - Parameters:
+  ///   - matrix: the matrix to round, `[m, n]`.
+  ///   - integers: the bits and groups to round to.
   ///   - rows: the root of the metric's side of the rows.
   ///   - columns: that of the columns.
   /// - Precondition: the elements are finite.

@@ -2,8 +2,11 @@ import LinearAlgebra
 
 /// A matrix `[m, n]` of integers with scales.
 public struct RoundedMatrix: Sendable, Equatable {
+  /// The bits of a code, and how many of them have one scale.
   public let integers: IntegerGroups
+  /// The number of rows, m.
   public let rows: Int
+  /// The number of columns, n.
   public let columns: Int
   /// `[m, n]`, row-major.
   public let codes: [UInt8]

@@ -140,8 +140,11 @@ extension MPOShape: CustomStringConvertible {
 
 /// Why a list of factors is not the shape of a matrix product operator.
 public enum MPOShapeError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// There are fewer than two factors, or not as many of rows as of columns.
   case siteCount(rows: Int, columns: Int)
+  /// A factor is not positive, or the product of all overflows.
   case factorOutOfRange(rows: [Int], columns: [Int])
+  /// A site, counted from 0, has the factors 1 and 1.
   case emptySite(index: Int)
 
   public var description: String {

@@ -9,6 +9,7 @@ public struct MatrixSplit: Sendable, Hashable, Codable {
   /// At least `rows` × `columns`.
   public let shape: MPOShape
 
+  /// A split of a matrix `[rows, columns]`; `fits` tells whether the shape is large enough.
   public init(rows: Int, columns: Int, shape: MPOShape) {
     self.rows = rows
     self.columns = columns

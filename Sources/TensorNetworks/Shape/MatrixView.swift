@@ -3,8 +3,11 @@ import LinearAlgebra
 /// A borrowed row-major matrix `[rows, columns]`: elements that belong to somebody else (a mapped file, an array) and
 /// live at least as long as the call they are passed to.
 public struct MatrixView<Scalar: LinearAlgebraScalar> {
+  /// `[rows, columns]`, row-major.
   public let elements: UnsafeBufferPointer<Scalar>
+  /// The number of rows, I.
   public let rows: Int
+  /// The number of columns, J.
   public let columns: Int
 
   /// - Precondition: `elements.count == rows · columns`, neither side 0.
@@ -39,6 +42,7 @@ public struct MatrixView<Scalar: LinearAlgebraScalar> {
 
 extension Matrix {
   /// Calls `body` with a view of this matrix.
+  /// - Throws: What `body` throws.
   public func withView<Result>(_ body: (MatrixView<Scalar>) throws -> Result) rethrows -> Result {
     try elements.withUnsafeBufferPointer { try body(MatrixView($0, rows: rows, columns: columns)) }
   }

@@ -31,7 +31,7 @@ struct Merge: ParsableCommand {
   func run() throws {
     let checkpoints = try parts.map(MPOCheckpoint.init(path:))
     let merger = Merger(jobs: work.jobs, linksFiles: hardLinks)
-    let isDone = try done.isDone(self.output, inputs: parts.map { $0 + "/" + Manifest.fileName }) {
+    let isDone = try done.isDone(self.output, inputs: parts.map { $0 + "/" + CheckpointManifest.fileName }) {
       try merger.made(MPOCheckpoint(path: self.output), of: checkpoints)
     }
     if isDone { return }

@@ -26,12 +26,12 @@ struct Verify: ParsableCommand {
     Relaunch.withBetterKernels()
     let original = try against.map(sourceOptions.open)
     let display = ProgressDisplay(work.progress)
-    let report: Verifier.Report
+    let report: Verifier.Findings
     switch try Verifier.open(checkpoint) {
     case .valid(let source):
       report = try Verifier(jobs: work.jobs).verify(source, against: original, progress: display.handler)
     case .invalid(let reason):
-      report = Verifier.Report(problems: Verifier.problems(at: checkpoint, openingFailedFor: reason))
+      report = Verifier.Findings(problems: Verifier.problems(at: checkpoint, openingFailedFor: reason))
     }
     display.clear()
     if json {
@@ -46,7 +46,7 @@ struct Verify: ParsableCommand {
     }
   }
 
-  private func text(of report: Verifier.Report) -> String {
+  private func text(of report: Verifier.Findings) -> String {
     guard report.problems.isEmpty else { return report.problems.map { $0 + "\n" }.joined() }
     var text =
       "\(escaped(checkpoint, limit: 4096)) verified: \(report.fileCount) files, \(report.tensorCount) tensors\n"
@@ -59,7 +59,7 @@ struct Verify: ParsableCommand {
 
   /// What `--json` prints. Encoders take names for one that are canonically equivalent, so the members are put together
   /// here.
-  private func json(of report: Verifier.Report) -> String {
+  private func json(of report: Verifier.Findings) -> String {
     func list(_ items: [String], _ brackets: (String, String)) -> String {
       items.isEmpty
         ? brackets.0 + brackets.1

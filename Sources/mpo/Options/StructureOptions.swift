@@ -10,7 +10,7 @@ struct StructureOptions: ParsableArguments, RecipeOptions {
         + "numbers over the whole network; with --calibration or --mask low rank or dense), chain (of --sites) or svd (a "
         + "factorisation of low rank, a chain of two). Default: auto; chain with --sites, --shape, --bond and "
         + "--criterion error.", valueName: "s"))
-  var structure: Structure?
+  var structure: MatrixStructure?
 
   @Option(
     help: ArgumentHelp(
@@ -36,4 +36,4 @@ struct StructureOptions: ParsableArguments, RecipeOptions {
   }
 }
 
-extension Structure: ExpressibleByArgument {}
+extension MatrixStructure: ExpressibleByArgument {}

@@ -6,7 +6,7 @@ import Reports
 enum Card {
   /// Writes the card into the folder of a checkpoint that is being made: beside the card of the source, where that has one.
   /// It is no part of the checkpoint: the manifest does not list it, and it is not restored.
-  static func write(_ manifest: Manifest, to folder: String) throws {
+  static func write(_ manifest: CheckpointManifest, to folder: String) throws {
     let card = ModelCard(
       manifest, source: try source(in: folder),
       command: manifest.conversion.flatMap(RecipeCommand.text),

@@ -5,7 +5,7 @@ import Reports
 
 /// How people go on with an MPO checkpoint, for reports and cards.
 enum LoadingText {
-  static func steps(of manifest: Manifest, at path: String) -> [LoadingStep] {
+  static func steps(of manifest: CheckpointManifest, at path: String) -> [LoadingStep] {
     let plain = path.utf8.allSatisfy {
       UInt8(ascii: "a")...UInt8(ascii: "z") ~= $0 | 0x20 || "0123456789._/-".utf8.contains($0)
     }
@@ -42,7 +42,7 @@ enum LoadingText {
   }
 
   /// The ending that the restored file needs; none for a folder.
-  private static func ending(of manifest: Manifest) -> String {
+  private static func ending(of manifest: CheckpointManifest) -> String {
     guard let source = manifest.source, source.components == nil, source.files.count == 1,
       let dot = source.files[0].file.utf8.lastIndex(of: UInt8(ascii: "."))
     else { return "" }

@@ -107,7 +107,7 @@ struct MPOInspection {
       tensors     \(matrices.count) as cores, \(dense.count) dense (\(grouped(kept)) parameters), \(tied) tied
       parameters  \(grouped(totals.parametersBefore)) -> \(grouped(totals.parametersStored)) \
       (ratio \(fixed(totals.ratio, 4)))
-      trainable   \(grouped(totals.parametersTrainable)) without the central cores
+      trainable   \(grouped(totals.parametersTrainable)) (auxiliary cores and vectors)
       bytes       \(Summary.bytes(of: totals))
       error       \(small(totals.relativeError)) relative, over the matrices in cores
 
@@ -253,7 +253,7 @@ struct MPOInspection {
     return lines
   }
 
-  private static func scales(of encoding: Encoding) -> String {
+  private static func scales(of encoding: ArrayEncoding) -> String {
     if case .scaled(let shape) = encoding.values { ", scales \(sizes(shape))" } else { "" }
   }
 

@@ -18,7 +18,7 @@ final class ProgressDisplay: Sendable {
   /// What is on the screen.
   private struct Line {
     var width = 0
-    var stage: Progress.Stage?
+    var stage: StageProgress.Stage?
     var start = ContinuousClock.now
   }
 
@@ -28,7 +28,7 @@ final class ProgressDisplay: Sendable {
 
   var handler: ProgressHandler { { self.show($0) } }
 
-  private func show(_ progress: Progress) {
+  private func show(_ progress: StageProgress) {
     switch style {
     case .json:
       StandardError.write(
@@ -49,7 +49,7 @@ final class ProgressDisplay: Sendable {
   }
 
   /// Stage, bar, time left and the matrix that was just finished, no wider than the terminal.
-  static func text(of progress: Progress, seconds: Double, columns: Int) -> String {
+  static func text(of progress: StageProgress, seconds: Double, columns: Int) -> String {
     let fraction = Double(progress.completed) / Double(max(1, progress.total))
     let length = columns < 60 ? 10 : 24
     let filled = min(length, Int(fraction * Double(length)))

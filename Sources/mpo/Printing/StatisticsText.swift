@@ -44,7 +44,7 @@ enum StatisticsText {
     return text + "bytes       \(bytes(statistics.byteCount))\n"
   }
 
-  private static func side(_ axis: CalibrationStatistics.Axis, _ entries: [CalibrationStatistics.Entry]) -> String {
+  private static func side(_ axis: CalibrationStatistics.Axis, _ entries: [CalibrationStatistics.Statistic]) -> String {
     if let gram = entries.first(where: { $0.kind == .gram(axis) }) { return "gram \(sizes(gram.shape))" }
     if let scale = entries.first(where: { $0.kind == .scale(axis) }) { return "scale \(sizes(scale.shape))" }
     return "identity"

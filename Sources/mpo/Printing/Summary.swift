@@ -6,12 +6,12 @@ import Reports
 
 /// What a conversion did, in a few lines.
 struct Summary {
-  private let manifest: Manifest
+  private let manifest: CheckpointManifest
 
-  init(_ manifest: Manifest) { self.manifest = manifest }
+  init(_ manifest: CheckpointManifest) { self.manifest = manifest }
 
   /// Of the source, of what is stored, and of that before it was packed.
-  static func bytes(of totals: Manifest.Totals) -> String {
+  static func bytes(of totals: CheckpointManifest.Totals) -> String {
     let text = "\(Reports.bytes(totals.bytesBefore)) -> \(Reports.bytes(totals.bytesStored))"
     return text + (totals.bytesUnpacked.map { ", packed from \(Reports.bytes($0))" } ?? "")
   }
@@ -38,7 +38,7 @@ struct Summary {
         tensors     \(matrices.count) as cores, \(dense) dense, \(tensors.count - matrices.count - dense) tied
         parameters  \(grouped(totals.parametersBefore)) -> \(grouped(totals.parametersStored)) \
       (ratio \(fixed(totals.ratio, 4)) of the \(totals.parametersOfTraining == nil ? "checkpoint" : "model")\(ofMatrices.map { ", \(fixed($0, 4)) of the matrices" } ?? "")), \
-      \(grouped(totals.parametersTrainable)) trainable without the central cores
+      \(grouped(totals.parametersTrainable)) trainable (auxiliary cores and vectors)
         bytes       \(Self.bytes(of: totals))\(isUnpacked(errors) ? " before packing" : "")
 
       """
@@ -87,7 +87,7 @@ struct Summary {
   }
 
   /// Where the bytes of integers are, and how many bits stand for a number; nil where there are none.
-  static func encodings(of manifest: Manifest) -> String? {
+  static func encodings(of manifest: CheckpointManifest) -> String? {
     let cores = manifest.contents.cores
     guard cores.contains(where: { $0.encoding.integers != nil }) else { return nil }
     let bytes = Dictionary(cores.map { ($0.encoding.description, $0.storedBytes) }, uniquingKeysWith: +)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -200,16 +199,12 @@ def totals(tensors: Mapping[str, TensorRecord], cores: Mapping[str, CoreRecord])
     model = [tensor for tensor in tensors.values() if not tensor.is_training_state]
     dense = [tensor for tensor in model if tensor.kind == "dense"]
     before = sum(prod(tensor.shape) for tensor in model)
-    counts: Counter[str] = Counter()
-    for core in cores.values():
-        counts[core.role] += core.value_count
-    stored = sum(prod(tensor.shape) for tensor in dense) + counts.total()
+    stored = sum(prod(tensor.shape) for tensor in dense) + sum(core.value_count for core in cores.values())
     result = {
         "parameters_before": before,
         "parameters_stored": stored,
-        "parameters_trainable": sum(prod(tensor.shape) for tensor in dense if tensor.dtype in FLOATING)
-        + counts["auxiliary"]
-        + counts["singular_values"],
+        "parameters_trainable": sum(prod(t.shape) for t in dense if t.dtype in FLOATING and len(t.shape) < 2)
+        + sum(prod(core.shape) for core in cores.values() if core.role == "auxiliary" and core.encoding.kind != "grouped"),
         "bytes_before": sum(element_bytes(tensor.dtype, tensor.shape) for tensor in tensors.values()),
         "bytes_stored": sum(element_bytes(*entry) for record in records for entry in record.entries.values()),
         "ratio": stored / max(1, before),

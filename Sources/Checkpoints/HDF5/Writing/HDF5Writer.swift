@@ -81,6 +81,7 @@ public final class HDF5Writer: DenseCheckpointWriter {
   ///
   /// - Parameters:
   ///   - path: The file to write, which is emptied if it is there.
+  ///   - tensors: The tensors; each becomes a dataset.
   ///   - metadata: Text attributes of the root group.
   /// - Throws: `CheckpointError` for names and element types that HDF5 can't hold.
   public init(creating path: String, tensors: [TensorInfo], metadata: CheckpointMetadata = [:]) throws {

@@ -1,7 +1,7 @@
 import Checkpoints
 import MPOCheckpoints
 
-extension Manifest.Source {
+extension CheckpointManifest.Source {
   /// What a manifest says of a checkpoint, its files excepted.
   ///
   /// - Parameter folder: of the MPO checkpoint, which gets the skeletons that its source is restored with.
@@ -10,11 +10,11 @@ extension Manifest.Source {
     if let skeleton { try checkpoint.writeSkeleton(to: folder + "/" + skeleton) }
     self.init(
       format: checkpoint.format, files: [], metadata: checkpoint.metadata, skeleton: skeleton,
-      components: try Manifest.Component.writeSkeletons(of: checkpoint, in: folder))
+      components: try CheckpointManifest.Component.writeSkeletons(of: checkpoint, in: folder))
   }
 }
 
-extension Manifest.Component {
+extension CheckpointManifest.Component {
   /// The components of a model folder, whose skeletons are written where there are several of them.
   ///
   /// - Parameter folder: of the MPO checkpoint.

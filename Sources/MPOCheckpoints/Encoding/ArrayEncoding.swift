@@ -7,7 +7,7 @@ import TensorNetworks
 /// the shards, how its elements become their bytes, and how they are read again (FORMAT.md, "Encodings").
 ///
 /// A new encoding is a case of `Values`, its JSON below, and a branch in each of the functions that switch over it.
-public struct Encoding: Sendable, Hashable {
+public struct ArrayEncoding: Sendable, Hashable {
   /// What the numbers become.
   public enum Values: Sendable, Hashable {
     /// Elements of a dtype.
@@ -26,21 +26,23 @@ public struct Encoding: Sendable, Hashable {
     case right
   }
 
+  /// What the numbers become.
   public var values: Values
   /// nil for an array that is stored whole.
   public var pivots: Pivots?
 
+  /// An encoding of values; nil for an array that is stored whole.
   public init(_ values: Values, pivots: Pivots? = nil) {
     self.values = values
     self.pivots = pivots
   }
 
   /// Elements of a dtype, all of them.
-  public static func plain(_ dtype: DType) -> Encoding { Encoding(.plain(dtype)) }
+  public static func plain(_ dtype: DType) -> ArrayEncoding { ArrayEncoding(.plain(dtype)) }
 
   /// Bytes with scales, for a whole array of this shape.
-  public static func scaled(shape: [Int]) -> Encoding {
-    Encoding(.scaled(scaleShape: ScaledValues.scaleShape(of: shape)))
+  public static func scaled(shape: [Int]) -> ArrayEncoding {
+    ArrayEncoding(.scaled(scaleShape: ScaledValues.scaleShape(of: shape)))
   }
 
   /// What a new operator's core is stored in.
@@ -50,7 +52,7 @@ public struct Encoding: Sendable, Hashable {
   ///   - dtype: of plain values.
   ///   - central: what the recipe says of central cores; nil for plain values.
   init(role: CoreRecord.Role, shape: [Int], pivots: Pivots?, dtype: DType, central: CentralEncoding?) {
-    self = Encoding(.plain(dtype), pivots: pivots)
+    self = ArrayEncoding(.plain(dtype), pivots: pivots)
     guard role == .central, let central else { return }
     switch central {
     case .int8: self = .scaled(shape: shape)
@@ -58,22 +60,22 @@ public struct Encoding: Sendable, Hashable {
   }
 
   /// Integers for an array of this shape.
-  public static func grouped(_ integers: IntegerGroups, shape: [Int], pivots: Pivots? = nil) -> Encoding {
-    let columns = IntegerGroups.columns(of: Encoding(.plain(.f32), pivots: pivots).valueShape(of: shape) ?? [0])
-    return Encoding(.grouped(integers, columns: columns), pivots: pivots)
+  public static func grouped(_ integers: IntegerGroups, shape: [Int], pivots: Pivots? = nil) -> ArrayEncoding {
+    let columns = IntegerGroups.columns(of: ArrayEncoding(.plain(.f32), pivots: pivots).valueShape(of: shape) ?? [0])
+    return ArrayEncoding(.grouped(integers, columns: columns), pivots: pivots)
   }
 
   /// The same encoding of an array of another shape or with other pivots.
-  func adapted(to shape: [Int], pivots: Pivots?) -> Encoding {
-    var result = Encoding(values, pivots: pivots)
+  func adapted(to shape: [Int], pivots: Pivots?) -> ArrayEncoding {
+    var result = ArrayEncoding(values, pivots: pivots)
     switch values {
     case .plain: break
     case .scaled:
       // Scales are of the values that are stored, which pivots leave two axes of.
-      guard let values = result.valueShape(of: shape) else { return Encoding(.plain(.f32), pivots: pivots) }
-      result.values = Encoding.scaled(shape: values).values
+      guard let values = result.valueShape(of: shape) else { return ArrayEncoding(.plain(.f32), pivots: pivots) }
+      result.values = ArrayEncoding.scaled(shape: values).values
     case .grouped(let integers, _):
-      guard result.valueShape(of: shape) != nil else { return Encoding(.plain(.f32), pivots: pivots) }
+      guard result.valueShape(of: shape) != nil else { return ArrayEncoding(.plain(.f32), pivots: pivots) }
       result = .grouped(integers, shape: shape, pivots: pivots)
     }
     return result
@@ -197,7 +199,7 @@ public struct Encoding: Sendable, Hashable {
   ///   - rounded: the stored values as integers, where they are chosen already; else each is rounded to the nearest.
   ///   - write: takes the bytes of an entry.
   /// - Returns: the elements as they are stored.
-  /// - Throws: `EncodingError` for values that the encoding can't hold, and what `write` throws.
+  /// - Throws: `ArrayEncodingError` for values that the encoding can't hold, and what `write` throws.
   func encode<Scalar: CheckpointScalar>(
     _ elements: [Scalar], pivots: [Int]?, rounded: RoundedMatrix? = nil, of name: String, shape: [Int],
     write: (UnsafeRawBufferPointer, TensorInfo) throws -> Void
@@ -226,14 +228,14 @@ public struct Encoding: Sendable, Hashable {
       }
     case .scaled(let scaleShape):
       guard let scaled = ScaledValues(elements, shape: entry.shape, scaleShape: scaleShape) else {
-        throw EncodingError.scaleOutOfRange
+        throw ArrayEncodingError.scaleOutOfRange
       }
       try scaled.bytes.withUnsafeBytes { try write($0, entry) }
       try scaled.scales.withUnsafeBytes { try write($0, entries[1]) }
       return scaled.elements()
     case .grouped(let integers, let columns):
       guard elements.withUnsafeBufferPointer({ Scalar.squaredNorm($0) }).isFinite else {
-        throw EncodingError.scaleOutOfRange
+        throw ArrayEncodingError.scaleOutOfRange
       }
       var given = rounded
       if given?.integers != integers || given?.columns != columns || given?.codes.count != elements.count {
@@ -245,7 +247,7 @@ public struct Encoding: Sendable, Hashable {
           rounding: Matrix(rows: elements.count / columns, columns: columns, elements: elements).converted(
             to: Float.self),
           to: integers)
-      guard rounded.scales.allSatisfy(\.isFinite) else { throw EncodingError.scaleOutOfRange }
+      guard rounded.scales.allSatisfy(\.isFinite) else { throw ArrayEncodingError.scaleOutOfRange }
       try rounded.packedCodes.withUnsafeBytes { try write($0, entry) }
       try rounded.scales.map { Float16($0) }.withUnsafeBytes { try write($0, entries[1]) }
       return rounded.matrix(as: Scalar.self).elements
@@ -269,7 +271,7 @@ public struct Encoding: Sendable, Hashable {
   /// Reads the elements of a whole array, widened exactly.
   ///
   /// - Parameter read: calls its argument with the bytes of an entry.
-  /// - Throws: `EncodingError` for scales and pivots that are not possible, and what `read` throws.
+  /// - Throws: `ArrayEncodingError` for scales and pivots that are not possible, and what `read` throws.
   func decode<Scalar: CheckpointScalar>(
     _ name: String, shape: [Int], as type: Scalar.Type = Scalar.self,
     read: (TensorInfo, (UnsafeRawBufferPointer) throws -> [Scalar]) throws -> [Scalar]
@@ -281,7 +283,7 @@ public struct Encoding: Sendable, Hashable {
     case .plain(let dtype): stored = try read(first) { try Scalar.withElements($0, of: dtype) { Array($0) } }
     case .scaled(let scaleShape):
       let scales = try read(entries[1]) { try Scalar.withElements($0, of: .f32) { Array($0) } }
-      guard scales.allSatisfy({ $0.isFinite && $0 >= 0 }) else { throw EncodingError.badScale }
+      guard scales.allSatisfy({ $0.isFinite && $0 >= 0 }) else { throw ArrayEncodingError.badScale }
       stored = try read(first) { bytes in
         ScaledValues(
           bytes: Array(bytes.bindMemory(to: Int8.self)), shape: first.shape, scaleShape: scaleShape,
@@ -290,7 +292,7 @@ public struct Encoding: Sendable, Hashable {
       }
     case .grouped(let integers, let columns):
       let scales = try read(entries[1]) { try Scalar.withElements($0, of: .f16) { Array($0) } }
-      guard scales.allSatisfy(\.isFinite) else { throw EncodingError.infiniteScale }
+      guard scales.allSatisfy(\.isFinite) else { throw ArrayEncodingError.infiniteScale }
       stored = try read(first) { bytes in
         RoundedMatrix(
           integers: integers, columns: columns, packedCodes: bytes, scales: scales.map { Float($0) }
@@ -306,7 +308,7 @@ public struct Encoding: Sendable, Hashable {
     }
     guard indices.count == count, (indices.first ?? 0) >= 0, (indices.last ?? 0) < all,
       zip(indices, indices.dropFirst()).allSatisfy({ $0 < $1 })
-    else { throw EncodingError.badPivots }
+    else { throw ArrayEncodingError.badPivots }
     return PivotLayout(shape: shape, side: side, pivots: indices).whole(stored)
   }
 
@@ -329,7 +331,7 @@ public struct Encoding: Sendable, Hashable {
 }
 
 /// Why elements can't be kept, or read, in an encoding.
-enum EncodingError: Error, Sendable, Equatable, CustomStringConvertible {
+enum ArrayEncodingError: Error, Sendable, Equatable, CustomStringConvertible {
   case scaleOutOfRange
   case badScale
   case infiniteScale
@@ -345,7 +347,7 @@ enum EncodingError: Error, Sendable, Equatable, CustomStringConvertible {
   }
 }
 
-extension Encoding: Codable {
+extension ArrayEncoding: Codable {
   enum CodingKeys: String, CodingKey {
     case kind, dtype, bits, group, columns, pivots
     case scaleShape = "scale_shape"

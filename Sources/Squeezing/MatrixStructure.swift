@@ -1,5 +1,5 @@
 /// What a matrix may become.
-public enum Structure: String, Sendable, Codable, CaseIterable {
+public enum MatrixStructure: String, Sendable, Codable, CaseIterable {
   /// A matrix product operator over the sites of its shape.
   case chain
   /// A factorisation of low rank, which is an MPO of two sites.

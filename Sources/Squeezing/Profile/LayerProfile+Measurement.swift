@@ -1,10 +1,15 @@
 extension LayerProfile {
   /// A part of a profile that costs work, and that not every plan needs.
-  public enum Part: String, Sendable, Hashable, CaseIterable, CustomStringConvertible {
+  public enum Measurement: String, Sendable, Hashable, CaseIterable, CustomStringConvertible {
+    /// `LayerProfile.spectra`.
     case spectra
+    /// `LayerProfile.singularValues`.
     case singularValues = "singular_values"
+    /// `LayerProfile.metricSingularValues`.
     case metricSingularValues = "metric_singular_values"
+    /// `LayerProfile.basisSpectra`.
     case basisSpectra = "basis_spectra"
+    /// `LayerProfile.storage`.
     case storage
 
     public var description: String {
@@ -23,19 +28,20 @@ extension LayerProfile {
   /// In a metric the error of low rank is what is known; a chain needs its spectra beside it, for the order in which its
   /// bonds fall.
   /// - Parameters:
+  ///   - structure: what the matrix may become.
   ///   - budget: nil while it is not known: what any ratio, of numbers or bytes, needs.
   ///   - hasMetric: whether the matrix has a metric that its factorisation can be computed in.
   ///   - hasBases: whether its chain is computed in bases, where its spectra tell the error in the metric.
-  public static func parts(
-    for structure: Structure, _ budget: Budget?, hasMetric: Bool = false, hasBases: Bool = false
-  ) -> Set<Part> {
-    let needed = spectralParts(for: structure, budget ?? .ratio(1), hasMetric: hasMetric, hasBases: hasBases)
+  public static func measurements(
+    for structure: MatrixStructure, _ budget: Budget?, hasMetric: Bool = false, hasBases: Bool = false
+  ) -> Set<Measurement> {
+    let needed = spectralMeasurements(for: structure, budget ?? .ratio(1), hasMetric: hasMetric, hasBases: hasBases)
     return budget?.isOfBytes ?? true ? needed.union([.storage]) : needed
   }
 
-  private static func spectralParts(
-    for structure: Structure, _ budget: Budget, hasMetric: Bool, hasBases: Bool
-  ) -> Set<Part> {
+  private static func spectralMeasurements(
+    for structure: MatrixStructure, _ budget: Budget, hasMetric: Bool, hasBases: Bool
+  ) -> Set<Measurement> {
     switch (budget, structure) {
     case (.bond, _): []
     case (.lossless, .chain): [.spectra]
@@ -49,17 +55,17 @@ extension LayerProfile {
   }
 
   /// - Throws: `SqueezeError.profileLacks` for the first part that is not there.
-  func require(_ parts: Set<Part>) throws {
-    for part in Part.allCases where parts.contains(part) {
+  func require(_ measurements: Set<Measurement>) throws {
+    for measurement in Measurement.allCases where measurements.contains(measurement) {
       let isThere =
-        switch part {
+        switch measurement {
         case .spectra: spectra != nil
         case .singularValues: singularValues != nil
         case .metricSingularValues: metricSingularValues != nil
         case .basisSpectra: basisSpectra != nil
         case .storage: storage != nil
         }
-      if !isThere { throw SqueezeError.profileLacks(part, layer: name) }
+      if !isThere { throw SqueezeError.profileLacks(measurement, layer: name) }
     }
   }
 }

@@ -3,23 +3,33 @@ import Files
 import Recipes
 
 /// `manifest.json` of an MPO checkpoint; the members are those of FORMAT.md.
-public struct Manifest: Sendable, Equatable, Codable {
+public struct CheckpointManifest: Sendable, Equatable, Codable {
+  /// What `format` says.
   public static let formatName = "mpo-checkpoint"
+  /// The version that is written.
   public static let currentVersion = "2.0"
+  /// The name of the file in the folder of a checkpoint.
   public static let fileName = "manifest.json"
 
+  /// Always `formatName`.
   public let format: String
+  /// The version of the format; readers refuse another major version.
   public let version: String
+  /// The program that wrote the checkpoint, and its version.
   public let generator: String
   /// Of the file with the digits of this member replaced by zeros; `ManifestFile` computes it.
   var sha256: String
+  /// Where the tensors came from; nil where that is not known.
   public let source: Source?
+  /// The files that hold the entries.
   public let shards: [FileFingerprint]
+  /// The files that were carried over, the index of the shards and the skeletons.
   public let companions: [FileFingerprint]
   /// The recipe of the conversion; nil where there was none.
   public let conversion: ConversionRecipe?
   /// What a squeeze did since.
   public let squeeze: Squeeze?
+  /// Sums over the whole checkpoint.
   public let totals: Totals
   /// Every tensor of the source, in its order; of a part of a conversion: its tensors.
   public let contents: CheckpointContents
@@ -30,6 +40,7 @@ public struct Manifest: Sendable, Equatable, Codable {
   public struct Part: Sendable, Equatable, Codable {
     /// From 1.
     public let index: Int
+    /// How many parts the conversion has.
     public let count: Int
     /// Tensors of the source.
     public let tensorCount: Int
@@ -47,6 +58,7 @@ public struct Manifest: Sendable, Equatable, Codable {
       /// Of all files, the same in all parts: a digest of samples of their contents.
       public let sample: String
 
+      /// The files at `positions` of `count`, and the digest of samples of all.
       public init(count: Int, positions: [Int], sample: String) {
         (self.count, self.positions, self.sample) = (count, positions, sample)
       }
@@ -57,6 +69,7 @@ public struct Manifest: Sendable, Equatable, Codable {
       case tensorCount = "tensor_count"
     }
 
+    /// Part `index` of `count`, with the tensors at `positions` of `tensorCount`.
     public init(index: Int, count: Int, tensorCount: Int, positions: [Int], files: Files? = nil) {
       self.index = index
       self.count = count
@@ -75,14 +88,18 @@ public struct Manifest: Sendable, Equatable, Codable {
 
   /// Where the tensors came from.
   public struct Source: Sendable, Equatable, Codable {
+    /// The file format of the source.
     public let format: CheckpointFormat
+    /// Name, size and SHA-256 of the files of its weights.
     public var files: [FileFingerprint]
+    /// Its metadata, names and values.
     public let metadata: CheckpointMetadata
     /// The companion that holds everything of an HDF5 source but the elements of its tensors.
     public let skeleton: String?
     /// The weights of a model folder; nil for a source that is none.
     public let components: [Component]?
 
+    /// A source of these files.
     public init(
       format: CheckpointFormat, files: [FileFingerprint], metadata: CheckpointMetadata, skeleton: String? = nil,
       components: [Component]? = nil
@@ -108,9 +125,13 @@ public struct Manifest: Sendable, Equatable, Codable {
     public let file: String
     /// What the names of its tensors have in front here, and not there.
     public let prefix: String
+    /// The file format of the weights.
     public let format: CheckpointFormat
+    /// How many tensors of the source are its own.
     public let tensorCount: Int
+    /// The metadata of its weights, names and values.
     public let metadata: CheckpointMetadata
+    /// The companion that holds everything of HDF5 weights but the elements; nil for other formats.
     public let skeleton: String?
 
     enum CodingKeys: String, CodingKey {
@@ -118,6 +139,7 @@ public struct Manifest: Sendable, Equatable, Codable {
       case tensorCount = "tensor_count"
     }
 
+    /// A component whose weights are in a file of the model folder.
     public init(
       file: String, prefix: String, format: CheckpointFormat, tensorCount: Int, metadata: CheckpointMetadata,
       skeleton: String?
@@ -137,10 +159,12 @@ public struct Manifest: Sendable, Equatable, Codable {
     public let parametersBefore: Int
     /// Values of all dense tensors but training state, and of cores, each once; neither scales nor pivots are counted.
     public let parametersStored: Int
-    /// The same without what lightweight fine-tuning leaves alone: central cores, bases, and integers.
+    /// What lightweight fine-tuning trains: auxiliary cores, whole whatever their gauge, and dense floating-point tensors of
+    /// fewer than two axes. Cores in integers of groups stay as they are.
     public let parametersTrainable: Int
     /// Elements of the tensors that are training state; nil where there are none.
     public let parametersOfTraining: Int?
+    /// Bytes of the elements of all tensors of the source.
     public let bytesBefore: Int
     /// Bytes of all entries as they are stored.
     public let bytesStored: Int
@@ -171,8 +195,9 @@ public struct Manifest: Sendable, Equatable, Codable {
       parametersBefore = model.reduce(0) { $0 + $1.info.elementCount }
       let denseCount = model.reduce(0) { $0 + ($1.array?.valueCount ?? 0) }
       parametersStored = contents.cores.reduce(denseCount) { $0 + $1.valueCount }
-      let trainableCount = model.filter(\.dtype.isDecomposable).reduce(0) { $0 + ($1.array?.valueCount ?? 0) }
-      parametersTrainable = contents.cores.filter(\.role.isTrained).reduce(trainableCount) { $0 + $1.valueCount }
+      let vectors = model.filter { $0.isDense && $0.dtype.isDecomposable && $0.shape.count < 2 }
+      let vectorCount = vectors.reduce(0) { $0 + $1.info.elementCount }
+      parametersTrainable = contents.cores.filter(\.isTrained).reduce(vectorCount) { $0 + $1.shape.reduce(1, *) }
       parametersOfTraining =
         model.count == tensors.count
         ? nil : tensors.reduce(0) { $0 + ($1.isTrainingState ? $1.info.elementCount : 0) }
@@ -206,7 +231,9 @@ public struct Manifest: Sendable, Equatable, Codable {
   public struct Squeeze: Sendable, Equatable, Codable {
     /// How far the score was allowed to go, for people.
     public let limit: String
+    /// The score of the model to begin with.
     public let baselineScore: Double
+    /// The score of this one.
     public let score: Double
     /// Rounds that were tried.
     public let rounds: Int
@@ -216,6 +243,7 @@ public struct Manifest: Sendable, Equatable, Codable {
       case baselineScore = "baseline_score"
     }
 
+    /// What a squeeze of so many rounds came to.
     public init(limit: String, baselineScore: Double, score: Double, rounds: Int) {
       self.limit = limit
       self.baselineScore = baselineScore
@@ -224,6 +252,7 @@ public struct Manifest: Sendable, Equatable, Codable {
     }
   }
 
+  /// A manifest of the current version; the totals are added up from the contents.
   public init(
     generator: String, source: Source?, shards: [FileFingerprint], companions: [FileFingerprint],
     conversion: ConversionRecipe?, squeeze: Squeeze? = nil, contents: CheckpointContents, part: Part? = nil

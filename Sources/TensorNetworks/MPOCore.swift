@@ -1,7 +1,7 @@
 import LinearAlgebra
 
 /// A local tensor `T(k)` of shape `[d_{k-1}, i_k, j_k, d_k]`, row-major.
-public struct Core<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
+public struct MPOCore<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   /// `d_{k-1}`.
   public let leftBond: Int
   /// `i_k`.
@@ -10,6 +10,7 @@ public struct Core<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   public let columnFactor: Int
   /// `d_k`.
   public let rightBond: Int
+  /// The elements, row-major.
   public var elements: [Scalar]
 
   /// - Precondition: `elements.count` is the product of `shape`, `shape` has four sizes.
@@ -19,6 +20,7 @@ public struct Core<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     self.elements = elements
   }
 
+  /// `[d_{k-1}, i_k, j_k, d_k]`.
   public var shape: [Int] { [leftBond, rowFactor, columnFactor, rightBond] }
 
   /// `[d_{k-1} · i_k · j_k, d_k]`.
@@ -32,17 +34,17 @@ public struct Core<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   }
 
   /// The core with its elements rounded to another precision.
-  func converted<Other: LinearAlgebraScalar>(to type: Other.Type) -> Core<Other> {
-    Core<Other>(shape: shape, elements: leftUnfolding.converted(to: type).elements)
+  func converted<Other: LinearAlgebraScalar>(to type: Other.Type) -> MPOCore<Other> {
+    MPOCore<Other>(shape: shape, elements: leftUnfolding.converted(to: type).elements)
   }
 
   /// The core multiplied by a matrix `[d, leftBond]` at its left bond.
-  func multipliedFromLeft(by matrix: Matrix<Scalar>) -> Core {
-    Core(shape: [matrix.rows, rowFactor, columnFactor, rightBond], elements: (matrix * rightUnfolding).elements)
+  func multipliedFromLeft(by matrix: Matrix<Scalar>) -> MPOCore {
+    MPOCore(shape: [matrix.rows, rowFactor, columnFactor, rightBond], elements: (matrix * rightUnfolding).elements)
   }
 
   /// The core multiplied by a matrix `[rightBond, d]` at its right bond.
-  func multipliedFromRight(by matrix: Matrix<Scalar>) -> Core {
-    Core(shape: [leftBond, rowFactor, columnFactor, matrix.columns], elements: (leftUnfolding * matrix).elements)
+  func multipliedFromRight(by matrix: Matrix<Scalar>) -> MPOCore {
+    MPOCore(shape: [leftBond, rowFactor, columnFactor, matrix.columns], elements: (leftUnfolding * matrix).elements)
   }
 }
