@@ -20,13 +20,6 @@ public struct Converter: Sendable {
   var mask: NetworkMask?
   /// How long the cores of more than two sites are refined in it.
   public var refinement = RefinementOptions()
-  /// The same of cores in bases, fewer steps for the sake of time: they start nearer to the optimum.
-  public var refinementInBases: RefinementOptions = {
-    var options = RefinementOptions()
-    options.maximumSteps = 50
-    return options
-  }()
-  /// What the manifest says has written it.
   public var generator: String
   /// Tensors that are the same bytes as another, where they are known.
   var ties: [TensorName: TensorInfo]?
@@ -469,7 +462,7 @@ extension Converter {
           toward: view,
           metric: metric.forRefinement(rows: chain.rows, columns: chain.columns, inBases: true)
             .coordinates(rows: bases.rows, columns: bases.columns),
-          options: refinementInBases
+          options: refinement.inBases(rows: chain.rows, columns: chain.columns)
         ).gauged(chain.gauge)
     }
   }
