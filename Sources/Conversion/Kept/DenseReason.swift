@@ -7,7 +7,7 @@ public enum DenseReason: String, Sendable, Hashable, CaseIterable {
   case smallSide = "a side below 64"
   case kernel = "a kernel of a convolution"
   case vector = "vectors and scalars"
-  case notFloatingPoint = "no floating-point numbers"
+  case notFloatingPoint = "not floating-point"
   case trainingState = "training state"
   case quantization = "scales of quantised weights"
   case buffer = "masks and other buffers"

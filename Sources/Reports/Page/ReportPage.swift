@@ -173,7 +173,7 @@ struct ReportPage {
       row("parameters before") { grouped($0.parametersBefore) },
       row("parameters stored") { grouped($0.parametersAfter) },
       row("ratio") { fixed($0.ratio, 4) },
-      row("trainable without the central cores") { $0.trainable.map(grouped) },
+      row("parameters outside the central cores") { $0.trainable.map(grouped) },
       row("bytes") { subject in
         subject.bytesBefore.flatMap { before in
           subject.bytesAfter.map { "\(bytes(before)) → \(bytes($0))" }

@@ -107,14 +107,14 @@ struct MPOInspection {
       tensors     \(matrices.count) as cores, \(dense.count) dense (\(grouped(kept)) parameters), \(tied) tied
       parameters  \(grouped(totals.parametersBefore)) -> \(grouped(totals.parametersStored)) \
       (ratio \(fixed(totals.ratio, 4)))
-      trainable   \(grouped(totals.parametersTrainable)) without the central cores
+      not central \(grouped(totals.parametersTrainable)) (auxiliary cores and dense tensors)
       bytes       \(Summary.bytes(of: totals))
       error       \(small(totals.relativeError)) relative, over the matrices in cores
 
       """
     if let encodings = Summary.encodings(of: manifest) { text += "encodings   \(encodings)\n" }
     if let count = totals.parametersOfTraining {
-      text += "training    \(grouped(count)) numbers of training state, as they were\n"
+      text += "training    \(grouped(count)) numbers of training state, unchanged\n"
     }
     return text
   }
@@ -194,7 +194,7 @@ struct MPOInspection {
     case .tied(let other): lines.append(("kind", "tied to \(escaped(other))"))
     case .blocks(let matrix):
       let (count, own) = (contents.valueCount(of: record), Int((counts[record.info.key] ?? 0).rounded()))
-      let share = own == count ? "" : ", its part of the cores that it shares: \(grouped(own))"
+      let share = own == count ? "" : ", its share of shared cores: \(grouped(own))"
       lines += [
         ("kind", "mpo"), ("matrix", sizes([matrix.rows, matrix.columns])),
         (
