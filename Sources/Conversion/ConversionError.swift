@@ -55,7 +55,7 @@ extension ConversionError: CustomStringConvertible {
     case .nothingToDecompose(let path, let dense):
       "\(escaped(path, limit: 4096)): has no matrix to decompose (floating-point, both sides at least "
         + "\(TensorSelection.minimumSide), not excluded); choose others with \(name("selection.include"))"
-        + (dense.map { "; dense stay " + Self.naming($0, name) } ?? "")
+        + (dense.map { "; the largest tensors that stay dense: " + Self.naming($0, name) } ?? "")
     case .mismatch(let path, let tensor, let reason):
       "\(escaped(path, limit: 4096)): tensor '\(escaped(tensor))': \(reason)"
     case .stageFile(let path, let reason):
@@ -64,7 +64,7 @@ extension ConversionError: CustomStringConvertible {
       "the measured relative error is above \(maximum) for "
         + tensors.prefix(3).map { "'\(escaped($0.name))' (\($0.error))" }.joined(separator: ", ")
         + (tensors.count > 3 ? " and \(tensors.count - 3) more" : "")
-        + "; store the cores in a wider \(name("dtype")) (and without \(name("central")) int8), or ask for less"
+        + "; store the cores in a wider \(name("dtype")) (and without \(name("central")) int8), or allow a larger error"
     case .noKerasArchive(let path):
       "\(escaped(path, limit: 4096)): its source was not a Keras archive, so there is no model to put the weights into; "
         + "restore to an .h5 or a .safetensors file"

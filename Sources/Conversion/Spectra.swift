@@ -24,7 +24,7 @@ public func storedSpectra(of record: TensorRecord, in checkpoint: MPOCheckpoint)
   let holder = try checkpoint.holder(of: record)
   guard let chain = checkpoint.contents.ordinaryOperator(of: holder) else {
     throw ConversionError.mismatch(
-      path: checkpoint.path, tensor: record.name, reason: "is not the whole of one operator; it has no spectra")
+      path: checkpoint.path, tensor: record.name, reason: "is not stored as one whole operator, so it has no spectra")
   }
   let cores: MPO<Double> = try checkpoint.chain(chain)
   return try cores.matrix(rows: chain.rows, columns: chain.columns).withView {

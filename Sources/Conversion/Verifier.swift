@@ -123,7 +123,7 @@ public struct Verifier: Sendable {
     if checkpoint.manifest.part != nil { return }
     let names = Set(records.map(\.info.key))
     report.problems += original.tensors.filter { !names.contains($0.key) }.map {
-      "tensor '\(escaped($0.name))': is in \(escaped(original.path)) but not here"
+      "tensor '\(escaped($0.name))': is in \(escaped(original.path)) but not in the checkpoint"
     }
   }
 
@@ -136,7 +136,7 @@ public struct Verifier: Sendable {
       let isEqual = try original.withBytes(of: tensor) { bytes in
         try checkpoint.withDenseBytes(of: holder) { $0.elementsEqual(bytes) }
       }
-      return (nil, isEqual ? nil : "its bytes are not those of \(escaped(original.path))")
+      return (nil, isEqual ? nil : "its bytes differ from those in \(escaped(original.path))")
     }
     let error =
       checkpoint.contents.needsDoublePrecision(holder)
@@ -171,7 +171,7 @@ public struct Verifier: Sendable {
     }
     let expected = Set(source.files.map(\.sha256))
     return found.filter { !expected.contains($0.sha256) }.map {
-      "file '\(escaped($0.file))' of \(escaped(original.path)) is not the one this was made from (SHA-256 \($0.sha256))"
+      "file '\(escaped($0.file))' of \(escaped(original.path)) is not the file from which the checkpoint was made (SHA-256 \($0.sha256))"
     }
   }
 }

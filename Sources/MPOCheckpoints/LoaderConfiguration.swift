@@ -93,7 +93,7 @@ package enum LoaderConfiguration {
     init(_ json: UnsafeRawBufferPointer) throws {
       var result = self
       try JSONReader.read(json) { reader in
-        guard try reader.nextKind() == .object else { throw JSONError(offset: 0, reason: "it is no object") }
+        guard try reader.nextKind() == .object else { throw JSONError(offset: 0, reason: "it is not an object") }
         result.start = reader.offset + 1
         var end = result.start
         try reader.readObject { reader, name in

@@ -107,11 +107,11 @@ public struct MPOCheckpoint: Sendable {
     guard manifest.part != nil || start == manifest.contents.tensors.count else {
       return "gives its components other tensors than it has"
     }
-    return components.isEmpty ? "has a source of no component" : nil
+    return components.isEmpty ? "has a source without components" : nil
   }
 
   private static func replaced(_ path: String) -> MPOCheckpointError {
-    .file(path: path, reason: "was replaced while it was read; run the command again")
+    .file(path: path, reason: "was replaced while the command read it; run the command again")
   }
 
   /// - Throws: `MPOCheckpointError.file` when another checkpoint has taken the place of this one since it was opened:

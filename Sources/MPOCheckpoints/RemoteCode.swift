@@ -19,7 +19,7 @@ package enum RemoteCode {
     let (isAnnounceable, hasCode) = try file.withBytes(in: 0..<file.byteCount) {
       (LoaderConfiguration.announcing($0) != nil, LoaderConfiguration.hasCode($0))
     }
-    if !isAnnounceable { return "\(name) is not that of a model of transformers that is not quantised" }
+    if !isAnnounceable { return "\(name) is not the configuration of an unquantised transformers model" }
     return hasCode ? "\(name) has an 'auto_map': the model has Python code of its own" : nil
   }
 

@@ -12,10 +12,10 @@ public enum ReportError: Error, Sendable, Equatable, CustomStringConvertible {
   public var description: String {
     switch self {
     case .differentModels(let path, let other, let reason):
-      "\(escaped(path, limit: 4096)): is of another model than \(escaped(other, limit: 4096)): \(reason); a report has "
-        + "one model"
+      "\(escaped(path, limit: 4096)): is of another model than \(escaped(other, limit: 4096)): \(reason); a report is "
+        + "about one model"
     case .contradiction(let path, let matrix):
-      "\(escaped(path, limit: 4096)): what it says of '\(escaped(matrix))' contradicts itself; make it again"
+      "\(escaped(path, limit: 4096)): its records of '\(escaped(matrix))' contradict each other; make the file again"
     case .globMatchesNothing(let glob, let path):
       "\(escaped(path, limit: 4096)): '\(escaped(glob))' matches no matrix; 'mpo inspect' lists the names"
     }

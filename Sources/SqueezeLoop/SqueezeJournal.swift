@@ -66,10 +66,10 @@ public final class SqueezeJournal {
     /// What keeps a squeeze with `other` from going on with this one's; nil when nothing does.
     func difference(from other: Header) -> String? {
       if version != other.version || generator != other.generator {
-        return "was written by \(escaped(generator)), this is \(other.generator)"
+        return "was written by \(escaped(generator)), and this is \(other.generator)"
       }
       if files.map(\.sha256) != other.files.map(\.sha256) {
-        return "belongs to another input: the bytes of '\(escaped(input, limit: 4096))' have changed since"
+        return "belongs to another input: the bytes of '\(escaped(input, limit: 4096))' have changed since then"
       }
       func bytes(_ globs: [String]) -> [TensorName] { globs.map { TensorName($0) } }
       let (a, b) = (options, other.options)
@@ -167,7 +167,7 @@ public final class SqueezeJournal {
           throw invalid("is not the journal of a squeeze; give another --journal")
         }
         guard let header = try? decoder.decode(Header.self, from: data) else {
-          throw invalid("has a first line that can't be understood; begin anew without it")
+          throw invalid("its first line is damaged; remove the journal to begin anew")
         }
         self.header = header
       } else if let round = try? decoder.decode(Round.self, from: data), round.round == rounds.count, ending == nil {
@@ -175,7 +175,7 @@ public final class SqueezeJournal {
       } else if let ending = try? decoder.decode(Ending.self, from: data) {
         self.ending = ending
       } else {
-        throw invalid("line \(index + 1) can't be understood; begin anew without it")
+        throw invalid("line \(index + 1) is damaged; remove the journal to begin anew")
       }
       length += line.count + 1
     }

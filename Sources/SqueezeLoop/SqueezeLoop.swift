@@ -132,18 +132,19 @@ public struct SqueezeLoop: Sendable {
         if journal.ending?.published == true, !outputIsThere {
           throw SqueezeLoopError.journal(
             path: journal.path,
-            reason: "says the squeeze is done, but its output is gone; remove the journal to begin anew")
+            reason: "says that the squeeze is done, but its output is gone; remove the journal to begin anew")
         }
         return false
       }
       throw SqueezeLoopError.journal(
-        path: journal.path, reason: difference + "; give what it was begun with, or remove it to begin anew")
+        path: journal.path,
+        reason: difference + "; give the same options as before, or remove the journal to begin anew")
     }
     if journal.ending?.published == true { return true }
     throw SqueezeLoopError.journal(
       path: journal.path,
       reason:
-        "holds \(journal.rounds.count) rounds of a squeeze that was not done; --resume continues it, remove the "
+        "holds \(journal.rounds.count) rounds of an unfinished squeeze; continue it with --resume, or remove the "
         + "journal to begin anew")
   }
 }
@@ -246,7 +247,8 @@ private final class SqueezeRun {
     } catch let error as MPOCheckpointError {
       throw SqueezeLoopError.workFolder(
         path: folder.path,
-        reason: "the checkpoint of round \(round) is not as it was left (\(error)); remove the journal to begin anew")
+        reason:
+          "the checkpoint of round \(round) changed since it was written (\(error)); remove the journal to begin anew")
     }
   }
 
@@ -270,7 +272,7 @@ private final class SqueezeRun {
       } else {
         profiles[TensorName(all[index].name)] = nil
         if warned.insert(TensorName(all[index].name)).inserted {
-          events(.warning("tensor '\(escaped(all[index].name))' has NaN, infinite or huge elements; it stays as it is"))
+          events(.warning("tensor '\(escaped(all[index].name))' has NaN, infinite or huge elements; it stays dense"))
         }
       }
     }
@@ -381,7 +383,7 @@ private final class SqueezeRun {
       let given: MPOCheckpoint
       do {
         given = try MPOCheckpoint(path: squeezed)
-      } catch { throw unusable("it removed or changed what it was given, which it must only read") }
+      } catch { throw unusable("it removed or changed the checkpoint that it was given, which it must only read") }
       if let difference = found.difference(fromTrained: given) { throw unusable(difference) }
     } catch let error as MPOCheckpointError {
       throw unusable(error.description)
@@ -442,7 +444,7 @@ private final class SqueezeRun {
     let reason: String
     switch outcome.ending {
     case .exited(0): return
-    case .exited(127): reason = "exited with status 127: is the command there?"
+    case .exited(127): reason = "exited with status 127: is the command installed?"
     case .exited(let status): reason = "exited with status \(status)"
     case .killed(let signal): reason = "was killed by signal \(signal)"
     case .timedOut:

@@ -51,7 +51,7 @@ struct SqueezeSource: Sendable {
       candidates = try selection.candidates(in: checkpoint)
       let shared = contents.sharedCores
       warnings = contents.operators.filter { !checkpoint.contents.hasOwnChain($0, shared: shared) }.map {
-        "operator '\(escaped($0.name))' shares cores with others; it stays as it is"
+        "operator '\(escaped($0.name))' shares cores with others; it stays unchanged"
       }
       origin = checkpoint.manifest.source
       conversion = checkpoint.manifest.conversion
@@ -82,7 +82,7 @@ struct SqueezeSource: Sendable {
       warnings =
         checkpoint.notices + network.notices
         + checkpoint.tensors.filter { configuration.expertCount(of: $0) != nil }.map {
-          "tensor '\(escaped($0.name))' is a stack of experts; it stays dense: squeeze what a conversion made of the model"
+          "tensor '\(escaped($0.name))' is a stack of experts and stays dense: to squeeze it, convert the model first"
         }
       let fingerprints = ParallelResults<FileFingerprint>(count: checkpoint.files.count)
       try forEachInParallel(Array(checkpoint.files.indices), jobs: jobs) {
@@ -216,7 +216,8 @@ extension TensorSelection {
       throw SqueezeLoopError.input(
         path: checkpoint.path,
         reason:
-          "has no operator that can be squeezed; convert the dense model with --lossless, or squeeze that")
+          "has no operator that can be squeezed; convert the dense model with --lossless first, or squeeze the dense model"
+      )
     }
     return chosen
   }

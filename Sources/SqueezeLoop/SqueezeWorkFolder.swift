@@ -24,7 +24,7 @@ final class SqueezeWorkFolder {
     } catch {
       throw SqueezeLoopError.workFolder(
         path: given,
-        reason: "is in the way and is not the folder of a squeeze (\(SystemError.reason(error.code))); move it away")
+        reason: "exists and is not the folder of a squeeze (\(SystemError.reason(error.code))); move it away")
     }
     path = try realPath(of: given)
     guard Posix.lock(descriptor) else {

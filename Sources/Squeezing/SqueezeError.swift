@@ -21,14 +21,14 @@ public enum SqueezeError: Error, Sendable, Equatable, CustomStringConvertible {
     switch self {
     case .ratioOutOfReach(let asked, let smallest):
       "ratio \(asked) can't be reached: at the smallest bonds the checkpoint still has "
-        + "\((smallest * 1e4).rounded(.up) / 1e4) of its parameters; ask for more, or let more matrices be decomposed"
+        + "\((smallest * 1e4).rounded(.up) / 1e4) of its parameters; choose a larger ratio, or decompose more matrices"
     case .matrixRatioOutOfReach(let asked, let smallest):
-      "matrix ratio \(asked) can't be reached: with every bond as low as it goes the matrices still have "
-        + "\((smallest * 1e4).rounded(.up) / 1e4) of their parameters; ask for more, or lower the least bond"
+      "matrix ratio \(asked) can't be reached: at the smallest bonds the matrices still have "
+        + "\((smallest * 1e4).rounded(.up) / 1e4) of their parameters; choose a larger ratio, or a smaller minimum bond"
     case .bytesOutOfReach(let asked, let smallest, let whole, let ofMatrices):
-      "\(asked) of the \(ofMatrices ? "matrices' " : "")bytes can't be reached: the smallest that can is \(smallest) bytes, "
-        + "\((Double(smallest) / Double(max(1, whole)) * 1e4).rounded(.up) / 1e4) of \(whole); ask for more"
-        + (ofMatrices ? "" : ", or let more matrices be decomposed")
+      "\(asked) of the \(ofMatrices ? "matrices' " : "")bytes can't be reached: the smallest possible size is \(smallest) bytes, "
+        + "\((Double(smallest) / Double(max(1, whole)) * 1e4).rounded(.up) / 1e4) of \(whole); choose a larger size"
+        + (ofMatrices ? "" : ", or decompose more matrices")
     case .inconsistentProfile(let layer):
       "the profile of '\(layer)' contradicts itself; make the profile again"
     case .inconsistentTotals:
@@ -38,7 +38,7 @@ public enum SqueezeError: Error, Sendable, Equatable, CustomStringConvertible {
     case .tiedShapesDiffer(let a, let b):
       "'\(a)' and '\(b)' are tied but have different shapes; tie matrices of one shape"
     case .minimumBondAboveBond(let minimum, let bond):
-      "every bond should be at most \(bond) and at least \(minimum); ask for a bond of \(minimum) or more, or lower the "
+      "no bond can be at most \(bond) and at least \(minimum); choose a bond of \(minimum) or more, or lower the "
         + "minimum"
     }
   }

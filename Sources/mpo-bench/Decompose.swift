@@ -16,7 +16,7 @@ struct Decompose: ParsableCommand {
     BLASThreads.use(1)
     let source = try openDenseCheckpoint(at: checkpoint)
     guard let info = source.tensor(named: tensor), info.shape.count == 2 else {
-      throw ValidationError("no matrix of that name")
+      throw ValidationError("The checkpoint has no matrix of this name.")
     }
     let shape = MPOShape.automatic(rows: info.shape[0], columns: info.shape[1], sites: 5)
     let bonds = self.bonds.map { $0.split(separator: ",").compactMap { Int($0) } } ?? shape.fullBonds

@@ -13,7 +13,9 @@ struct Read: ParsableCommand {
       var sum: UInt64 = 0
       let time = try clock.measure {
         let source = try openDenseCheckpoint(at: checkpoint)
-        guard let info = source.tensor(named: tensor) else { throw ValidationError("no tensor of that name") }
+        guard let info = source.tensor(named: tensor) else {
+          throw ValidationError("The checkpoint has no tensor of this name.")
+        }
         // A byte of each page, so that all of them are really there.
         sum = try source.withBytes(of: info) { bytes in
           stride(from: 0, to: bytes.count, by: 4096).reduce(0) { $0 &+ UInt64(bytes[$1]) }

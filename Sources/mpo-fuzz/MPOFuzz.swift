@@ -19,8 +19,8 @@ struct MPOFuzz: ParsableCommand {
   @Option(help: "The folder of the fixtures.") var fixtures: String
   @Option(help: "An empty folder to work in.") var scratch: String
   @Option(help: "The mpo executable, for hdf5.") var tool: String?
-  @Option(help: "How long.") var seconds: Double = 5
-  @Option(help: "Where the random numbers begin.") var seed: UInt64 = 1
+  @Option(help: "How long to run.") var seconds: Double = 5
+  @Option(help: "The seed of the random numbers.") var seed: UInt64 = 1
   @Option(help: "Seconds for one input.") var limit: UInt32 = 10
   @Option(help: "A folder that keeps what libFuzzer finds.") var found: String?
   @Argument(help: "Inputs to read once each, instead of damaged ones.") var inputs: [String] = []

@@ -7,15 +7,16 @@ import Glibc
 /// The command line: parsing and printing only.
 @main
 struct MPOTool: ParsableCommand {
-  static let version = "0.1.0"
+  static let version = "0.2.0"
   static let generator = "mpo \(version)"
 
   static let configuration = CommandConfiguration(
     commandName: "mpo",
     abstract: "Turn a neural network's checkpoint into matrix product operators, and back.",
     discussion: """
-      A dense checkpoint (safetensors or HDF5) flows one way: read, profile, plan, decompose, write. 'convert' does all \
-      of it; 'profile' and 'plan' are its first stages alone. 'squeeze' lowers bonds as far as your own evaluation allows.
+      'convert' reads a dense checkpoint (safetensors or HDF5), profiles its matrices, plans the bonds, decomposes and \
+      writes; 'profile' and 'plan' are the first stages alone. 'squeeze' lowers bonds as far as your own evaluation allows. \
+      'restore' makes a dense checkpoint again.
 
       Results go to stdout, everything else to stderr. Exit status: 0 done; 1 the work failed; 3 a check failed (verify \
       found a problem, the result misses --max-error, or the input of squeeze is already outside the limit); 64 the \

@@ -43,9 +43,9 @@ enum RecipeSource {
     guard let first = given.first else { return }
     let remedy =
       switch self {
-      case .plan: "the plan holds it already; give it to 'mpo profile' or 'mpo plan'"
+      case .plan: "the plan decides it; give it to 'mpo profile' or 'mpo plan'"
       case .file: "write it into the recipe"
-      case .checkpoint: "'mpo inspect --recipe' prints the recipe, to change it"
+      case .checkpoint: "print the recipe with 'mpo inspect --recipe', change it and pass it with --recipe"
       }
     throw ValidationError("\(RecipeOption.name(of: first)) has no effect with \(option): \(remedy).")
   }
@@ -63,7 +63,9 @@ enum RecipeSource {
   private static func recipe(ofCheckpointAt path: String) throws -> ConversionRecipe {
     let checkpoint = try MPOCheckpoint(path: path)
     if checkpoint.manifest.squeeze != nil {
-      warn("\(escaped(path, limit: 4096)) was squeezed after its conversion; its recipe makes what it was before")
+      warn(
+        "\(escaped(path, limit: 4096)) was squeezed after its conversion; its recipe makes the checkpoint before the squeeze"
+      )
     }
     return try Conversion.recipe(of: checkpoint)
   }

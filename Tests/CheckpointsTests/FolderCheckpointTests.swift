@@ -94,7 +94,7 @@ import Testing
     #expect(refusal("unet").contains("holds several models") && refusal("unet").contains("fp16"))
   }
 
-  @Test func `an adapter is no copy of a model`() throws {
+  @Test func `an adapter is not a copy of a model`() throws {
     for name in [
       "adapter_model.safetensors", "adapter_model.bin", "pytorch_lora_weights.safetensors", "pytorch_model.bin",
     ] {

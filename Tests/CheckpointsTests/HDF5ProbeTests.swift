@@ -17,7 +17,7 @@ import Testing
     }
     #expect(
       reason(.init(path: "/bin/sh", arguments: ["-c", "kill -SEGV $$"]))
-        == "\(path): is not a valid HDF5 file: libhdf5 crashes on it (signal 11); it is damaged, or made to do harm"
+        == "\(path): is not a valid HDF5 file: libhdf5 crashes on it (signal 11); the file is damaged or malicious"
     )
     let endless = HDF5Probe.Program(path: "/bin/sh", arguments: ["-c", "sleep 1000"], timeLimit: .milliseconds(50))
     #expect(reason(endless)?.contains("does not finish") == true)

@@ -191,7 +191,7 @@ import Testing
     #expect(!said.contains("README"))
   }
 
-  @Test func `what is no checkpoint is refused with a remedy`() throws {
+  @Test func `what is not a checkpoint is refused with a remedy`() throws {
     #expect(refusal(folder.path + "/none")?.contains("no such file or folder") == true)
     #expect(refusal()?.contains("is a folder without a model: no model.safetensors,") == true)
     #expect(refusal("/dev/null")?.contains("is a character device") == true)

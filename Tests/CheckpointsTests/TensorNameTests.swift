@@ -78,7 +78,7 @@ import Testing
   }
 
   @Test(arguments: [#"[["a"]]"#, #"[["a","b"],["a","c"]]"#, #"[1]"#, #"{"a":1}"#, "1"])
-  func `what are no metadata is refused`(json: String) {
+  func `what is not metadata is refused`(json: String) {
     #expect(throws: DecodingError.self) { try JSONDecoder().decode(CheckpointMetadata.self, from: Data(json.utf8)) }
   }
 }

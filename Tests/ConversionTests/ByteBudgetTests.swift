@@ -98,7 +98,7 @@ import Testing
       let stored = bytes(checkpoint) + 4 * 33
       #expect(stored <= all / 5 && stored > all / 6)
     }
-    expectFailure("0.001 of the bytes can't be reached", "the smallest that can is", "ask for more") {
+    expectFailure("0.001 of the bytes can't be reached", "the smallest possible size is", "choose a larger size") {
       _ = try converted(recipe(.bytes(.share(0.001))), to: "small.mpo")
     }
     expectFailure("10B of the matrices' bytes can't be reached") {

@@ -179,7 +179,7 @@ import Testing
     }
   }
 
-  @Test func `a large ridge does not hide that a matrix is no second moment`() throws {
+  @Test func `a large ridge does not hide that a matrix is not a second moment`() throws {
     var stats = try statistics([
       ModelTensor("w.column_gram", .f32, [4, 4], (0..<16).map { $0 % 5 == 0 ? ($0 == 0 ? -1 : 9) : 0 })
     ])
@@ -263,7 +263,7 @@ import Testing
     #expect(try variance("g") == nil)
   }
 
-  @Test func `what is no second moment of the matrix is refused by name`() throws {
+  @Test func `what is not a second moment of the matrix is refused by name`() throws {
     let size = ModelTensor("w.input_gram", .f32, [6, 6], Array(repeating: 1, count: 36))
     #expect(try reason(size)?.contains("w.input_gram") == true)
     let nan = ModelTensor("w.input_scale", .f32, [4], [1, .nan, 1, 1])

@@ -36,7 +36,7 @@ import Testing
     ("{a,{b}}", "braces in braces"), ("{a", "open brace"), ("[a", "open bracket"), ("a\\", "backslash"),
     (String(repeating: "{a,b}", count: 20), "alternatives"), (String(repeating: "a", count: 5000), "bytes"),
   ])
-  func `what is no glob is refused`(glob: String, reason: String) throws {
+  func `what is not a glob is refused`(glob: String, reason: String) throws {
     let error = #expect(throws: LinkGlob.Invalid.self) { try LinkGlob(glob) }
     #expect(error?.reason.contains(reason) == true)
   }

@@ -136,8 +136,8 @@ import Testing
       #expect(blocks?.metricRelativeError == other?.metricRelativeError)
     }
     for (recipe, mask, reason) in [
-      (recipe(rule), nil, "but none is given"), (recipe(rule), masks[1], "and \(masks[1]?.path ?? "")"),
-      (recipe(nil), file, "wants no mask"), (recipe(MaskRule(source: .zeros)), file, "wants no mask"),
+      (recipe(rule), nil, "but none was given"), (recipe(rule), masks[1], "but \(masks[1]?.path ?? "")"),
+      (recipe(nil), file, "has no mask file"), (recipe(MaskRule(source: .zeros)), file, "has no mask file"),
     ] as [(ConversionRecipe, MaskFile?, String)] {
       expectFailure(reason) { _ = try convert(source, recipe, mask) }
     }
@@ -222,7 +222,7 @@ import Testing
     let ones = [Double](repeating: 1, count: 80 * 64)
     let cases: [([ModelTensor], String, String)] = [
       ([ModelTensor("a.weight", .f32, [64, 80], ones)], "'a.weight'", "mask of [64, 80]; the tensor of"),
-      ([ModelTensor("d.weight", .f32, [80, 64], ones)], "'d.weight'", "is no tensor of"),
+      ([ModelTensor("d.weight", .f32, [80, 64], ones)], "'d.weight'", "is not a tensor of"),
       ([ModelTensor("a.weight", .f32, [80, 64], ones)], "keeps every element", "leave it out"),
       ([ModelTensor("a.weight", .f32, [80, 64], ones.map { $0 / 2 })], "'a.weight'", "neither 0 nor 1, at 0"),
       ([ModelTensor("a.weight", .f32, [80, 64], [.nan] + ones.dropFirst())], "'a.weight'", "neither 0 nor 1"),

@@ -33,7 +33,7 @@ import Testing
   }
 
   @Test(arguments: ["", "{", "{}", "[1]", #"{"format":"mpo-plan","version":2}"#])
-  func `what is no profile is refused`(text: String) {
+  func `what is not a profile is refused`(text: String) {
     expectFailure("p.json", "is not what 'mpo profile' writes") {
       _ = try Array(text.utf8).withUnsafeBytes { try StageFile.readProfile($0, path: "p.json") }
     }

@@ -124,7 +124,7 @@ import Testing
   }
 
   @Test(arguments: [
-    (SharedCentreRule(glob: "layers.1.up.weight"), "matches 1 matrix; each central core is of at least two"),
+    (SharedCentreRule(glob: "layers.1.up.weight"), "matches 1 matrix; a shared central core needs at least two"),
     (SharedCentreRule(glob: "layers.*.up.weight", centres: 7), "matches 12 matrices"),
     (SharedCentreRule(glob: "layers.*.up.weight", residualRank: 64), "a residual of rank 64 would be as large"),
     (SharedCentreRule(glob: "layers.*.{up,down}.weight"), "one shape and type"),

@@ -76,7 +76,7 @@ import Testing
   @Test(arguments: [
     "", "{", "[]", "1", "{}", "{\"format\":\"mpo-plan\",\"version\":1}", "{\"format\":\"mpo-profile\"}",
   ])
-  func `what is no profile is refused`(text: String) {
+  func `what is not a profile is refused`(text: String) {
     expectFailure("p.json", "is not what 'mpo profile' writes") { _ = try decode(text) }
   }
 

@@ -31,13 +31,13 @@ import Testing
     }
   }
 
-  @Test func `the same numbers in another shape or type are no tie`() throws {
+  @Test func `the same numbers in another shape or type are not tied`() throws {
     let a = ModelTensor.random("a", [64, 64], seed: 1)
     #expect(
       try ties([a, ModelTensor("b", .f32, [32, 128], a.values), ModelTensor("c", .f64, [64, 64], a.values)]).isEmpty)
   }
 
-  @Test func `what may be equal by accident is no tie`() throws {
+  @Test func `what may be equal by accident is not tied`() throws {
     let small = ModelTensor.random("small", [63, 65], seed: 1)
     let vector = ModelTensor.random("vector", [8192], seed: 2)
     let ones = ModelTensor("zeros", .f32, [64, 64], Array(repeating: 0, count: 4096))

@@ -66,7 +66,7 @@ import Testing
 
   @Test func `another source is found, tensor by tensor and file by file`() throws {
     let problems = try report(against: openDenseCheckpoint(at: fixtures + "/tiny-bert")).problems
-    #expect(problems.contains { $0.contains("model.safetensors") && $0.contains("is not the one") })
+    #expect(problems.contains { $0.contains("model.safetensors") && $0.contains("is not the file from which") })
     #expect(problems.contains { $0.contains("'embeddings.word_embeddings.weight'") && $0.contains("[997, 128]") })
     #expect(problems.contains { $0.contains("'encoder.layer.1.output.dense.weight'") && $0.contains("not here") })
     #expect(problems.allSatisfy { !$0.contains("\n") })

@@ -20,7 +20,7 @@ import Testing
     #expect(million.sha256 == "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0")
   }
 
-  @Test func `what is no regular file is refused`() throws {
+  @Test func `what is not a regular file is refused`() throws {
     for path in ["/dev/zero", "/tmp", "/no/such/file"] {
       #expect(throws: FileError.self) { try FileFingerprint(ofFileAt: path) }
     }

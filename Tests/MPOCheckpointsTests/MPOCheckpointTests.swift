@@ -43,7 +43,7 @@ import Testing
 
   // MARK: - Folder and manifest
 
-  @Test func `what is no MPO checkpoint is refused as such`() throws {
+  @Test func `what is not an MPO checkpoint is refused as such`() throws {
     let none = temporary.path + "/none"
     #expect(throws: MPOCheckpointError.notAnMPOCheckpoint(path: none, reason: "no such folder")) {
       try MPOCheckpoint(path: none)
@@ -207,7 +207,7 @@ import Testing
     expectRefused("index.json")
   }
 
-  @Test func `a shard that is no safetensors file is refused`() throws {
+  @Test func `a shard that is not a safetensors file is refused`() throws {
     let count = try Data(contentsOf: url("tensors.safetensors")).count
     try Data(repeating: 0x20, count: count).write(to: url("tensors.safetensors"))
     expectRefused("tensors.safetensors")

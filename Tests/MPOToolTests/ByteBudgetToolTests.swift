@@ -20,7 +20,7 @@ import Testing
   @Test func `a checkpoint of few bytes is verified, inspected, restored in its own dtype and squeezed`() throws {
     let converted = try Tool.run("convert", bert, "-o", output, "--matrix-bytes", "0.3")
     #expect(converted.status == 0, "\(converted.messages)")
-    // SVD of as many numbers is no rival of integers.
+    // SVD of as many numbers does not compete with integers.
     #expect(!converted.output.contains("truncated SVD"))
     let dry = try Tool.run("convert", bert, "-o", output, "--matrix-bytes", "0.3", "--dry-run").output
     #expect(dry.contains("at most 0.3 of what they have for the matrices"))

@@ -15,7 +15,7 @@ import Testing
     try String(contentsOf: URL(filePath: output + "/" + name), encoding: .utf8)
   }
 
-  @Test func `a checkpoint has a card that is no part of it`() throws {
+  @Test func `a checkpoint has a card that is not part of it`() throws {
     let model = try temporary.writeModel(
       ["a.0.w`|<b>": (64, 96), "a.1.w`|<b>": (64, 96)], to: "m.safetensors")
     try #require(try Tool.run("convert", model, "-o", output, "--ratio", "0.8").status == 0)

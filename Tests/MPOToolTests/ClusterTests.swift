@@ -48,7 +48,7 @@ import Testing
   }
 
   @Test func `what is done is skipped, and what is not the same is made again`() throws {
-    let skipped = "is there already and has the same recipe; nothing to do"
+    let skipped = "exists and has the same recipe; nothing to do"
     let stages: [(name: String, arguments: [String], other: [String])] = [
       (
         "1.json", ["profile", bert, "--ratio", "0.6", "--part", "1/2"],
@@ -106,7 +106,7 @@ import Testing
     #expect(try Tool.shell("sleep 0.02; touch '\(model)'").status == 0)
     #expect(try !convert().contains("nothing to do"))
     #expect(try convert().contains("nothing to do"))
-    // A folder that is no checkpoint is not replaced.
+    // A folder that is not a checkpoint is not replaced.
     try temporary.write("mine", to: "p.mpo/notes.txt")
     expectFailure(
       try Tool.run("convert", model, "-o", path("p.mpo"), "--ratio", "0.6", "--skip-done"), "neither an MPO checkpoint")

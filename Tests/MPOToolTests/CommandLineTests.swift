@@ -64,7 +64,7 @@ import Testing
     #expect(result.messages.contains("Usage: mpo") || result.messages.contains("USAGE: mpo"))
   }
 
-  @Test func `a reader that leaves early is no reason for words`() throws {
+  @Test func `a reader that leaves early causes no message`() throws {
     let result = try Tool.shell(
       "{ $MPO inspect '\(fixtures)/tiny-bert' --json; echo \"status $?\" >&2; } | head -c 1 >/dev/null")
     // Written whole before the reader left, or ended as by SIGPIPE; quietly in either case.

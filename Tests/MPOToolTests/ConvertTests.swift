@@ -91,7 +91,7 @@ import Testing
     expectFailure(
       try Tool.run("convert", bert, "-o", output, "--ratio", "0.01", "--exclude", "encoder.layer.*"),
       "can't be reached",
-      "dense stay 'encoder.layer.0.intermediate.dense.weight' (32768 ", "numbers, excluded)")
+      "stay dense: 'encoder.layer.0.intermediate.dense.weight' (32768 ", "numbers, excluded)")
   }
 
   @Test func `a conversion without statistics says what its errors are of`() throws {

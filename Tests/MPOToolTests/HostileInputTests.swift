@@ -18,7 +18,7 @@ import Testing
     return path
   }
 
-  // MARK: - What is no regular file
+  // MARK: - What is not a regular file
 
   @Test func `pipes and devices are refused, and nothing waits for them`() throws {
     let pipe = temporary.path + "/pipe.safetensors"

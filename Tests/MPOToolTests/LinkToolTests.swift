@@ -49,7 +49,7 @@ import Testing
     try run(["verify", path("a.mpo"), "--against", bert])
     let text = try run(["inspect", path("a.mpo"), "--tensor", "encoder.layer.0.attention.self.value.weight"])
     #expect(text.contains("block 0     ") && text.contains(".value.weight.residual"))
-    #expect(text.contains("central, shared") && text.contains(", its part of the cores that it shares: "))
+    #expect(text.contains("central, shared") && text.contains(", its share of shared cores: "))
   }
 
   @Test(arguments: [

@@ -60,7 +60,7 @@ import Testing
     #expect(try run(["inspect", path("a.mpo")]).output.contains("\nmask: SHA-256 "))
 
     let like = ["convert", bert, "-o", path("x.mpo"), "--like", path("a.mpo")]
-    expectFailure(try Tool.Run(like).finish(), "but none is given: pass the same file with --mask")
+    expectFailure(try Tool.Run(like).finish(), "but none was given: pass the same file with --mask")
     let other = try writeMask("other.safetensors", seed: 2)
     expectFailure(
       try Tool.Run(like + ["--mask", other]).finish(), "other.safetensors has SHA-256", "pass the same file with --mask"

@@ -145,7 +145,7 @@ import Testing
       path("p.json"), "was made with --structure svd, not --structure auto")
     try run(["plan", path("p.json"), "-o", path("plan.json"), "--ratio", "0.5", "--structure", "svd"])
     let usage = try Tool.run("plan", path("p.json"), "-o", "-")
-    #expect(usage.status == 64 && usage.messages.contains("Say how far to go"))
+    #expect(usage.status == 64 && usage.messages.contains("Give a budget"))
   }
 
   @Test func `parts of a profile by other options are refused`() throws {

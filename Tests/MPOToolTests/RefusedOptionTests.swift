@@ -89,22 +89,22 @@ import Testing
       "--ratio 0.5 --sites 5 --calibration s --basis none --basis a*=inputs:stream",
       "--basis has no effect with --basis none"
     ),
-    ("--ratio 0.5 --sites 5 --basis auto --basis none", "give it once"),
+    ("--ratio 0.5 --sites 5 --basis auto --basis none", "give one of them, once"),
     ("--ratio 0.5 --calibration s --basis a*=inputs:stream", "--basis has no effect with --structure auto"),
     ("--ratio 0.5 --sites 5 --basis a*=columns:stream", "'a*=columns:stream' is invalid for '--basis"),
-    ("--ratio 0.5 --share-central a*=0", "'0' is no number of central cores"),
+    ("--ratio 0.5 --share-central a*=0", "'0' is not a number of central cores"),
     ("--lossless --link a{b,c}", "--link has no effect with --lossless"),
     ("--bond 4 --link a{b,c}", "--link has no effect with --bond"),
     ("--ratio 0.5 --structure chain --link a{b,c}", "--link has no effect with --structure chain"),
     ("--ratio 0.5 --sites 4 --link a{b,c}", "--link has no effect with --structure chain"),
-    ("--ratio 0.5 --link a{b,c}=x", "'x' is not inputs or outputs"),
+    ("--ratio 0.5 --link a{b,c}=x", "'x' is neither inputs nor outputs"),
     ("--ratio 0.5 --link-layers a*=1", "give it as GLOB=N"), ("--ratio 0.5 --link-layers a*", "give it as GLOB=N"),
     ("--ratio 0.5 --structure svd --shape x=8,8x8,8", "--shape has no effect with --structure svd"),
     ("--ratio 0.5 --input-ridge 1", "--input-ridge goes with --calibration"),
     ("--ratio 0.5 --output-ridge 1", "--output-ridge goes with --calibration"),
     ("--ratio 0.5 --matrix-ratio 0.5", "Give only one of --ratio, --matrix-ratio"),
     ("--ratio 0.5 --part 1/2", "--part goes with --plan"), ("--recipe r --part 1/2", "--part goes with --plan"),
-    ("--like l --part 1/2", "--part goes with --plan"), ("", "Say how far to go"),
+    ("--like l --part 1/2", "--part goes with --plan"), ("", "Give a budget"),
   ])
   func `options without effect beside others are refused`(words: String, reason: String) throws {
     try expectRefused(Self.convert(words), reason)

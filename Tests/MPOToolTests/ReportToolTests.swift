@@ -30,7 +30,7 @@ import Testing
     #expect(
       plain.contains("out.mpo: MPO checkpoint")
         && plain.contains(
-          "Give the profile of the model to 'mpo report'".replacing("'", with: "&#39;"))
+          "For spectra and curves of the error give 'mpo report' the profile".replacing("'", with: "&#39;"))
     )
     #expect(!plain.contains("id=\"budget\""))
     let whole = try Tool.run("report", output, profile, "-o", "-")

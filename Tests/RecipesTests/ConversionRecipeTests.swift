@@ -225,13 +225,13 @@ import Testing
   }
 
   @Test(arguments: ["a&b", "a & b", "a.*&b", "' & '", "-&b"])
-  func `an ampersand in a name is no anchor`(name: String) throws {
+  func `an ampersand in a name is not an anchor`(name: String) throws {
     let recipe = try ConversionRecipe(yaml: "ties: ['x', \(name)]", path: "r.yaml")
     #expect(recipe.ties.count == 2, "\(recipe.ties)")
   }
 
   @Test(arguments: ["5", "- a", "text"])
-  func `what is no mapping is refused`(text: String) {
+  func `what is not a mapping is refused`(text: String) {
     #expect(error(text).contains("a recipe is a mapping"), "\(error(text))")
   }
 
@@ -347,7 +347,7 @@ import Testing
     #expect(other.difference(from: split, path: "a", otherPath: "b")?.value == #"["a b"]"#)
   }
 
-  @Test func `what statistics say of themselves is no difference`() {
+  @Test func `what statistics say of themselves is not a difference`() {
     var other = Self.full
     other.metric?.description = nil
     #expect(other.difference(from: Self.full, path: "a", otherPath: "b") == nil)

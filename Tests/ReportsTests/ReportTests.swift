@@ -141,7 +141,7 @@ import Testing
     let chosen = try Report(
       subjects: [try ReportSubject(plan, path: "plan.json")], profile: nil, chosen: ["*.layers.7.*"],
       texts: Self.texts)
-    #expect(try chosen.html().contains("40 of 10000 matrices: those that were asked for."))
+    #expect(try chosen.html().contains("40 of 10000 matrices: those that --matrix asks for."))
     #expect(throws: ReportError.globMatchesNothing(glob: "nothing*", path: "plan.json")) {
       try Report(
         subjects: [try ReportSubject(plan, path: "plan.json")], profile: nil, chosen: ["nothing*"],

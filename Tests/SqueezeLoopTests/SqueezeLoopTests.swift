@@ -255,7 +255,7 @@ import Testing
     ("mkdir \"$MPO_OUTPUT\"", "not an MPO checkpoint"),
     ("cp -r {} \"$MPO_OUTPUT\" && echo >> \"$MPO_OUTPUT\"/tensors.safetensors", "bytes"),
     ("cp -r {} \"$MPO_OUTPUT\" && echo >> \"$MPO_OUTPUT\"/manifest.json", "changed after it was written"),
-    ("cp -r {} \"$MPO_OUTPUT\" && rm -r {}", "removed or changed what it was given"),
+    ("cp -r {} \"$MPO_OUTPUT\" && rm -r {}", "removed or changed the checkpoint that it was given"),
     ("cp -r {}/../../x.mpo \"$MPO_OUTPUT\"", "which may not be above"),
   ])
   func `a fine-tune command that leaves something else stops the squeeze`(command: String, reason: String) throws {
@@ -281,7 +281,7 @@ import Testing
       "printf x | dd of={}/tensors.safetensors bs=1 seek=5000 conv=notrunc 2>/dev/null; echo 1",
       "changed the checkpoint"
     ),
-    ("no-such-command-anywhere", "is the command there?"),
+    ("no-such-command-anywhere", "is the command installed?"),
   ]
 
   @Test(arguments: faults)
@@ -478,7 +478,7 @@ import Testing
   }
 
   @Test(arguments: ["no journal at all", "{\"a\": 1}", "{\"a\": 1}\n", "{\"files\":[]}\nmore\n", "\n"])
-  func `a file that is no journal is refused and left alone`(content: String) throws {
+  func `a file that is not a journal is refused and left alone`(content: String) throws {
     let place = try SqueezePlace()
     let path = try place.write(content, to: "notes")
     for resuming in [false, true] {

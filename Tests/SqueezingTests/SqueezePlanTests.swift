@@ -220,7 +220,7 @@ import Testing
     }
   }
 
-  @Test func `tied tensors are no parameters of the result`() throws {
+  @Test func `tied tensors are not parameters of the result`() throws {
     let layer = try LayerProfile.random("w", .lowRank(rows: 20, columns: 20), seed: 4)
     let network = NetworkProfile(parameters: 1000, tiedParameters: 400, layers: [layer])
     #expect(network.denseParameters == 200)
@@ -383,7 +383,7 @@ import Testing
 
   @Test func `messages are one line and name the layer and the remedy`() {
     let messages: [(SqueezeError, [String])] = [
-      (.ratioOutOfReach(asked: 0.1, smallest: 0.25), ["0.1", "0.25", "ask for more"]),
+      (.ratioOutOfReach(asked: 0.1, smallest: 0.25), ["0.1", "0.25", "choose a larger ratio"]),
       (.inconsistentProfile(layer: "a.weight"), ["'a.weight'", "make the profile again"]),
       (.inconsistentTotals, ["make the profile again"]),
       (.profileLacks(.spectra, layer: "a"), ["singular spectra", "'a'", "again for this structure"]),

@@ -47,7 +47,7 @@ import Testing
       let unused = Int(ratio * Double(network.parameters)) - plan.parametersAfter
       // The next step up of any of the operators takes more than is left; of the largest here it takes 16 · 16.
       #expect(unused <= 256)
-      // The closing step is no optimum, but close to it.
+      // The closing step is not an optimum, but close to it.
       let error = error(plan)
       #expect(error <= previous * 1.01)
       previous = error

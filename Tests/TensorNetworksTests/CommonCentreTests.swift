@@ -57,7 +57,7 @@ import Testing
     #expect(found.squaredErrors[found.squaredErrors.count - 1] < 0.9 * found.squaredErrors[0])
   }
 
-  @Test func `padding and chains of five sites are no obstacle`() throws {
+  @Test func `padding and chains of five sites do not matter`() throws {
     var generator = SeededGenerator(seed: 8)
     let matrices = (0..<3).map { _ in Matrix<Double>.random(rows: 23, columns: 30, using: &generator) }
     let shape = try MPOShape(rowFactors: [2, 2, 2, 3, 1], columnFactors: [1, 2, 4, 2, 2])

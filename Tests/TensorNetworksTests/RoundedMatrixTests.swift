@@ -63,7 +63,7 @@ import Testing
     #expect((0..<32).allSatisfy { two[1, $0] == 0 } && two[2, 40] != 0)
   }
 
-  /// Sizes that are no multiples of tiles and groups.
+  /// Sizes that are not multiples of tiles and groups.
   @Test(arguments: ["int4", "int3/128", "int2/16"])
   func `feedback on either side lowers the error in the metric, on both sides most`(name: String) throws {
     let integers = try #require(IntegerGroups(name))

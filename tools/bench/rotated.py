@@ -53,7 +53,7 @@ def rotated(tensors, seed=0):
             name = f"{layer}{writer}.weight"
             result[name] = turn.T @ tensors[name].astype(np.float64)
     if unknown := sorted(set(tensors) - set(result)):
-        raise ValueError(f"{unknown[0]}: is no tensor of a Llama without biases; the stream can't be turned past it")
+        raise ValueError(f"{unknown[0]}: is not a tensor of a Llama without biases; the stream can't be turned past it")
     return {name: value.astype(np.float32) for name, value in result.items()}
 
 

@@ -68,7 +68,7 @@ private struct CompanionWalk {
       switch target.kind {
       case .folder:
         if Self.toolFolders.contains(name) {
-          leaveOut(relative, "folders that a tool keeps for itself")
+          leaveOut(relative, "folders of other tools")
         } else if depth >= 32 || above.contains(real) || status.kind == .symbolicLink && !folder.followsLinks {
           leaveOut(relative, status.kind == .symbolicLink ? "links to folders" : "folders too deep")
         } else {
@@ -79,7 +79,7 @@ private struct CompanionWalk {
         if WeightsName.isCopy(name, beside: components[TensorName(prefix)] ?? []),
           !isIndexInUse(relative)
         {
-          leaveOut(relative, "weights in another form than those that were read")
+          leaveOut(relative, "the same weights in another format")
         } else {
           found.append(relative)
           if WeightsName.isWeights(name), !isIndexInUse(relative) { carriedWeights.append(relative) }
@@ -108,8 +108,8 @@ private struct CompanionWalk {
 
   var notices: [String] {
     func names(_ files: [String]) -> String { listed(files.map { "'\(escaped($0))'" }, limit: 100) }
-    var result = leftOut.map { "left out are \($0.reason): \(names($0.files))" }
-    if !carriedWeights.isEmpty { result.append("carried as they are, not converted: \(names(carriedWeights))") }
+    var result = leftOut.map { "not copied, \($0.reason): \(names($0.files))" }
+    if !carriedWeights.isEmpty { result.append("copied unchanged, not converted: \(names(carriedWeights))") }
     return result
   }
 

@@ -15,7 +15,7 @@ enum WeightsName {
   static func isCopy(_ name: String, beside weights: [String]) -> Bool {
     let name = name.lowercased()
     if isWholeModel(name) { return true }
-    // An adapter is no copy of a model, nor the other way round.
+    // An adapter is not a copy of a model, nor the other way round.
     guard weights.contains(where: { isAdapter($0.lowercased()) == isAdapter(name) }) else { return false }
     guard isIndex(name) || (endings + pickleEndings).contains(where: { name.hasSuffix($0) }) else { return false }
     return copyNames.contains { copy in

@@ -71,7 +71,7 @@ public enum HDF5Probe {
     func refused(_ reason: String) -> CheckpointError {
       .malformed(
         file: path, tensor: nil,
-        reason: "is not a valid HDF5 file: libhdf5 \(reason); it is damaged, or made to do harm")
+        reason: "is not a valid HDF5 file: libhdf5 \(reason); the file is damaged or malicious")
     }
     let deadline = ContinuousClock.now.advanced(by: program.timeLimit)
     let memoryLimit = 2 * ((try? FileStatus(of: descriptor, path: path).byteCount) ?? 0) + (1 << 30)
@@ -85,7 +85,8 @@ public enum HDF5Probe {
           process.signal(SIGKILL)
           _ = try? process.ending(waiting: true)
           throw refused(
-            isOutOfTime ? "does not finish reading it" : "takes more than \(memoryLimit >> 20) MB of memory for it"
+            isOutOfTime
+              ? "does not finish reading it in time" : "takes more than \(memoryLimit >> 20) MB of memory for it"
           )
         }
         usleep(pause)

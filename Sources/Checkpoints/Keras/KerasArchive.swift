@@ -109,7 +109,7 @@ enum KerasArchive {
     private let file: MappedFile
 
     init(path: String) throws {
-      // Refuses what is no regular file.
+      // Refuses what is not a regular file.
       file = try MappedFile(path: path)
       self.path = path
       byteCount = file.byteCount

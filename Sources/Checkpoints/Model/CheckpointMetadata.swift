@@ -58,7 +58,8 @@ extension CheckpointMetadata: Codable {
       while !pairs.isAtEnd {
         let pair = try pairs.decode([String].self)
         guard pair.count == 2, self[pair[0]] == nil else {
-          throw DecodingError.dataCorruptedError(in: pairs, debugDescription: "the metadata are no pairs of texts")
+          throw DecodingError.dataCorruptedError(
+            in: pairs, debugDescription: "the metadata is not a list of pairs of strings")
         }
         self[pair[0]] = pair[1]
       }

@@ -91,7 +91,7 @@ extension CheckpointError {
   static func rangeOutside(_ tensor: TensorInfo, _ range: Range<Int>, of path: String) -> CheckpointError {
     .malformed(
       file: path, tensor: tensor.name,
-      reason: "bytes \(range.lowerBound)..<\(range.upperBound) were asked for, it has \(tensor.byteCount)")
+      reason: "bytes \(range.lowerBound)..<\(range.upperBound) were asked for, but it has \(tensor.byteCount)")
   }
 
   /// The error for a tensor that the checkpoint does not have in that shape and type.

@@ -38,8 +38,9 @@ public func openDenseCheckpoint(at path: String, followingLinks: Bool = false) t
 private func shardNotice(_ name: String) -> String? {
   guard WeightsName.isShard(name) else { return nil }
   let index = name.hasSuffix(".h5") ? "*.weights.json" : "*.safetensors.index.json"
-  return "'\(escaped(name))' is one shard of several, by its name, and holds a part of a model; pass the index of the "
-    + "shards (\(index)), beside all of them"
+  return
+    "'\(escaped(name))' is, by its name, one of several shards and holds only part of a model; pass the index of the "
+    + "shards (\(index)), which lies beside them"
 }
 
 /// Opens one file by its content, or by its name where the content says nothing else.
@@ -93,7 +94,7 @@ private func openModelFolder(_ folder: ModelFolder) throws -> any DenseCheckpoin
       do {
         return try weights(in: path, listFolder(at: path), isComponent: true).map { (subfolder, $0) }
       } catch let error as CheckpointError {
-        notices.append("\(error); it is carried as it is")
+        notices.append("\(error); it is copied unchanged")
         return nil
       }
     }
@@ -101,7 +102,7 @@ private func openModelFolder(_ folder: ModelFolder) throws -> any DenseCheckpoin
       for (subfolder, file) in found { try add(subfolder + "/" + file, prefix: subfolder + "/") }
     } else if !found.isEmpty {
       throw notACheckpoint(
-        "holds no model itself, but its subfolders do: \(listed(found.map { "'\(escaped($0.folder))'" })); pass one of "
+        "holds no model, but its subfolders do: \(listed(found.map { "'\(escaped($0.folder))'" })); pass one of "
           + "them")
     } else if isPipeline, let file = try weights(in: folder.path, names) {
       try add(file, prefix: "")
@@ -120,7 +121,7 @@ private func openModelFolder(_ folder: ModelFolder) throws -> any DenseCheckpoin
         "holds its weights in another format only: '\(escaped(other))' "
           + (foreign?.refusal ?? "is neither a safetensors nor an HDF5 file; pass the original safetensors"))
     }
-    if let notice = notices.first { throw notACheckpoint("is a folder without a model that could be read: \(notice)") }
+    if let notice = notices.first { throw notACheckpoint("is a folder without a readable model: \(notice)") }
     throw notACheckpoint(
       "is a folder without a model: no "
         + "\(checkpointReaders.flatMap { $0.places }.map(\.text).joined(separator: ", ")) in it")

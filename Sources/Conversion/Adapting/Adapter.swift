@@ -136,7 +136,7 @@ public struct Adapter: Sendable {
     throw ConversionError.stageFile(
       path: compressed.path,
       reason: suitable.isEmpty
-        ? "has no matrix of a linear layer that an adapter could be for; choose others with selection.include"
+        ? "has no matrix of a linear layer to correct; choose others with selection.include"
         : "equals \(escaped(network.checkpoint.path, limit: 4096)) in every matrix; there is nothing to correct")
   }
 
@@ -173,7 +173,8 @@ public struct Adapter: Sendable {
     difference.subtract(try compressed.withBytes(of: matrix.tensor, values))
     guard difference.elements.allSatisfy(\.isFinite) else {
       throw ConversionError.mismatch(
-        path: compressed.path, tensor: matrix.name, reason: "has NaN or infinite elements, or the original has")
+        path: compressed.path, tensor: matrix.name,
+        reason: "has NaN or infinite elements here or in the original; leave it out with --exclude")
     }
     let metric =
       try statistics?.preparedMetric(of: matrix.info, rows: rows, columns: columns) ?? PreparedMetric(.frobenius)
@@ -182,7 +183,9 @@ public struct Adapter: Sendable {
     let rank = Self.rank(matrix, rank)
     let chain: MPO<Double>? = try difference.withView { try solved.lowRank(of: $0, rank: rank) }
     guard let cores = chain?.cores, cores.count == 2 else {
-      throw ConversionError.mismatch(path: compressed.path, tensor: matrix.name, reason: "can't be corrected")
+      throw ConversionError.mismatch(
+        path: compressed.path, tensor: matrix.name,
+        reason: "has no correction that could be computed; leave it out with --exclude")
     }
     let up = Matrix(rows: rows, columns: rank, elements: cores[0].elements).converted(to: Float.self)
     let down = Matrix(rows: rank, columns: columns, elements: cores[1].elements).converted(to: Float.self)

@@ -46,7 +46,7 @@ public enum CompressedModel: Sendable {
     func mismatch(_ reason: String) -> ConversionError {
       .mismatch(path: path, tensor: original.name, reason: reason)
     }
-    let missing = mismatch("is missing; is it the same model, written out densely?")
+    let missing = mismatch("is missing; is this the same model, written out densely?")
     func check(_ found: TensorInfo) throws -> TensorInfo {
       guard found.shape == original.shape, found.dtype.isDecomposable else {
         throw mismatch(

@@ -13,7 +13,7 @@ public enum DenseReason: String, Sendable, Hashable, CaseIterable {
   /// It has fewer than two axes.
   case vector = "vectors and scalars"
   /// Its elements are no floating-point numbers that are converted.
-  case notFloatingPoint = "no floating-point numbers"
+  case notFloatingPoint = "not floating-point"
   /// It belongs to the training, not to the model.
   case trainingState = "training state"
   /// It belongs to a quantised weight.

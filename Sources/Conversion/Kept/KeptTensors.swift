@@ -82,9 +82,9 @@ struct KeptTensors: Sendable {
       let kept = tensors.filter { reasons[$0.key] == reason && $0.dtype.isDecomposable && $0.shape.count >= 2 }
       guard let first = kept.first else { return nil }
       let count = tensors.filter { reasons[$0.key] == reason }.reduce(0) { $0 + $1.elementCount }
-      let outside = reason == .trainingState ? " (\(count) numbers), which no ratio counts" : ""
+      let outside = reason == .trainingState ? " (\(count) numbers, counted in no ratio)" : ""
       let what = kept.count == 1 ? "one matrix is" : "\(kept.count) matrices are"
-      return "\(what) \(reason.rawValue)\(outside); such tensors stay as they are: '\(escaped(first.name))'"
+      return "\(what) \(reason.rawValue)\(outside) and stored unchanged: '\(escaped(first.name))'"
         + (kept.count > 1 ? ", …" : "")
     }
   }

@@ -19,7 +19,8 @@ extension Converter {
     guard let factorization = try source.factorization(in: weights(of: checkpoint), statistics, mask) else {
       throw ConversionError.mismatch(
         path: checkpoint.path, tensor: link.name,
-        reason: "has elements whose squares vanish or overflow, so its matrices can't be linked; plan this model")
+        reason:
+          "has elements whose squares vanish or overflow, so its matrices can't be linked; make a plan of this model")
     }
     let stored = try writer.write(
       factorization.lowRank(chain.bonds[0], link.stacking, as: type).gauged(chain.gauge), of: chain)

@@ -27,14 +27,14 @@ extension SourceNetwork {
       }
       guard found.count >= 2 * rule.centres else {
         throw refused(
-          "matches \(found.count) matri\(found.count == 1 ? "x" : "ces"); each central core is of at least two")
+          "matches \(found.count) matri\(found.count == 1 ? "x" : "ces"); a shared central core needs at least two")
       }
       guard first.shape.siteCount > 2, !first.shape.isFactored else {
-        throw refused("has chains of the factors \(first.shape); a central core that is shared has sites on both sides")
+        throw refused("makes chains of the factors \(first.shape); a shared central core needs sites on both sides")
       }
       if let rank = rule.residualRank, rank >= min(first.rows, first.columns) {
         throw refused(
-          "has matrices of \(first.rows) × \(first.columns); a residual of rank \(rank) would be as large: take a smaller one"
+          "has matrices of \(first.rows) × \(first.columns); a residual of rank \(rank) would be as large as they are: choose a smaller rank"
         )
       }
       for (index, _) in found {

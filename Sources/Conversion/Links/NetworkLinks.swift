@@ -27,7 +27,8 @@ extension SourceNetwork {
       }
       let glob = try LinkGlob(rule.glob, refused)
       guard glob.hasBraces || rule.layers != nil else {
-        throw refused("has no braces; write them around what linked matrices differ in, as in 'layers.*.{q,k}.weight'")
+        throw refused(
+          "has no braces; write them around the part in which the names differ, as in 'layers.*.{q,k}.weight'")
       }
       func match(_ name: String) -> [LinkGlob.Segment]? {
         glob.match(name).flatMap { rule.layers == nil || Self.layer(of: $0) != nil ? $0 : nil }
@@ -72,7 +73,7 @@ extension SourceNetwork {
       return nil
     }
     if let other = ties[tensor.key] { return "is the same tensor as '\(escaped(other.name))'" }
-    return "is not selected: it is excluded, not included or too small; link what is decomposed"
+    return "is not decomposed: it is excluded, not included or too small; link only matrices that are decomposed"
   }
 
   private typealias Found = (Int, [LinkGlob.Segment])

@@ -36,7 +36,7 @@ public struct MaskFile: Sendable {
     for mask in file.tensors {
       let place = escaped(network.checkpoint.path, limit: 4096)
       guard let tensor = network.checkpoint.tensor(named: mask.name) else {
-        throw refused(mask.name, "is no tensor of \(place); a mask has the names of the model's tensors")
+        throw refused(mask.name, "is not a tensor of \(place); the tensors of a mask have the names of the model's")
       }
       guard tensor.shape == mask.shape else {
         throw refused(mask.name, "is a mask of \(mask.shape); the tensor of \(place) is \(tensor.shape)")
@@ -45,11 +45,11 @@ public struct MaskFile: Sendable {
     let without = network.matrices.filter { file.tensor(named: $0.tensor.name) == nil }
     guard without.count < network.matrices.count else {
       throw ConversionError.stageFile(
-        path: path, reason: "masks none of the matrices that are decomposed; is it of this model?")
+        path: path, reason: "masks none of the matrices that are decomposed; is it for this model?")
     }
     guard let first = without.first else { return nil }
     return "\(without.count) of \(network.matrices.count) matrices have no mask "
-      + "('\(escaped(first.name))'\(without.count > 1 ? ", …" : "")); they are kept whole"
+      + "('\(escaped(first.name))'\(without.count > 1 ? ", …" : "")); all their elements are kept"
   }
 
   /// Which elements of a range of a tensor are kept, 1 or 0 each; nil for a tensor without a mask.

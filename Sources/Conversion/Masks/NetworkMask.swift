@@ -81,11 +81,11 @@ public enum MaskMismatch: Error, Sendable, Hashable {
 extension MaskMismatch: CustomStringConvertible {
   public var description: String {
     switch self {
-    case .missing(let sha256): "the recipe wants the mask of SHA-256 \(sha256), but none is given"
+    case .missing(let sha256): "the recipe needs the mask with SHA-256 \(sha256), but none was given"
     case .unexpected(let path, let sha256):
-      "the recipe wants no mask of a file, but \(escaped(path, limit: 4096)) (SHA-256 \(sha256)) was given"
+      "the recipe has no mask file, but \(escaped(path, limit: 4096)) (SHA-256 \(sha256)) was given"
     case .differs(let path, let sha256, let expected):
-      "the recipe wants the mask of SHA-256 \(expected), and \(escaped(path, limit: 4096)) has SHA-256 \(sha256)"
+      "the recipe needs the mask with SHA-256 \(expected), but \(escaped(path, limit: 4096)) has SHA-256 \(sha256)"
     }
   }
 }

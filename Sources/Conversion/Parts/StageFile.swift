@@ -103,8 +103,8 @@ public enum StageFile {
       throw ConversionError.stageFile(
         path: path,
         reason: head.version < Self.version
-          ? "is of version \(head.version), made by an unreleased version; make it again"
-          : "is of version \(head.version); this mpo reads version \(Self.version): update it")
+          ? "has version \(head.version), of an unreleased mpo; make it again"
+          : "has version \(head.version); this mpo reads version \(Self.version): update it")
     }
     do {
       return try decoder.decode(Content.self, from: Data(bytes))
@@ -129,7 +129,11 @@ public enum StageFile {
       guard profile.network.parameters == first.profile.network.parameters,
         profile.network.tiedParameters == first.profile.network.tiedParameters,
         profile.sourceDType == first.profile.sourceDType, (profile.part?.count ?? 1) == count
-      else { throw invalid(path, "belongs to another model, or to another division into parts, than \(first.path)") }
+      else {
+        throw invalid(
+          path,
+          "is of another model or of another division into parts than \(first.path); pass the parts of one profile")
+      }
       if let difference = profile.recipe.difference(from: first.profile.recipe, path: path, otherPath: first.path) {
         throw difference
       }

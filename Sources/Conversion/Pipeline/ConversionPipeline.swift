@@ -245,7 +245,9 @@ extension ConversionRecipe {
         elementBytes: dtype.map { $0.bitWidth / 8 })
     } catch let error as SqueezeError {
       var reason = error.description
-      if case .ratioOutOfReach = error, let tensors = largestDense() { reason += "; dense stay \(tensors)" }
+      if case .ratioOutOfReach = error, let tensors = largestDense() {
+        reason += "; the largest tensors that stay dense: \(tensors)"
+      }
       throw ConversionError.stageFile(path: path, reason: reason)
     }
   }

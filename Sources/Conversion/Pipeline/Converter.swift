@@ -211,7 +211,9 @@ public struct Converter: Sendable {
         guard experts.count == tensor.shape[0] else {
           throw ConversionError.mismatch(
             path: checkpoint.path, tensor: tensor.name,
-            reason: "is a stack of \(tensor.shape[0]) matrices, the plan has \(experts.count) of them; plan this model")
+            reason:
+              "is a stack of \(tensor.shape[0]) matrices, the plan has \(experts.count) of them; make a plan of this model"
+          )
         }
         let sides = WeightMatrix.stackedSides(of: tensor)
         let chains = try experts.map { try planned($0, in: tensor, sides, links, checkpoint) }
@@ -228,7 +230,8 @@ public struct Converter: Sendable {
     }
     if let missing = layers.keys.min() {
       throw ConversionError.mismatch(
-        path: checkpoint.path, tensor: missing.text, reason: "is in the plan but not in the model; plan this model")
+        path: checkpoint.path, tensor: missing.text,
+        reason: "is in the plan but not in the model; make a plan of this model")
     }
     return contents
   }
@@ -260,7 +263,7 @@ public struct Converter: Sendable {
     guard let sides, sides == (layer.rows, layer.columns) else {
       throw mismatch(
         "is \(tensor.dtype.rawValue) \(tensor.shape), the plan is for \(layer.rows) × \(layer.columns); "
-          + "profile and plan this model")
+          + "make a profile and a plan of this model")
     }
     let encodings = CoreEncodings(of: layer, recipe)
     guard let bonds = layer.bonds else {
@@ -272,7 +275,7 @@ public struct Converter: Sendable {
     let dtype = coreDType ?? defaultCoreDType(for: tensor.dtype)
     if layer.link != nil {
       guard let (term, link) = links[layer] else {
-        throw mismatch("its plan lacks the operator that it is linked in; make the plan again")
+        throw mismatch("its plan lacks the operator in which it is linked; make the plan again")
       }
       let (chain, cores) = OperatorRecord.ordinary(
         name: link.name, link.split, bonds: link.bonds, gauge: link.gauge, dtype: dtype, central: recipe.central)

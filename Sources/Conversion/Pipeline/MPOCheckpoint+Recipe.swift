@@ -6,7 +6,7 @@ import Recipes
 public func recipe(of checkpoint: MPOCheckpoint) throws -> ConversionRecipe {
   guard let recipe = checkpoint.manifest.conversion else {
     throw ConversionError.stageFile(
-      path: checkpoint.path, reason: "its manifest has no recipe; it was not made by a conversion")
+      path: checkpoint.path, reason: "its manifest has no recipe, because no conversion made it")
   }
   return recipe
 }

@@ -52,8 +52,8 @@ extension TensorSelection {
           if member == "selection.exclude" { continue }
           throw ConversionError.badMember(
             member: member, value: glob,
-            reason: "it matches what stays as it is only: '\(escaped(tensor.name))', \(reason.rawValue); "
-              + "selection.include takes such a tensor by its whole name")
+            reason: "it matches only tensors that no glob selects: '\(escaped(tensor.name))' (\(reason.rawValue)); "
+              + "to decompose one, give selection.include its whole name")
         }
         throw ConversionError.globMatchesNothing(member: member, glob: glob, path: checkpoint.path)
       }
@@ -109,24 +109,26 @@ extension TensorSelection {
       guard tensor.dtype.isDecomposable else { return tensor.dtype.rawValue }
       if let reason = kept?.reason(for: tensor) {
         return reason == .trainingState
-          ? nil : "\(reason.rawValue): selection.include takes it by its whole name"
+          ? nil : "\(reason.rawValue); give selection.include its whole name to decompose it"
       }
       guard let sides = sides(of: tensor, configuration) else {
         switch tensor.shape.count {
         case 3 where WeightMatrix.stackedSides(of: tensor) != nil:
-          return "of rank 3: a kernel takes selection.convolutions, a stack of matrices selection.experts"
-        case 3... where !convolutions: return "a kernel of rank \(tensor.shape.count): selection.convolutions takes it"
-        default: return "no matrix"
+          return "of rank 3; add selection.convolutions for a kernel, selection.experts for a stack of matrices"
+        case 3... where !convolutions:
+          return "a kernel of rank \(tensor.shape.count); add selection.convolutions to decompose it"
+        default: return "not a matrix"
         }
       }
       if selects(tensor, rows: sides.rows, columns: sides.columns) {
         let isLeftOut = profiled.map {
           !$0.contains(tensor.key) && !$0.contains(TensorName(WeightMatrix.name(ofExpert: 0, in: tensor)))
         }
-        return isLeftOut == true ? "of elements or bytes that cores can't stand for" : nil
+        return isLeftOut == true ? "with elements or a size that cores can't represent" : nil
       }
       if exclude.contains(where: { matches($0, tensor.name) }) { return "excluded" }
-      return include.isEmpty ? "a side below \(Self.minimumSide): selection.include takes it" : "not included"
+      return include.isEmpty
+        ? "a side below \(Self.minimumSide); give it to selection.include to decompose it" : "not included"
     }
     let dense = checkpoint.tensors.compactMap { tensor in reason(tensor).map { (tensor, $0) } }
       .sorted { $0.0.elementCount > $1.0.elementCount }

@@ -24,7 +24,7 @@ struct UnfitMatrix: Error {
       // An approximation may be larger than the matrix somewhere.
       let maximum = view.elements.reduce(0) { max($0, Double(abs($1))) }
       guard maximum < largest / 8 else {
-        throw UnfitMatrix(reason: "elements near the largest \(dtype.rawValue) number, beyond which rounding may lead")
+        throw UnfitMatrix(reason: "elements so near the largest \(dtype.rawValue) number that rounding may pass it")
       }
     }
     let cores = recipe.dtype ?? (recipe.budget == .lossless && dtype.bitWidth < 32 ? .f32 : dtype)

@@ -64,7 +64,9 @@ public struct CalibrationStatistics: Sendable {
     }
     for (name, stored) in same.sorted(by: { $0.key < $1.key })
     where file.tensor(named: stored) == nil || file.tensor(named: name.text) != nil {
-      throw refused("'\(escaped(name.text))' is said to be '\(escaped(stored))', which is not so stored; make it again")
+      throw refused(
+        "its metadata 'same' maps '\(escaped(name.text))' to '\(escaped(stored))', which is not stored; make the statistics again"
+      )
     }
     func ridge(_ name: String) throws -> Double? {
       guard let text = file.metadata[name] else { return nil }
@@ -132,7 +134,7 @@ public struct CalibrationStatistics: Sendable {
     guard missing.count < names.count else {
       throw ConversionError.stageFile(
         path: path,
-        reason: "has no statistics of any matrix of \(escaped(network.checkpoint.path)); is it of this model?")
+        reason: "has no statistics of any matrix of \(escaped(network.checkpoint.path)); is it for this model?")
     }
     guard let first = missing.first else { return nil }
     return "\(missing.count) of \(names.count) matrices have no statistics ('\(escaped(first.text))'"
@@ -147,7 +149,8 @@ public struct CalibrationStatistics: Sendable {
     guard let found = try? FileFingerprint(ofFileAt: path), found.sha256 != expected.lowercased() else { return }
     throw ConversionError.stageFile(
       path: self.path,
-      reason: "is of a model with another config.json than \(escaped(path)); make the statistics again for this model")
+      reason:
+        "was made of a model with another config.json than \(escaped(path)); make the statistics again for this model")
   }
 
   /// Keeps what is prepared for one use until it is needed again, in an unnamed temporary file: factors of second moments
@@ -235,7 +238,7 @@ extension CalibrationStatistics {
       return file.tensor(named: same[TensorName(side)] ?? side)
     }
     guard found.count < 2 else {
-      throw invalid(found[1].name, "means the same as '\(escaped(found[0].name))', which the file has too")
+      throw invalid(found[1].name, "says the same as '\(escaped(found[0].name))', which the file has too")
     }
     return found.first
   }
@@ -336,7 +339,7 @@ extension CalibrationStatistics {
       guard ridge < Self.tolerance, isPositive() else { throw invalid(name, "is not positive semi-definite") }
       throw ConversionError.mismatch(
         path: file.path, tensor: name,
-        reason: "is singular, and \(ridge) is too small a ridge on it; take a larger ridge, at least \(Self.tolerance)")
+        reason: "is singular, and the ridge \(ridge) is too small; choose a ridge of at least \(Self.tolerance)")
     }
   }
 

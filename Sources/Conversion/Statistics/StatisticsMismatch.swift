@@ -15,11 +15,11 @@ public enum StatisticsMismatch: Error, Sendable, Hashable {
 extension StatisticsMismatch: CustomStringConvertible {
   public var description: String {
     switch self {
-    case .missing(let expected): "the recipe wants \(expected.text), but none are given"
+    case .missing(let expected): "the recipe needs \(expected.text), but none were given"
     case .unexpected(let path, let sha256):
-      "the recipe wants no statistics, but \(escaped(path, limit: 4096)) (SHA-256 \(sha256)) was given"
+      "the recipe has no statistics, but \(escaped(path, limit: 4096)) (SHA-256 \(sha256)) was given"
     case .differs(let path, let sha256, let expected):
-      "the recipe wants \(expected.text), and \(escaped(path, limit: 4096)) has SHA-256 \(sha256)"
+      "the recipe needs \(expected.text), but \(escaped(path, limit: 4096)) has SHA-256 \(sha256)"
     }
   }
 }
@@ -27,7 +27,7 @@ extension StatisticsMismatch: CustomStringConvertible {
 extension StatisticsIdentity {
   /// What a message calls them.
   public var text: String {
-    "statistics SHA-256 \(sha256)" + (description.map { " (\(escaped($0, limit: 400)))" } ?? "")
+    "the statistics with SHA-256 \(sha256)" + (description.map { " (\(escaped($0, limit: 400)))" } ?? "")
   }
 }
 

@@ -32,9 +32,9 @@ public struct ModelCard: Sendable {
       # Matrix product operators of \(sources)
 
       An MPO checkpoint, written by \(Self.inline(manifest.generator)): weight matrices are stored as chains of small tensors
-      (matrix product operators, of two tensors a factorisation of low rank), chosen over the whole network
-      ([arXiv 2106.02205](https://arxiv.org/abs/2106.02205)). `manifest.json` says what every tensor is made of, and has the
-      recipe that made it. This file is no part of the checkpoint.
+      (matrix product operators; a chain of two tensors is a low-rank factorisation), with sizes chosen over the whole network
+      ([arXiv 2106.02205](https://arxiv.org/abs/2106.02205)). `manifest.json` says what every tensor is made of, and holds the
+      recipe of the conversion. This file is not part of the checkpoint.
 
       \(totals)
       ## Errors by kind of matrix

@@ -26,7 +26,7 @@ struct MatrixDetails {
       page.detailed.count == all
       ? "All \(all) matrices, a layer at a time."
       : "\(page.detailed.count) of \(all) matrices: "
-        + (page.report.chosen.isEmpty ? "those that lose most." : "those that were asked for.")
+        + (page.report.chosen.isEmpty ? "those that lose most." : "those that --matrix asks for.")
     return shown + (page.report.profile == nil ? " " + page.report.texts.withoutProfile : "")
   }
 
@@ -147,7 +147,7 @@ struct MatrixDetails {
     if let curves {
       if !curves.chain.isEmpty { caption += "<span class=\"key\"></span>chains" }
       if !curves.lowRank.isEmpty { caption += "<span class=\"key low\"></span>low rank" }
-      caption += "<span class=\"key best\"></span>the hull that a plan goes along"
+      caption += "<span class=\"key best\"></span>the hull that a plan follows"
     }
     if !plain.isEmpty { caption += " A cross is truncated SVD of the same size." }
     return ["picture": picture.svg, "caption": caption]

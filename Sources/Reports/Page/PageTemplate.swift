@@ -70,9 +70,9 @@ enum PageTemplate {
     {{/budget}}
     <section id="map" aria-labelledby="map-name">
     <h2 id="map-name">The network as a map</h2>
-    <p>A row a layer, a cell a matrix. Point at a cell, or go to it with the keyboard, for its figures; follow it to the
-    matrix. A dashed cell is a matrix that is stored as it was. Errors are relative: in the metric of the statistics where a
-    conversion had some, else in the Frobenius norm.</p>
+    <p>Each row is a layer, each cell a matrix. Point at a cell, or go to it with the keyboard, to see its figures; follow its
+    link to the matrix. A dashed cell is a matrix that is stored unchanged. Errors are relative: in the metric of the
+    statistics where the conversion had some, otherwise in the Frobenius norm.</p>
     <input class="by" type="radio" name="by" id="by-ratio" checked><label for="by-ratio">Colour by ratio</label>
     <input class="by" type="radio" name="by" id="by-error"><label for="by-error">Colour by error</label>
     <p class="scale ratio-scale">ratio: {{#ratioScale}}<span class="s{{step}}">{{text}}</span>{{/ratioScale}} and more</p>
@@ -93,8 +93,8 @@ enum PageTemplate {
     </section>
     <section id="numbers" aria-labelledby="numbers-name">
     <h2 id="numbers-name">Where the numbers are</h2>
-    <figure>{{{kinds}}}<figcaption>Outlined: the numbers before. Filled: the numbers stored. What is not a matrix is left
-    out.</figcaption></figure>
+    <figure>{{{kinds}}}<figcaption>Outlined: the numbers before. Filled: the numbers stored. Tensors that are not matrices are
+    left out.</figcaption></figure>
     {{#dense}}
     <h3>What stays dense{{#label}} in {{label}}{{/label}}, and why</h3>
     <table class="plain"><thead><tr><th scope="col">why</th><th scope="col" class="n">tensors</th>
@@ -106,8 +106,8 @@ enum PageTemplate {
     {{#hasDetails}}
     <section id="matrices" aria-labelledby="matrices-name">
     <h2 id="matrices-name">Matrices</h2>
-    <p>{{detailsNote}} In the diagrams a circle is a core, the full one the central core, and the line between two cores
-    their bond with its size; above stand the factors of the rows, below those of the columns.</p>
+    <p>{{detailsNote}} In the diagrams each circle is a core (the filled one is the central core), and the line between
+    two cores is their bond with its size. The factors of the rows are above, those of the columns below.</p>
     {{#groups}}
     <details><summary>{{title}} <span>{{count}}</span></summary><div>
     {{#matrices}}
@@ -158,7 +158,7 @@ enum PageTemplate {
     </section>
     {{/hasLoading}}
     </main>
-    <footer>Made by {{generator}}. The page holds everything that it shows: it asks nothing of the network and runs no
+    <footer>Made by {{generator}}. The page holds everything that it shows: it loads nothing from the network and runs no
     script.</footer>
     </body>
     </html>

@@ -72,11 +72,11 @@ extension ReportSubject {
         uniquingKeysWith: { first, _ in first })
       for (name, shape) in tensors {
         guard let found = shapes[TensorName(name)] else {
-          throw different("that has no tensor '\(escaped(name))'")
+          throw different("the other has no tensor '\(escaped(name))'")
         }
         guard found == shape else {
           throw different(
-            "its tensor '\(escaped(name))' is \(sizes(shape)), there it is \(sizes(found))")
+            "its tensor '\(escaped(name))' is \(sizes(shape)), in the other it is \(sizes(found))")
         }
       }
       let own = Set(tensors.map { TensorName($0.name) })
@@ -94,12 +94,12 @@ extension ReportSubject {
     for matrix in matrices {
       let stack = matrix.name.lastIndex(of: ".").map { String(matrix.name[..<$0]) } ?? matrix.name
       guard let elements = known[TensorName(matrix.name)] ?? known[TensorName(stack)] else {
-        throw different("that has no matrix '\(escaped(matrix.name))'")
+        throw different("the other has no matrix '\(escaped(matrix.name))'")
       }
       let isStacked = known[TensorName(matrix.name)] == nil
       guard isStacked ? elements % matrix.elements == 0 : elements == matrix.elements else {
         throw different(
-          "its matrix '\(escaped(matrix.name))' has \(grouped(matrix.elements)) numbers, there it has \(grouped(elements))"
+          "its matrix '\(escaped(matrix.name))' has \(grouped(matrix.elements)) numbers, in the other \(grouped(elements))"
         )
       }
     }
@@ -107,7 +107,7 @@ extension ReportSubject {
     guard kind == .dense || other.kind == .dense || parametersBefore == other.parametersBefore
     else {
       throw different(
-        "it has \(grouped(parametersBefore)) parameters, that \(grouped(other.parametersBefore))")
+        "it has \(grouped(parametersBefore)) parameters, the other \(grouped(other.parametersBefore))")
     }
   }
 

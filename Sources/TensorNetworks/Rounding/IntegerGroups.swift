@@ -57,7 +57,7 @@ extension IntegerGroups: Codable {
     let text = try container.decode(String.self)
     guard let integers = IntegerGroups(text) else {
       throw DecodingError.dataCorruptedError(
-        in: container, debugDescription: "'\(text)' are no integers that are known")
+        in: container, debugDescription: "'\(text)' is not a known encoding of integers")
     }
     self = integers
   }

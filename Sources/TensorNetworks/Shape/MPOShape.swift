@@ -150,7 +150,7 @@ public enum MPOShapeError: Error, Sendable, Equatable, CustomStringConvertible {
   public var description: String {
     switch self {
     case .siteCount(let rows, let columns):
-      "\(rows) row factors and \(columns) column factors; give as many of one as of the other, at least two"
+      "\(rows) row factors and \(columns) column factors; give the same number of each, at least two"
     case .factorOutOfRange(let rows, let columns):
       "factors \(rows) x \(columns) must be positive and their product must fit 63 bits"
     case .emptySite(let index):

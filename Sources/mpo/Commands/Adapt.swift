@@ -8,17 +8,17 @@ import Reports
 
 struct Adapt: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Correct a quantised or otherwise compressed model by a LoRA adapter.",
+    abstract: "Correct a quantised or otherwise compressed model with a LoRA adapter.",
     discussion: """
-      COMPRESSED is a dense checkpoint (a quantised model, written out densely) or an MPO checkpoint. The adapter is the best \
-      correction of each linear layer's matrix of a rank, in the metric of the statistics. It is an ordinary adapter of the \
-      PEFT library: whatever loads those loads it, beside COMPRESSED in whatever form.
+      COMPRESSED is a dense checkpoint (a quantised model, written out densely) or an MPO checkpoint. For each linear layer \
+      the adapter is the best correction of rank R, in the metric of the statistics. It is an ordinary adapter of the PEFT \
+      library: what loads such adapters loads this one, whatever form COMPRESSED has there.
       """)
 
   @Argument(help: "The compressed model.")
   var compressed: String
 
-  @Option(help: ArgumentHelp("The dense checkpoint that it stands for.", valueName: "model"))
+  @Option(help: ArgumentHelp("The dense checkpoint from which the compressed model was made.", valueName: "model"))
   var against: String
 
   @Option(name: .shortAndLong, help: ArgumentHelp("The folder to write.", valueName: "adapter"))
@@ -29,10 +29,10 @@ struct Adapt: ParsableCommand {
 
   @OptionGroup(title: "Metric") var calibration: CalibrationOptions
 
-  @Option(help: ArgumentHelp("Correct only the matrices this glob matches; repeatable.", valueName: "glob"))
+  @Option(help: ArgumentHelp("Correct only the matrices that this glob matches; repeatable.", valueName: "glob"))
   var include: [String] = []
 
-  @Option(help: ArgumentHelp("Correct no matrix this glob matches; repeatable.", valueName: "glob"))
+  @Option(help: ArgumentHelp("Leave out the matrices that this glob matches; repeatable.", valueName: "glob"))
   var exclude: [String] = []
 
   @OptionGroup var sourceOptions: SourceOptions

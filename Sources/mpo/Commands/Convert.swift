@@ -11,10 +11,10 @@ struct Convert: ParsableCommand {
     abstract: "Turn a dense checkpoint into an MPO checkpoint.",
     discussion: """
       MODEL is a .safetensors or HDF5 file, a *.safetensors.index.json or a model folder. Every weight matrix becomes \
-      cores or stays dense, whichever is better for the whole network, until the budget is met.
+      cores or stays dense, whichever is better for the whole network at the budget given.
 
-      A recipe is everything that decides the result. Options write one; --recipe, --like and --plan take a whole one, \
-      and refuse options that it decides.
+      A recipe is everything that decides the result. Options describe one; --recipe, --like and --plan take a whole one, \
+      and options that it already decides are then refused.
       """)
 
   @Argument(help: "The dense checkpoint.")
@@ -22,53 +22,54 @@ struct Convert: ParsableCommand {
 
   @Option(
     name: .shortAndLong,
-    help: ArgumentHelp("The folder to write; may be left out with --dry-run.", valueName: "out.mpo")
+    help: ArgumentHelp("The folder to write. Optional with --dry-run.", valueName: "out.mpo")
   )
   var output: String?
 
   @Flag(
     help:
-      "Print what the conversion would store, its expected errors, and the time and memory to expect; write nothing."
+      "Print what the conversion would store, and the errors, time and memory to expect; write nothing."
   )
   var dryRun = false
 
   @Option(
     help: ArgumentHelp(
-      "With --dry-run: what 'mpo profile' wrote of this model, all parts of it, to plan by; repeatable. Without it or --plan "
-        + "no error is known.", valueName: "profile.json"))
+      "With --dry-run: the profile of this model that 'mpo profile' wrote; repeatable, for all its parts. Without it and without "
+        + "--plan the errors are not known.", valueName: "profile.json"))
   var profile: [String] = []
 
-  @Option(help: ArgumentHelp("Take the recipe from this file, instead of options.", valueName: "recipe.yaml"))
+  @Option(help: ArgumentHelp("Take the recipe from this file instead of options.", valueName: "recipe.yaml"))
   var recipe: String?
 
   @Option(
     help: ArgumentHelp(
-      "Take the recipe that made this MPO checkpoint: from the same model it makes the same bytes.",
+      "Take the recipe of this MPO checkpoint: it makes the same bytes of the same model.",
       valueName: "other.mpo"))
   var like: String?
 
-  @Option(help: ArgumentHelp("Take the recipe and the bonds from what 'mpo plan' wrote.", valueName: "plan.json"))
+  @Option(
+    help: ArgumentHelp("Take the recipe and the bonds from this plan, which 'mpo plan' wrote.", valueName: "plan.json"))
   var plan: String?
 
   @Option(
     help: ArgumentHelp(
-      "With --plan: convert the K-th of N parts of the tensors only, K from 1; 'merge' joins all of them. slurm: the part "
-        + "that this task of a Slurm array is.", valueName: PartArgument.help), transform: PartArgument.parse)
+      "With --plan: convert only the K-th of N parts of the tensors, K from 1; 'mpo merge' joins the parts. slurm: the part of "
+        + "this task of a Slurm array.", valueName: PartArgument.help), transform: PartArgument.parse)
   var part: SourceNetwork.Part?
 
   @Flag(
     help:
-      "Write the Python code into the folder with which transformers loads it by trust_remote_code=True, without the package mpo_checkpoint."
+      "Write Python code into the folder, so that transformers loads it with trust_remote_code=True and without the package mpo_checkpoint."
   )
   var remoteCode = false
 
   @Option(
     help: ArgumentHelp(
-      "With --dry-run: print the time and memory of each part of a profile and a conversion in N parts.",
+      "With --dry-run: print the time and memory of each part when profile and conversion are done in N parts.",
       valueName: "n"))
   var parts: Int?
 
-  @Flag(help: "With --parts: reckon as if there were statistics of every matrix, which are still to be made.")
+  @Flag(help: "With --parts: estimate as if every matrix had statistics, where they are still to be made.")
   var withStatistics = false
 
   @OptionGroup(title: "Budget") var budget: BudgetOptions
@@ -99,7 +100,8 @@ struct Convert: ParsableCommand {
     }
     if withStatistics, parts == nil || calibration.calibration != nil {
       throw ValidationError(
-        "--with-statistics goes with --parts, and has no effect with --calibration, which names statistics.")
+        "--with-statistics goes with --parts, and has no effect with --calibration, which gives statistics; leave it out."
+      )
     }
     if dryRun {
       if remoteCode {
@@ -114,19 +116,20 @@ struct Convert: ParsableCommand {
       if done.skipDone { throw ValidationError("--skip-done has no effect with --dry-run; leave one of them out.") }
       if plan != nil, !profile.isEmpty {
         throw ValidationError(
-          "--profile has no effect with --plan, which says all of it; leave one of them out.")
+          "--profile has no effect with --plan, which holds what it says; leave one of them out.")
       }
     } else {
       if parts != nil { throw ValidationError("--parts goes with --dry-run; --part K/N converts one of them.") }
       if output == nil { throw ValidationError("Missing expected argument '--output <out.mpo>'") }
       if !profile.isEmpty {
         throw ValidationError(
-          "--profile goes with --dry-run; for a conversion make a plan of it with 'mpo plan'.")
+          "--profile goes with --dry-run; for a conversion make a plan from it with 'mpo plan' and pass that with --plan."
+        )
       }
     }
     if part != nil, plan == nil {
       throw ValidationError(
-        "--part goes with --plan, the same for all parts: make it with 'mpo profile' and 'mpo plan'.")
+        "--part goes with --plan, the same plan for all parts: make it with 'mpo profile' and 'mpo plan'.")
     }
   }
 
@@ -186,10 +189,10 @@ extension Convert {
     }
     let count = max(plan.layers.count, TensorSelection().matrixCount(in: checkpoint))
     guard 2 * chains > count else { return nil }
-    return "\(chains) of \(count) matrices of this language model become chains of more than two sites, which its text "
-      + "is not likely to survive without training: SmolLM2-135M at a ratio of 0.8 had a perplexity of 16,029 so, of 43 "
-      + "with low rank, both with statistics (28 before); give --calibration and neither --sites, --shape nor "
-      + "--structure chain"
+    return
+      "\(chains) of \(count) matrices of this language model become chains of more than two sites. Without training afterwards "
+      + "that ruins its text: at a ratio of 0.8 the perplexity of SmolLM2-135M rose from 28 to 16,029, and with low-rank factors "
+      + "to 43; give --calibration, and leave out --sites, --shape and --structure chain"
   }
 }
 

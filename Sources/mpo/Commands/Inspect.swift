@@ -17,8 +17,9 @@ struct Inspect: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Show what a mask leaves of each matrix of a dense checkpoint, and its rank: 'zeros' for those of the matrices themselves, or a "
-        + "file as 'mpo convert --mask' takes it. With --tensor: of that one, masked.", valueName: "zeros|m.safetensors"
+      "Show what a mask keeps of each matrix of a dense checkpoint, and its rank: 'zeros' for the zeros of the matrix itself, or a "
+        + "file as for 'mpo convert --mask'. With --tensor and --spectrum: the spectrum of that matrix, masked.",
+      valueName: "zeros|m.safetensors"
     ))
   var mask: String?
 
@@ -28,7 +29,7 @@ struct Inspect: ParsableCommand {
   @Flag(help: "With --tensor: print the singular values at every bond.")
   var spectrum = false
 
-  @Flag(help: "Print a JSON object instead of text; its members are those of the format's specification.")
+  @Flag(help: "Print a JSON object instead of text, with the names of the format's specification.")
   var json = false
 
   @Flag(help: "Print the recipe that made an MPO checkpoint, as YAML that 'mpo convert --recipe' reads.")
@@ -36,7 +37,7 @@ struct Inspect: ParsableCommand {
 
   @OptionGroup(title: "Lines") var lines: LineOptions
 
-  @Flag(inversion: .prefixedNo, help: "On a terminal: show what does not fit it with $PAGER.")
+  @Flag(inversion: .prefixedNo, help: "On a terminal: show output that does not fit it with $PAGER.")
   var pager = true
 
   @OptionGroup var sourceOptions: SourceOptions

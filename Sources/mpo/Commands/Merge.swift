@@ -7,9 +7,9 @@ struct Merge: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Join the parts of a conversion.",
     discussion: """
-      Each part is what 'mpo convert --plan PLAN.json --part K/N' wrote, on whatever machine. The result is the checkpoint \
-      that one conversion with the same plan writes, byte for byte. With --hard-links its files are those of the parts under a second \
-      name: the same tensors, in other files, and no byte is copied.
+      Each part is what 'mpo convert --plan PLAN.json --part K/N' wrote, on any machine. The result is the checkpoint \
+      that one conversion with the same plan writes, byte for byte. With --hard-links no byte is copied: the result has the same \
+      tensors, in the files of the parts, which get a second name.
       """)
 
   @Argument(help: "The MPO checkpoints of all parts, in any order.")
@@ -20,7 +20,7 @@ struct Merge: ParsableCommand {
 
   @Flag(
     help:
-      "Give the files of the parts a second name instead of copying what is in them. They are copied where the file system can't do that."
+      "Make hard links to the files of the parts instead of copying them. They are copied where the file system has no hard links."
   )
   var hardLinks = false
 

@@ -7,12 +7,12 @@ import Reports
 
 struct Plan: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Squeeze bonds over the whole network: which bond goes where. Needs profiles only, no weights.",
+    abstract: "Choose the bonds of every matrix over the whole network. Needs profiles, no weights.",
     discussion: """
-      The plan holds the whole recipe: that of the profile and what the options add. 'mpo convert --plan' follows it.
+      The plan holds the whole recipe: that of the profile, and what the options add. 'mpo convert --plan' follows it.
       """)
 
-  @Argument(help: "What 'mpo profile' wrote, all parts of it; - for stdin.")
+  @Argument(help: "The profile that 'mpo profile' wrote, all its parts; - for stdin.")
   var profiles: [String]
 
   @Option(name: .shortAndLong, help: ArgumentHelp("The file to write; - for stdout.", valueName: "plan.json"))
@@ -32,7 +32,7 @@ struct Plan: ParsableCommand {
     let profile = try Self.merged(Self.profiles(profiles))
     let recipe = try recipe(for: profile)
     let plan = try recipe.plan(profile.network, path: profiles[0], sourceDType: profile.sourceDType)
-    if done.skipDone, self.output == "-" { throw ValidationError("--skip-done has no effect with -o -: leave it out.") }
+    if done.skipDone, self.output == "-" { throw ValidationError("--skip-done has no effect with -o -; leave it out.") }
     let content = try StageFile.encode(StageFile.Plan(plan, recipe: recipe))
     // Planning takes seconds. What is there and the same is left alone, so that nothing that follows it looks out of date.
     let isDone = try done.isDone(self.output, inputs: []) { try readFile(self.output) == content }
@@ -75,7 +75,7 @@ struct Plan: ParsableCommand {
     if profile.recipe.structure == .auto, recipe.structure == .auto {
       recipe.chooseStructure(given: Set(recipeOptions.given))
     }
-    // Structure and bases decided which spectra there are; what else is no default was in the recipe of the profile.
+    // Structure and bases decided which spectra there are; what else is not a default was in the recipe of the profile.
     let (before, after, defaults) = (profile.recipe.values, recipe.values, ConversionRecipe().values)
     let decided = before.filter {
       ["structure", "basis"].contains($0.key) && recipeOptions.given.contains($0.key) || $0.value != defaults[$0.key]

@@ -5,7 +5,7 @@ import Checkpoints
 struct ProbeHDF5: ParsableCommand {
   static let name = "probe-hdf5"
   static let configuration = CommandConfiguration(
-    commandName: name, abstract: "Look whether libhdf5 crashes on the file that is the standard input.",
+    commandName: name, abstract: "Check whether libhdf5 crashes on the file at standard input.",
     shouldDisplay: false)
 
   func run() throws { try HDF5Probe.examineStandardInput() }

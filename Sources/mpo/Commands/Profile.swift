@@ -8,7 +8,7 @@ struct Profile: ParsableCommand {
     abstract: "Compute the singular spectra of every matrix: the only stage before 'plan' that needs the weights.",
     discussion: """
       The stage computes only the spectra that --structure and the metric need. The file holds the recipe as far as the \
-      options decide it; 'mpo plan' adds the rest. Budget and storage may be said here or there.
+      options give it; 'mpo plan' adds the rest. Budget and storage may be given to either.
       """)
 
   @Argument(help: "The dense checkpoint.")
@@ -17,7 +17,7 @@ struct Profile: ParsableCommand {
   @Option(name: .shortAndLong, help: ArgumentHelp("The file to write; - for stdout.", valueName: "profile.json"))
   var output: String
 
-  @Option(help: ArgumentHelp("Take the recipe from this file, instead of options.", valueName: "recipe.yaml"))
+  @Option(help: ArgumentHelp("Take the recipe from this file instead of options.", valueName: "recipe.yaml"))
   var recipe: String?
 
   @OptionGroup(title: "Budget") var budget: BudgetOptions
@@ -30,8 +30,8 @@ struct Profile: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Do the K-th of N parts of the work, K from 1; 'plan' takes all of them. slurm: the part that this task of a Slurm "
-        + "array is.", valueName: PartArgument.help), transform: PartArgument.parse)
+      "Do the K-th of N parts of the work, K from 1; 'mpo plan' takes all parts. slurm: the part of this task of a Slurm "
+        + "array.", valueName: PartArgument.help), transform: PartArgument.parse)
   var part: SourceNetwork.Part?
 
   @OptionGroup var sourceOptions: SourceOptions
@@ -57,7 +57,7 @@ struct Profile: ParsableCommand {
     let source = try RecipeSource(recipe: recipe)
     let recipe = try source?.recipe() ?? recipeOptions.recipe(calibration, statistics, maskFile)
     let inputs = [model] + checkpoint.files
-    if done.skipDone, self.output == "-" { throw ValidationError("--skip-done has no effect with -o -: leave it out.") }
+    if done.skipDone, self.output == "-" { throw ValidationError("--skip-done has no effect with -o -; leave it out.") }
     let display = ProgressDisplay(work.progress)
     func pipeline() throws -> ConversionPipeline {
       try ConversionPipeline(

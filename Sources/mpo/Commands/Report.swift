@@ -9,12 +9,11 @@ struct Report: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Make one HTML page of a model: what became of every matrix, and what it cost.",
     discussion: """
-      Each PATH is an MPO checkpoint, a plan or a dense checkpoint, all of one model; several stand side by side. What \
-      'mpo profile' wrote (all parts of it) adds the singular spectra, the curves of error against numbers, and what other \
-      ratios would cost. The page runs no script and loads nothing.
+      Each PATH is an MPO checkpoint, a plan or a dense checkpoint, all of one model; the page shows several side by side. A \
+      profile (all its parts) adds the singular spectra, the curves of error against numbers, and the error at other ratios. The page runs no script and loads nothing.
       """)
 
-  @Argument(help: "MPO checkpoints, plans, profiles, dense checkpoints.")
+  @Argument(help: "MPO checkpoints, plans, profiles and dense checkpoints of one model.")
   var paths: [String]
 
   @Option(
@@ -24,7 +23,7 @@ struct Report: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Of a model with more than \(Reports.Report.detailLimit) matrices: show those in full that this glob matches, not those that lose most; repeatable.",
+      "In a model of more than \(Reports.Report.detailLimit) matrices: show in full those that this glob matches, instead of those that lose most; repeatable.",
       valueName: "glob"))
   var matrix: [String] = []
 
@@ -77,7 +76,7 @@ struct Report: ParsableCommand {
         generator: MPOTool.generator, command: RecipeCommand.text,
         loading: loading,
         withoutProfile:
-          "Give the profile of the model to 'mpo report' as well for spectra and for curves of the error."
+          "For spectra and curves of the error give 'mpo report' the profile of the model too."
       ))
     let page = Array(try report.html().utf8)
     try StageOutput(output, outputOptions, inputs: paths.filter { $0 != "-" }).write(page)

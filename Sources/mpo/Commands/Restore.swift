@@ -11,8 +11,8 @@ struct Restore: ParsableCommand {
     discussion: """
       The ending of OUT decides what is written. .safetensors: one file. .h5 or .hdf5: one HDF5 file, with the structure \
       of the source if that was HDF5. .keras: a Keras archive, if the source was one. Anything else: a model folder with \
-      the files that the source had: weights of the same names and kinds, and everything that stood beside them. What was \
-      one file becomes a folder with model.safetensors (several shards when it is large).
+      the files of the source: weights of the same names and kinds, and all other files that were copied. A source that was one \
+      file becomes a folder with model.safetensors (several shards when it is large).
       """)
 
   @Argument(help: "The MPO checkpoint.")

@@ -11,21 +11,21 @@ struct Squeeze: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Lower bonds as far as your own evaluation of the network allows.",
     discussion: """
-      Round after round lowers the bonds that cost least, by --step parameters, runs --finetune on the result (where it \
-      is given) and --evaluate on that, and keeps the round if the score is within the limit. A rejected round is rolled \
-      back and half the step tried, until --min-step. OUT is the smallest model that was accepted.
+      Each round lowers the bonds that cost least, by --step parameters, runs --finetune (if it is given) and then \
+      --evaluate on the result, and accepts it if the score is within the limit. After a rejected round the step is halved, \
+      until --min-step. OUT is the smallest model that was accepted.
 
       INPUT is an MPO checkpoint, whose operators are squeezed, or a dense model, whose matrices stay dense until their \
-      cores are smaller. --max-drop counts from the score of INPUT itself.
+      cores are smaller. --max-drop is measured from the score of INPUT.
 
-      Commands run in /bin/sh with the path of the checkpoint in $MPO_CHECKPOINT and in place of each {} (quoted \
-      already). --evaluate prints one number as its last line of stdout. --finetune reads $MPO_CHECKPOINT and writes a \
-      whole MPO checkpoint at $MPO_OUTPUT, which is not there yet: the same tensors with new values, bonds no higher. \
-      Neither may change what it is given. What they write is shown only when they fail.
+      Commands run in /bin/sh. The path of the checkpoint is in $MPO_CHECKPOINT and replaces each {} (already quoted). \
+      --evaluate prints one number as its last line of stdout. --finetune reads $MPO_CHECKPOINT and writes a whole MPO \
+      checkpoint to $MPO_OUTPUT, which does not exist yet: the same tensors with new values, bonds no higher. Neither may \
+      change the checkpoint that it reads. Their output is shown only when they fail.
 
-      While it runs, OUT.squeeze/ beside OUT holds the accepted model; the journal, OUT.squeeze.jsonl, has a line for \
-      every finished round and stays. The commands get checkpoints that are not packed; OUT is packed if INPUT is, or \
-      with --pack. After an interruption of any kind the same command with --resume continues, to the same result.
+      Meanwhile OUT.squeeze/ beside OUT holds the accepted model. The journal, OUT.squeeze.jsonl, has a line for every \
+      finished round and is kept. The commands get checkpoints that are not packed; OUT is packed if INPUT is, or with \
+      --pack. After an interruption of any kind the same command with --resume continues, to the same result.
       """)
 
   @Argument(help: "An MPO checkpoint or a dense model.")
@@ -34,20 +34,23 @@ struct Squeeze: ParsableCommand {
   @Option(name: .shortAndLong, help: ArgumentHelp("The MPO checkpoint to write.", valueName: "out.mpo"))
   var output: String
 
-  @Option(help: ArgumentHelp("Prints the score of the checkpoint, a number, as its last line.", valueName: "command"))
+  @Option(
+    help: ArgumentHelp(
+      "A command that prints the score of the checkpoint, a number, as its last line.", valueName: "command"))
   var evaluate: String
 
-  @Option(help: ArgumentHelp("Trains the checkpoint, e.g. its auxiliary cores only.", valueName: "command"))
+  @Option(
+    help: ArgumentHelp("A command that trains the checkpoint, e.g. its auxiliary cores only.", valueName: "command"))
   var finetune: String?
 
-  @Option(help: ArgumentHelp("Accept scores that are worse than that of INPUT by at most this.", valueName: "d"))
+  @Option(help: ArgumentHelp("Accept scores that are worse than the score of INPUT by at most D.", valueName: "d"))
   var maxDrop: Double?
 
   @Option(
-    help: ArgumentHelp("Accept scores down to this (with --lower-is-better: up to this).", valueName: "s"))
+    help: ArgumentHelp("Accept scores of at least S (with --lower-is-better: at most S).", valueName: "s"))
   var minScore: Double?
 
-  @Flag(help: "The score is a loss.")
+  @Flag(help: "The score is a loss: lower is better.")
   var lowerIsBetter = false
 
   @Option(help: ArgumentHelp("The largest number of rounds, accepted or not.", valueName: "n"))
@@ -55,11 +58,11 @@ struct Squeeze: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Parameters to save in a round, a number or a part of those of INPUT: 20000 or 2%.", valueName: "p"))
+      "The parameters to save in a round: a number, or a share of those of INPUT, as 2%.", valueName: "p"))
   var step: SqueezeOptions.Step = .fraction(0.02)
 
   @Option(
-    help: ArgumentHelp("The smallest step: halving stops there. Default: a sixteenth of --step.", valueName: "p"))
+    help: ArgumentHelp("The smallest step, at which halving stops. Default: a sixteenth of --step.", valueName: "p"))
   var minStep: SqueezeOptions.Step?
 
   @Option(
@@ -69,7 +72,7 @@ struct Squeeze: ParsableCommand {
   var criterion = SqueezeCriterion.errorPerParameter
 
   @Option(
-    help: ArgumentHelp("Give all matrices that the glob matches the same bonds; repeatable.", valueName: "glob"))
+    help: ArgumentHelp("Give all matrices that this glob matches the same bonds; repeatable.", valueName: "glob"))
   var tie: [String] = []
 
   @Option(
@@ -83,24 +86,25 @@ struct Squeeze: ParsableCommand {
   var timeout: Seconds?
 
   @Option(
-    help: ArgumentHelp("Type of the cores that dense matrices become. Default: that of the matrix.", valueName: "type"))
+    help: ArgumentHelp(
+      "The type of the cores that dense matrices become. Default: the type of the matrix.", valueName: "type"))
   var dtype: CoreDType?
 
   @Option(
     help: ArgumentHelp(
-      "Which of the many equal chains the operators are stored as: compact, canonical or spectral. Default: that of the "
-        + "operators of INPUT; compact for matrices that were dense.", valueName: "g"))
+      "The gauge in which operators are stored: compact, canonical or spectral (see 'mpo help convert'). Default: the gauge "
+        + "in INPUT; compact for matrices that were dense.", valueName: "g"))
   var gauge: Gauge?
 
-  @Flag(help: "Pack OUT, losslessly, as 'mpo convert --pack' does; without this it is packed if INPUT is.")
+  @Flag(help: "Pack OUT losslessly, as 'mpo convert --pack' does. Default: if INPUT is packed.")
   var pack = false
 
   @OptionGroup(title: "Matrices") var selection: SelectionOptions
 
-  @Option(help: ArgumentHelp("The journal, instead of OUT.squeeze.jsonl.", valueName: "file"))
+  @Option(help: ArgumentHelp("The file of the journal. Default: OUT.squeeze.jsonl.", valueName: "file"))
   var journal: String?
 
-  @Flag(help: "Continue the squeeze in the journal; without a journal, begin one.")
+  @Flag(help: "Continue the squeeze of the journal; begin one if there is none.")
   var resume = false
 
   @Flag(help: "Print a JSON object instead of a table.")
@@ -112,7 +116,7 @@ struct Squeeze: ParsableCommand {
 
   func validate() throws {
     switch (maxDrop, minScore) {
-    case (nil, nil): throw ValidationError("Say how far to go: --max-drop D or --min-score S.")
+    case (nil, nil): throw ValidationError("Give the limit of the score: --max-drop D or --min-score S.")
     case (_?, _?): throw ValidationError("Give only one of --max-drop and --min-score.")
     case (let drop?, nil) where !(drop >= 0 && drop.isFinite):
       throw ValidationError("--max-drop must be a number of at least 0, not \(drop).")

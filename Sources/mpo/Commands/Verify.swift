@@ -8,12 +8,14 @@ import Reports
 struct Verify: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Check an MPO checkpoint: structure, checksums, and the true error of every tensor.",
-    discussion: "Prints a line for each problem and exits with 3 when a check fails.")
+    discussion: "Prints a line for each problem, and exits with status 3 when a check fails.")
 
   @Argument(help: "The MPO checkpoint.")
   var checkpoint: String
 
-  @Option(help: ArgumentHelp("The dense checkpoint it was made from: errors are measured again.", valueName: "model"))
+  @Option(
+    help: ArgumentHelp(
+      "The dense checkpoint from which it was made: the errors are measured again.", valueName: "model"))
   var against: String?
 
   @Flag(help: "Print a JSON object instead of text.")

@@ -11,29 +11,30 @@ struct BudgetOptions: ParsableArguments, RecipeOptions {
 
   @Option(
     help: ArgumentHelp(
-      "The same of the selected matrices alone: numbers they are stored with over those they had, at most.",
+      "The largest ratio of parameters of the selected matrices alone.",
       valueName: "r"))
   var matrixRatio: Double?
 
   @Option(
     help: ArgumentHelp(
-      "The most bytes of the whole checkpoint: a part of the input's, as 0.3, or a size, as 60MB. Matrices become factors and integers of "
-        + "8 to 2 bits, whatever has the least error for its bytes.", valueName: "b"))
+      "The largest size of the whole checkpoint: a share of the input's bytes, as 0.3, or a size, as 60MB. Every matrix stays whole or "
+        + "becomes low-rank factors, in plain values or integers of 8 to 2 bits, whichever has the least error for its bytes.",
+      valueName: "b"))
   var bytes: Budget.ByteLimit?
 
-  @Option(help: ArgumentHelp("The same of the selected matrices alone.", valueName: "b"))
+  @Option(help: ArgumentHelp("The same limit for the selected matrices alone.", valueName: "b"))
   var matrixBytes: Budget.ByteLimit?
 
   @Option(
     help: ArgumentHelp(
-      "The largest relative error of each decomposed matrix: in the Frobenius norm, with --calibration in its metric.",
+      "The largest relative error of each decomposed matrix, in the Frobenius norm or, with --calibration, in its metric.",
       valueName: "e"))
   var maxError: Double?
 
   @Option(help: ArgumentHelp("The largest bond dimension.", valueName: "d"))
   var bond: Int?
 
-  @Flag(help: "Keep every bond at its numerical rank: only rounding is lost.")
+  @Flag(help: "Keep every bond at its numerical rank, so that only rounding is lost.")
   var lossless = false
 
   @Option(
@@ -43,7 +44,7 @@ struct BudgetOptions: ParsableArguments, RecipeOptions {
         + "error-per-parameter.", valueName: "c"))
   var criterion: SqueezeCriterion?
 
-  @Option(help: ArgumentHelp("Give the matrices this glob matches the same bonds; repeatable.", valueName: "glob"))
+  @Option(help: ArgumentHelp("Give all matrices that this glob matches the same bonds; repeatable.", valueName: "glob"))
   var tie: [String] = []
 
   @Option(help: ArgumentHelp("Lower no bond below this. Default: 1.", valueName: "d"))
@@ -105,7 +106,7 @@ struct BudgetOptions: ParsableArguments, RecipeOptions {
   }
 
   static let missing = ValidationError(
-    "Say how far to go: --ratio R, --matrix-ratio R, --bytes B, --matrix-bytes B, --max-error E, --bond D or --lossless."
+    "Give a budget: --ratio R, --matrix-ratio R, --bytes B, --matrix-bytes B, --max-error E, --bond D or --lossless."
   )
 }
 

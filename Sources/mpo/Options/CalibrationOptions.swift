@@ -12,12 +12,13 @@ struct CalibrationOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "Added to the diagonal of the input statistics, relative to its mean. Default: 1e-4.", valueName: "r"))
+      "What is added to the diagonal of the input statistics, as a multiple of its mean. Default: 1e-4.", valueName: "r"
+    ))
   var inputRidge: Double?
 
   @Option(
     help: ArgumentHelp(
-      "The same for the output statistics. Default: the file's, or 1e-3 for two sites, 0.3 for more, 0.15 in bases.",
+      "The same for the output statistics. Default: the value in the statistics file; without one 1e-3 for two sites, 0.3 for more, 0.15 in bases.",
       valueName: "r"))
   var outputRidge: Double?
 

@@ -6,17 +6,17 @@ import Files
 struct DoneOptions: ParsableArguments {
   @Flag(
     help:
-      "Do nothing where the output is there already, whole, of the same options and newer than the input; else replace it."
+      "Do nothing if the output is complete, has the same options and is newer than the input; otherwise replace it."
   )
   var skipDone = false
 
   /// Whether an output is there, is newer than its inputs and is what `isSame` asks for.
   func isDone(_ output: String, inputs: [String], _ isSame: () throws -> Bool) throws -> Bool {
     guard skipDone, let status = try FileStatus(at: output), try isNewer(status, than: inputs) else { return false }
-    // What can't be read is no output of the stage: it is made again.
+    // What can't be read is not an output of the stage: it is made again.
     guard (try? isSame()) == true else { return false }
     StandardError.write(
-      "mpo: \(escaped(output, limit: 4096)) is there already and has the same recipe; nothing to do\n")
+      "mpo: \(escaped(output, limit: 4096)) exists and has the same recipe; nothing to do\n")
     return true
   }
 

@@ -9,14 +9,14 @@ struct LineOptions: ParsableArguments {
   }
 
   @Argument(
-    help: ArgumentHelp("Show only the tensors that one of these globs matches.", valueName: "globs")
+    help: ArgumentHelp("Show only the tensors that match one of these globs.", valueName: "globs")
   )
   var globs: [String] = []
 
   @Option(
     help: ArgumentHelp(
       "Order the lines by name, size (numbers before), numbers (stored), ratio, error (in the metric where there is one) or "
-        + "svd; what is largest comes first. Default: the order of the checkpoint.",
+        + "svd, the largest value first. Default: the order of the checkpoint.",
       valueName: "key"))
   var sort: Key?
 

@@ -5,29 +5,29 @@ import Recipes
 struct LinkOptions: ParsableArguments, RecipeOptions {
   @Option(
     help: ArgumentHelp(
-      "Let the matrices that differ in the braces alone, as 'layers.*.{q,k}_proj.weight', be ranges of one operator of low "
-        + "rank where that is better than each for itself: they share the core of their inputs, or, where only as many "
-        + "outputs fit or with =outputs behind the glob, that of their outputs; repeatable. With --structure auto or svd.",
+      "Store matrices whose names differ only in the braces, as 'layers.*.{q,k}_proj.weight', as ranges of one low-rank "
+        + "operator where that has less error than separate ones. They share the core of their inputs, or that of their outputs with "
+        + "=outputs behind the glob and where only the outputs have one size. Repeatable; with --structure auto or svd.",
       valueName: "glob[=inputs|outputs]"))
   var link: [String] = []
 
   @Option(
     help: ArgumentHelp(
-      "The same of N neighbouring layers, whose number is the first star of the glob: 'layers.*.up_proj.weight=2'; "
-        + "repeatable.", valueName: "glob=n"))
+      "The same for N neighbouring layers; the first star of the glob stands for the number of the layer: "
+        + "'layers.*.up_proj.weight=2'. Repeatable.", valueName: "glob=n"))
   var linkLayers: [String] = []
 
   @Option(
     help: ArgumentHelp(
-      "Make the matrices of one shape that this glob matches chains of full bonds with one central core for all, or K of them for as "
-        + "many runs of layers, and auxiliary cores of their own; the budget is met by the other matrices; repeatable.",
+      "Turn the matrices that this glob matches, all of one shape, into chains of full bonds with auxiliary cores of their own and one "
+        + "shared central core, or K of them, each for a run of layers. The other matrices meet the budget. Repeatable.",
       valueName: "glob[=k]"))
   var shareCentral: [String] = []
 
   @Option(
     help: ArgumentHelp(
-      "With --share-central: add to each matrix an operator of this rank for what the shared core leaves of it, the best one in the "
-        + "metric where there is one.", valueName: "r"))
+      "With --share-central: add to each matrix an operator of this rank for what the shared core does not represent, the best one in "
+        + "the metric where there is one.", valueName: "r"))
   var residualRank: Int?
 
   func validate() throws {
@@ -43,7 +43,7 @@ struct LinkOptions: ParsableArguments, RecipeOptions {
         return SharedCentreRule(glob: text, residualRank: residualRank)
       }
       guard let centres = Int(value), centres >= 1 else {
-        throw ValidationError("--share-central '\(text)': '\(value)' is no number of central cores.")
+        throw ValidationError("--share-central '\(text)': '\(value)' is not a number of central cores.")
       }
       return SharedCentreRule(glob: glob, centres: centres, residualRank: residualRank)
     }
@@ -53,7 +53,7 @@ struct LinkOptions: ParsableArguments, RecipeOptions {
     try link.map { text in
       guard let (glob, value) = Self.split(text) else { return LinkRule(glob: text) }
       guard let side = LinkRule.Side(rawValue: value) else {
-        throw ValidationError("--link '\(text)': '\(value)' is not inputs or outputs.")
+        throw ValidationError("--link '\(text)': '\(value)' is neither inputs nor outputs.")
       }
       return LinkRule(glob: glob, shares: side)
     }

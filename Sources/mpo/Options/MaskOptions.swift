@@ -6,15 +6,16 @@ import Recipes
 struct MaskOptions: ParsableArguments, RecipeOptions {
   @Option(
     help: ArgumentHelp(
-      "Decompose W ⊙ M, and weight errors by what M keeps: 'zeros' for a model that is sparse already, or a file with a tensor of "
-        + "zeros and ones (BOOL, U8 or floating-point) under the name of each matrix, of its shape. With --calibration a file decides "
-        + "what is decomposed and the statistics weight errors.", valueName: "zeros|m.safetensors"))
+      "Decompose W ⊙ M, and weight errors by what M keeps. zeros: M is 0 where the matrix is 0, for a sparse model. A file: safetensors "
+        + "with a tensor of zeros and ones (BOOL, U8 or floating-point) for each matrix, under its name and of its shape. With --calibration "
+        + "the file decides what is decomposed, and the statistics weight the errors.", valueName: "zeros|m.safetensors"
+    ))
   var mask: String?
 
   @Option(
     help: ArgumentHelp(
-      "How M weights errors: sides (each row and column by how many of its elements are kept, which has a best factorisation) or "
-        + "elements (those that are kept alone, refined from there; what is masked may become anything). Default: sides.",
+      "How M weights errors: sides (each row and each column by the number of its kept elements; the best factorisation is known) or "
+        + "elements (only kept elements count; the others may become anything, and factors are found by iteration). Default: sides.",
       valueName: "w"))
   var maskWeights: MaskRule.Weights?
 

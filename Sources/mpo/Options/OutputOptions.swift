@@ -6,7 +6,7 @@ import Glibc
 
 /// Options of the subcommands that write an output.
 struct OutputOptions: ParsableArguments {
-  @Flag(help: "Replace the output if it is there already.")
+  @Flag(help: "Replace the output if it exists.")
   var force = false
 
   /// Begins an output, unless it would replace one of the inputs or a folder they are in.
@@ -16,7 +16,7 @@ struct OutputOptions: ParsableArguments {
   ) throws -> AtomicOutput {
     if path == "-" {
       throw ConversionError.badMember(
-        member: "-o", value: path, reason: "this output can't be written to stdout; name a file or a folder")
+        member: "-o", value: path, reason: "this output can't go to stdout; name a file or a folder")
     }
     if let output = realPath(path) {
       for input in inputs.compactMap(realPath) where input == output || input.hasPrefix(output + "/") {

@@ -16,13 +16,15 @@ enum PartArgument {
     let words = text.split(separator: "/", omittingEmptySubsequences: false)
     if words[0] == "slurm", words.count <= 2 {
       let count = words.count == 2 ? Int(words[1]) : nil
-      guard words.count == 1 || count ?? 0 >= 1 else { throw ValidationError("N of slurm/N is a number from 1.") }
+      guard words.count == 1 || count ?? 0 >= 1 else {
+        throw ValidationError("N of slurm/N must be a number of at least 1.")
+      }
       return try ofSlurm(count: count, variable)
     }
     let numbers = words.map { Int($0) }
     guard numbers.count == 2, let index = numbers[0], let count = numbers[1],
       let part = SourceNetwork.Part(index: index, count: count)
-    else { throw ValidationError("A part is K/N, K from 1 to N, or in a Slurm array slurm or slurm/N.") }
+    else { throw ValidationError("A part is K/N with K from 1 to N; in a Slurm array it may be slurm or slurm/N.") }
     return part
   }
 
@@ -32,7 +34,7 @@ enum PartArgument {
     func number(_ name: String) -> Int? { variable("SLURM_ARRAY_TASK_" + name).flatMap { Int($0) } }
     guard let task = number("ID") else {
       throw ValidationError(
-        "SLURM_ARRAY_TASK_ID is not set: this is no task of a Slurm array (sbatch --array=1-N); outside of one say K/N."
+        "SLURM_ARRAY_TASK_ID is not set: this is not a task of a Slurm array (sbatch --array=1-N); elsewhere give K/N."
       )
     }
     if let count {
@@ -48,8 +50,8 @@ enum PartArgument {
     }
     guard last - first + 1 == tasks, first == 0 || first == 1 else {
       throw ValidationError(
-        "The array has \(tasks) tasks from \(first) to \(last), which are not all parts, as in a rerun of some; give "
-          + "the number of parts: slurm/N, with the tasks 1 to N.")
+        "The array has \(tasks) tasks from \(first) to \(last), so some parts are missing, as in a rerun; give the number "
+          + "of parts: slurm/N, with the tasks 1 to N.")
     }
     guard let part = SourceNetwork.Part(index: task - first + 1, count: tasks) else {
       throw ValidationError("SLURM_ARRAY_TASK_ID is \(task), which is not from \(first) to \(last).")

@@ -6,36 +6,36 @@ import Recipes
 struct SelectionOptions: ParsableArguments, RecipeOptions {
   @Option(
     help: ArgumentHelp(
-      "Sites of each chain. Default: 5. With --structure svd: 2 and the square cores between the two frames, over which the "
-        + "singular values are spread, to be trained alone.", valueName: "n"))
+      "The number of sites of each chain. Default: 5. With --structure svd: two frames and N - 2 square cores between them, which "
+        + "share the singular values and can be trained alone.", valueName: "n"))
   var sites: Int?
 
   @Option(
     help: ArgumentHelp(
-      "Factors of the matrices that a glob matches, rows x columns; repeatable, the last match wins.",
+      "The factors of the matrices that a glob matches, row factors x column factors; repeatable, the last match wins.",
       valueName: "glob=3,4,4,4,4x4,4,8,6,4"))
   var shape: [String] = []
 
   @Option(
     help: ArgumentHelp(
-      "Decompose only the matrices this glob matches, of whatever size; repeatable. Without it: every floating-point "
-        + "matrix with both sides at least \(TensorSelection.minimumSide). What is no weight (training state, scales of "
-        + "quantised weights, buffers) needs its whole name here.", valueName: "glob"))
+      "Decompose only the matrices that this glob matches, whatever their size; repeatable. Default: every floating-point "
+        + "matrix with both sides at least \(TensorSelection.minimumSide). Training state, scales of quantised weights and "
+        + "buffers are decomposed only if their whole name is given here.", valueName: "glob"))
   var include: [String] = []
 
-  @Option(help: ArgumentHelp("Keep the matrices this glob matches dense; repeatable.", valueName: "glob"))
+  @Option(help: ArgumentHelp("Keep the matrices that this glob matches dense; repeatable.", valueName: "glob"))
   var exclude: [String] = []
 
   @Flag(
     help:
-      "Decompose convolution kernels of any rank too, as matrices of output x the rest; those of Keras with the sides that are nearest to each other."
+      "Decompose convolution kernels of any rank too: in PyTorch's layout as matrices of output x the rest, in Keras' layout split where the two sides are nearest to each other."
   )
   var convolutions = false
 
   @Flag(
     inversion: .prefixedNo,
     help:
-      "Decompose each matrix of tensors [experts, rows, columns]. Default: where a name has 'experts' in it or config.json gives so many."
+      "Decompose each matrix of a stack [experts, rows, columns]. Default: where the name contains 'experts' or config.json gives this number of experts."
   )
   var experts: Bool?
 

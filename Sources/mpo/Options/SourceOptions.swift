@@ -6,7 +6,7 @@ import Synchronization
 struct SourceOptions: ParsableArguments {
   @Flag(
     help:
-      "Follow links that lead out of a model folder. Default: only those into the blobs of a Hugging Face cache."
+      "Follow links that lead out of a model folder. Default: follow only links into the blobs of a Hugging Face cache."
   )
   var followLinks = false
 

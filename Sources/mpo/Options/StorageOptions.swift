@@ -7,14 +7,14 @@ import TensorNetworks
 struct StorageOptions: ParsableArguments, RecipeOptions {
   @Option(
     help: ArgumentHelp(
-      "Which of the chains that stand for the same matrix is stored: compact (no redundant number), canonical (isometries around the "
-        + "central core, for fine-tuning) or spectral (the same, with the singular values at the centre apart). "
+      "Which of the chains that represent the same matrix is stored: compact (no redundant number), canonical (isometries around the "
+        + "central core, for fine-tuning) or spectral (canonical with the singular values at the centre stored apart). "
         + "Default: compact.", valueName: "g"))
   var gauge: Gauge?
 
   @Option(
     help: ArgumentHelp(
-      "Type of the cores. Default: that of the source; with --lossless at least f32.", valueName: "type"))
+      "The type of the cores. Default: the type of the source; with --lossless at least f32.", valueName: "type"))
   var dtype: CoreDType?
 
   @Option(
@@ -25,14 +25,14 @@ struct StorageOptions: ParsableArguments, RecipeOptions {
 
   @Option(
     help: ArgumentHelp(
-      "Store the cores of the matrices a glob matches as \(CoreEncoding.choices): 'GLOB=int4'; only their central or auxiliary "
-        + "cores: 'central:GLOB=int8'. Repeatable; the last one counts.",
+      "Store the cores of the matrices that a glob matches as \(CoreEncoding.choices): 'GLOB=int4'. 'central:GLOB=int8' is for "
+        + "central (or auxiliary) cores alone. Repeatable; the last match wins.",
       valueName: "rule"))
   var encode: [EncodingRule] = []
 
   @Flag(
     help:
-      "Pack what is stored, losslessly: smaller than gzip, and faster. Entries that packing does not shrink are stored unpacked."
+      "Pack everything that is stored, losslessly: smaller and faster than gzip. Entries that packing does not shrink are stored unpacked."
   )
   var pack = false
 

@@ -6,24 +6,24 @@ import Squeezing
 struct StructureOptions: ParsableArguments, RecipeOptions {
   @Option(
     help: ArgumentHelp(
-      "What a matrix may become: auto (for each matrix a chain, low rank or dense, whatever has the least error for its "
-        + "numbers over the whole network; with --calibration or --mask low rank or dense), chain (of --sites) or svd (a "
-        + "factorisation of low rank, a chain of two). Default: auto; chain with --sites, --shape, --bond and "
-        + "--criterion error.", valueName: "s"))
+      "What a matrix may become. auto: a chain, low-rank factors or dense, whichever has the least error for its numbers, chosen "
+        + "over the whole network; with --calibration or --mask low-rank factors or dense. chain: a chain of --sites cores. svd: "
+        + "low-rank factors, which are a chain of two. Default: auto; with --sites, --shape, --bond or --criterion error: chain.",
+      valueName: "s"))
   var structure: MatrixStructure?
 
   @Option(
     help: ArgumentHelp(
-      "The bases that chains are computed in: auto (with --calibration, one for all that reads the residual stream and "
-        + "one for all that is written to it, neurons elsewhere in the order of what they weigh) or none; or, where names do not "
-        + "say it, the space that sides of matrices belong to, as 'blocks.*.mix.weight=inputs:stream': stream, own (shares "
-        + "nothing) or a name of yours, which sides of one size share a basis by; without inputs: or outputs: both sides, "
-        + "where the basis pays; repeatable. Default: auto.", valueName: "b|glob=[side:]space"))
+      "The bases in which chains are computed. auto: with --calibration, one orthogonal basis for all matrices that read the "
+        + "residual stream, one for all that write to it, and elsewhere the neurons in the order of their weight. none: rows and "
+        + "columns as they are. 'blocks.*.mix.weight=inputs:stream' names the space of a side where the matrix's name does not "
+        + "show it: stream, own (shared with nothing) or any other name; sides of one size and name share a basis. Without inputs: "
+        + "or outputs: both sides, where a basis pays. Repeatable. Default: auto.", valueName: "b|glob=[side:]space"))
   var basis: [BasisOption] = []
 
   func validate() throws {
     guard basis.count(where: { $0.choice != nil }) <= 1 else {
-      throw ValidationError("--basis auto and --basis none go to all chains: give it once.")
+      throw ValidationError("--basis auto and --basis none apply to all chains: give one of them, once.")
     }
   }
 

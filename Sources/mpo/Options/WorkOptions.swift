@@ -5,11 +5,13 @@ import Files
 /// Options of the subcommands that work through many tensors.
 struct WorkOptions: ParsableArguments {
   @Option(
-    help: ArgumentHelp("Matrices to work on at the same time; the result does not depend on it.", valueName: "n"))
+    help: ArgumentHelp(
+      "The number of matrices to work on at the same time. The result does not depend on it.", valueName: "n"))
   var jobs = Self.processors
 
   @Option(
-    help: ArgumentHelp("auto (a bar when stderr is a terminal), bar, json (a line a tensor) or none.", valueName: "how")
+    help: ArgumentHelp(
+      "auto (a bar when stderr is a terminal), bar, json (a line for each tensor) or none.", valueName: "how")
   )
   var progress = ProgressStyle.auto
 

@@ -91,7 +91,7 @@ struct DryRun {
   private func limit(_ limit: Budget.ByteLimit, of whole: Int?) -> String {
     switch limit {
     case .count(let count): bytes(count)
-    case .share(let share): whole.map { bytes(Int(share * Double($0))) } ?? "\(share) of what they have"
+    case .share(let share): whole.map { bytes(Int(share * Double($0))) } ?? "\(share) of their bytes"
     }
   }
 
@@ -108,12 +108,12 @@ struct DryRun {
       text += "  parameters  at most \(grouped(Int(Double(parameters) * ratio))) are left\n"
     case .matrixRatio(let ratio):
       text +=
-        "  parameters  at most \(grouped(Int(Double(selected.elements) * ratio))) are left of the matrices'\n"
+        "  parameters  at most \(grouped(Int(Double(selected.elements) * ratio))) are left in the matrices\n"
     case .bytes(let limit): text += "  bytes       at most \(self.limit(limit, of: bytesBefore))\n"
     case .matrixBytes(let limit): text += "  bytes       at most \(self.limit(limit, of: nil)) for the matrices\n"
     case .maximumError, .bond, .lossless, nil: break
     }
     return text
-      + "  errors      not known without a profile: 'mpo profile' makes one, which --profile takes\n"
+      + "  errors      not known without a profile: make one with 'mpo profile' and pass it with --profile\n"
   }
 }

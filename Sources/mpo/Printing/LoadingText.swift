@@ -13,16 +13,16 @@ enum LoadingText {
     let text = jsonString(path)
     var steps = [
       LoadingStep(
-        "A dense checkpoint that any program loads", language: "sh",
+        "Make a dense checkpoint that any program loads", language: "sh",
         code: "mpo restore \(word) -o restored\(ending(of: manifest))"),
       LoadingStep(
-        "Its files and checksums checked, and its errors measured again", language: "sh",
+        "Check files and checksums, and measure the errors again", language: "sh",
         code: "mpo verify \(word) --against MODEL"),
     ]
     if manifest.companions.contains(where: { $0.file == "config.json" }) {
       steps.append(
         LoadingStep(
-          "A model of transformers whose layers are made of cores, to run or to fine-tune", language: "python",
+          "Load a transformers model whose layers are made of cores, to run or to fine-tune", language: "python",
           code:
             "from mpo_checkpoint import from_pretrained\nmodel = from_pretrained(\(text), trainable=\"auxiliary\")")
       )
@@ -30,13 +30,14 @@ enum LoadingText {
     if manifest.companions.contains(where: { $0.file == RemoteCode.fileName }) {
       steps.append(
         LoadingStep(
-          "The same without the package mpo_checkpoint, by the code in the folder; read it first", language: "python",
+          "The same without the package mpo_checkpoint, with the code in the folder; read that code first",
+          language: "python",
           code:
             "from transformers import AutoModel\nmodel = AutoModel.from_pretrained(\(text), trust_remote_code=True)"))
     }
     steps.append(
       LoadingStep(
-        "NumPy arrays of all tensors", language: "python",
+        "Load all tensors as NumPy arrays", language: "python",
         code: "from mpo_checkpoint import load_dense\narrays = load_dense(\(text))"))
     return steps
   }

@@ -44,14 +44,14 @@ struct Summary {
       """
     if let encodings = Self.encodings(of: manifest) { text += "  encodings   \(encodings)\n" }
     if let count = totals.parametersOfTraining {
-      text += "  training    \(grouped(count)) numbers of training state, as they were\n"
+      text += "  training    \(grouped(count)) numbers of training state, unchanged\n"
     }
     if manifest.conversion?.links.isEmpty == false {
       let linked = tensors.flatMap { $0.blocks?.blocks.joined().filter { $0.rows != nil || $0.columns != nil } ?? [] }
       text +=
         "  linked      "
         + (linked.isEmpty
-          ? "no matrices: each by itself has less error for its numbers\n"
+          ? "no matrices: separately they have less error for their numbers\n"
           : "\(linked.count) matrices in \(Set(linked.map(\.operator)).count) operators\n")
     }
     let inMetric = matrices.compactMap(\.metricRelativeError)
@@ -80,8 +80,8 @@ struct Summary {
     }
     if let recipe = manifest.conversion, recipe.metric == nil, recipe.budget != .lossless, !matrices.isEmpty {
       text +=
-        "  note        errors of weights are not errors of the model: 'python -m mpo_checkpoint calibrate' makes the "
-        + "statistics that --calibration takes\n"
+        "  note        errors of weights are not errors of the model: make statistics with 'python -m mpo_checkpoint "
+        + "calibrate' and pass them with --calibration\n"
     }
     return text
   }

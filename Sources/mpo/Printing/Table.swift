@@ -45,7 +45,7 @@ struct Table {
     let excess = total() - width
     let first = excess > 0 ? max(12, widths[0] - excess) : nil
     let left = columns.indices.filter { !shown.contains($0) }.map { columns[$0].title }
-    let note = left.isEmpty ? "" : "no room for \(left.joined(separator: ", ")); --json has all\n"
+    let note = left.isEmpty ? "" : "columns that do not fit: \(left.joined(separator: ", ")); --json has all\n"
     return text(of: shown, widths: widths, first: first) + Terminal.coloured(note, .faint)
   }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from . import integrations
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "CheckpointError": "errors",

@@ -32,13 +32,13 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         unfinished = options.output.with_name(f"{options.output.name}.unfinished")
         if unfinished.exists():
-            print(f"\nmpo_checkpoint: {unfinished}: has what is done; the same command goes on from there", file=sys.stderr)
+            print(f"\nmpo_checkpoint: {unfinished}: holds what is done so far; run the same command again to continue", file=sys.stderr)
         return 130
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m mpo_checkpoint", description="What Python does for mpo.")
+    parser = argparse.ArgumentParser(prog="python -m mpo_checkpoint", description="Statistics and adapters for mpo: the commands that need Python.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -53,95 +53,95 @@ def _parser() -> argparse.ArgumentParser:
         "text",
         type=Path,
         metavar="TEXT",
-        help="a text file: one sample a line, or for a language model a text that is cut into pieces",
+        help="a text file with one sample in each line; for a language model a text, which is cut into pieces",
     )
     calibrate.add_argument("-o", "--output", type=Path, required=True, metavar="STATS.safetensors", help="the result")
-    calibrate.add_argument("--force", action="store_true", help="replace the result if it is there already")
+    calibrate.add_argument("--force", action="store_true", help="replace the result if it exists")
     calibrate.add_argument(
         "--task",
         metavar="TASK",
         help="features, causal-lm, masked-lm, seq2seq-lm, sequence-classification, token-classification or "
-        "question-answering: the head the model is loaded with (default: causal-lm where config.json names such an "
-        "architecture, else features)",
+        "question-answering: the head with which the model is loaded (default: causal-lm if config.json names such an "
+        "architecture, otherwise features)",
     )
     calibrate.add_argument(
         "--objective",
         choices=("loss", "fisher", "projections"),
-        help="what the gradients are of: the loss of the text's next tokens (default for causal-lm), the loss of sampled "
-        "tokens, or random projections of the output (default for all other tasks, which have nothing else)",
+        help="what is differentiated: the loss of the text's next tokens (default for causal-lm), the loss of sampled "
+        "tokens, or random projections of the output (for all other tasks, which allow nothing else)",
     )
     calibrate.add_argument(
         "--of",
         metavar="OUTPUT",
-        help="the output whose change matters: embedding, hidden, logits or auto (default): the sentence embedding "
-        "where the folder has one, else the hidden states; the logits with a task",
+        help="the output whose change is measured: embedding, hidden, logits or auto (default), which is the sentence "
+        "embedding if the folder has one, the logits with a task, otherwise the hidden states",
     )
     calibrate.add_argument(
         "--projections",
         type=_positive,
         metavar="N",
-        help="gradients of each sample: random projections (default: 12; 1 for causal-lm) or, with --objective fisher, "
-        "sampled texts (default: 1)",
+        help="the number of gradients for each sample: random projections (default: 12; 1 for causal-lm) or, with "
+        "--objective fisher, sampled texts (default: 1)",
     )
-    calibrate.add_argument("--seed", type=int, default=0, metavar="N", help="of what is random (default: 0)")
+    calibrate.add_argument("--seed", type=int, default=0, metavar="N", help="the seed of the random numbers (default: 0)")
     calibrate.add_argument(
-        "--samples", type=_positive, metavar="N", help="causal-lm: pieces of the text, spread evenly over it (default: 32)"
+        "--samples", type=_positive, metavar="N", help="causal-lm: the number of pieces, spread evenly over the text (default: 32)"
     )
     calibrate.add_argument(
         "--batch-size",
         type=_positive,
         metavar="N",
-        help="samples at a time (default: 32; for causal-lm as many as have 2048 tokens)",
+        help="the number of samples at a time (default: 32; for causal-lm as many as make 2048 tokens)",
     )
     calibrate.add_argument(
         "--max-length",
         type=_positive,
         metavar="N",
-        help="tokens of a sample at most (default: 128), or of a piece (default: 512)",
+        help="the most tokens of a sample (default: 128), or the tokens of a piece (default: 512)",
     )
     calibrate.add_argument(
         "--part",
         type=_part,
         metavar="K/N",
-        help="causal-lm: only part K of N of the samples; 'merge-statistics' makes one file of all parts",
+        help="causal-lm: run only part K of N of the samples; 'merge-statistics' joins the parts",
     )
     calibrate.add_argument(
-        "--device", default="cpu", metavar="DEVICE", help="causal-lm: where blocks are computed (default: cpu)"
+        "--device", default="cpu", metavar="DEVICE", help="causal-lm: the device that computes the blocks (default: cpu)"
     )
     calibrate.add_argument(
         "--restart",
         action="store_true",
-        help="causal-lm: begin anew; without it, a run that was killed goes on when the same command runs again, from "
-        "what it left in STATS.safetensors.unfinished",
+        help="causal-lm: begin anew; without it the same command continues a run that was killed, from "
+        "STATS.safetensors.unfinished",
     )
     calibrate.add_argument(
         "--include",
         action="append",
         metavar="GLOB",
-        help="only matrices this matches; repeatable (default: "
+        help="only matrices that this glob matches; repeatable (default: "
         "all; for causal-lm those of the model's blocks)",
     )
     calibrate.add_argument(
-        "--exclude", action="append", metavar="GLOB", default=[], help="no matrices this matches; repeatable"
+        "--exclude", action="append", metavar="GLOB", default=[], help="leave out matrices that this glob matches; repeatable"
     )
     calibrate.add_argument(
-        "--min-side", type=_positive, default=64, metavar="N", help="leave out smaller matrices (default: 64)"
+        "--min-side", type=_positive, default=64, metavar="N", help="leave out matrices with a smaller side (default: 64)"
     )
     calibrate.add_argument(
         "--max-gram",
         type=int,
         default=8192,
         metavar="N",
-        help="of sides larger than this, keep the diagonal only (default: 8192)",
+        help="keep only the diagonal of sides that are larger than N (default: 8192)",
     )
     calibrate.add_argument(
         "--element-weights",
         action="store_true",
-        help="instead of second moments, write the mean squared gradient of every element, with which a conversion weights "
-        "errors element by element (TFWSVD); the file is as large as the model, all of which is loaded",
+        help="write the mean squared gradient of every element instead of second moments, so that a conversion weights "
+        "errors element by element (TFWSVD); the whole model is loaded, and the file is as large as it",
     )
     calibrate.add_argument(
-        "--dtype", choices=("f32", "f64"), default="f32", help="of what is written (default: f32); sums are f64 always"
+        "--dtype", choices=("f32", "f64"), default="f32", help="the type of the numbers in the file (default: f32); sums are always f64"
     )
 
     merge = commands.add_parser(
@@ -150,13 +150,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Write the means over all samples of several statistics files of one model.",
     )
     merge.set_defaults(run=_merge)
-    merge.add_argument("parts", type=Path, nargs="+", metavar="PART", help="statistics files of other samples each")
+    merge.add_argument("parts", type=Path, nargs="+", metavar="PART", help="a statistics file; each part has other samples")
     merge.add_argument("-o", "--output", type=Path, required=True, metavar="STATS.safetensors", help="the result")
-    merge.add_argument("--force", action="store_true", help="replace the result if it is there already")
+    merge.add_argument("--force", action="store_true", help="replace the result if it exists")
 
     adapt = commands.add_parser(
         "adapt",
-        help="correct a compressed model by a LoRA adapter, as 'mpo adapt' does",
+        help="correct a compressed model with a LoRA adapter, as 'mpo adapt' does",
         description="Run 'mpo adapt' with these arguments; 'mpo help adapt' describes them.",
         add_help=False,
     )
@@ -185,14 +185,14 @@ MIN_TOKENS_PER_DIMENSION = 4
 
 
 def _tokens_per_dimension(path: Path, *, is_whole: bool = True) -> str:
-    """A remark on how many tokens a dimension has; warns of few where the file is no part of what will be one file."""
+    """A remark on the tokens per dimension; warns of too few, unless the file is a part of a larger one."""
     tokens = tokens_per_dimension(path)
     if tokens == float("inf"):
         return ""
     if is_whole and tokens < MIN_TOKENS_PER_DIMENSION:
         print(
-            f"mpo_checkpoint: {path}: has {tokens:.1f} tokens per dimension of its largest side, and with fewer than "
-            f"{MIN_TOKENS_PER_DIMENSION} the statistics are largely chance; give more text or more samples",
+            f"mpo_checkpoint: {path}: has {tokens:.1f} tokens per dimension of its largest side; with fewer than "
+            f"{MIN_TOKENS_PER_DIMENSION} the statistics are mostly noise: give more text or more samples",
             file=sys.stderr,
         )
     return f" ({tokens:.1f} per dimension of the largest side)"
@@ -200,17 +200,17 @@ def _tokens_per_dimension(path: Path, *, is_whole: bool = True) -> str:
 
 def _refuse_to_replace(options: argparse.Namespace) -> None:
     if not options.output.absolute().parent.is_dir():
-        raise ValueError(f"{options.output}: can't be written, its folder does not exist; make the folder first")
+        raise ValueError(f"{options.output}: can't be written because its folder does not exist; make the folder first")
     if options.output.is_dir():
         raise ValueError(f"{options.output}: is a folder; give the name of a file")
     if options.output.exists() and not options.force:
-        raise ValueError(f"{options.output}: is there already; --force replaces it")
+        raise ValueError(f"{options.output}: exists; pass --force to replace it")
 
 
 def _part(text: str) -> tuple[int, int]:
     number, _, count = text.partition("/")
     if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
-        raise argparse.ArgumentTypeError(f"{text} is no part such as 2/4")
+        raise argparse.ArgumentTypeError(f"{text} is not a part such as 2/4")
     return int(number), int(count)
 
 
@@ -229,7 +229,7 @@ def _calibrate(options: argparse.Namespace) -> None:
 
     options.task = options.task or task_of(options.model)
     if options.task not in TASKS:
-        raise ValueError(f"unknown task '{options.task}'; there are {', '.join(TASKS)}")
+        raise ValueError(f"unknown task '{options.task}'; choose one of {', '.join(TASKS)}")
     if options.task == "causal-lm":
         statistics = _calibrate_language_model(options)
     else:
@@ -237,14 +237,14 @@ def _calibrate(options: argparse.Namespace) -> None:
     if statistics.skipped:
         count, first = len(statistics.skipped), ", ".join(statistics.skipped[:6])
         print(
-            f"mpo_checkpoint: {count} matrices are left out, no sample reaches them or the output does not depend on them: "
+            f"mpo_checkpoint: {count} matrices are left out, because no sample reaches them or the output does not depend on them: "
             f"{first}{', …' if count > 6 else ''}",
             file=sys.stderr,
         )
     print(
         f"{options.output}: {len(statistics.matrices)} matrices, {statistics.samples} samples, "
         f"{statistics.tokens} tokens"
-        f"{_tokens_per_dimension(options.output, is_whole=not options.part)}; the rows of {len(statistics.input_rows or [])} matrices are inputs, "
+        f"{_tokens_per_dimension(options.output, is_whole=not options.part)}; inputs are the rows of {len(statistics.input_rows or [])} matrices and "
         "the columns of the others"
     )
 
@@ -261,14 +261,14 @@ def _calibrate_language_model(options: argparse.Namespace) -> Statistics:
     if kind == "loss" and options.projections:
         raise ValueError("--projections has no effect on the objective 'loss'; give --objective projections or fisher")
     if options.of not in (None, "auto", "logits"):
-        raise ValueError(f"--of {options.of} is for other tasks; a causal language model is measured by its logits")
+        raise ValueError(f"--of {options.of} is for other tasks; leave it out: a causal language model is measured by its logits")
     pieces = text_pieces(options.model, options.text, options.max_length or 512, options.samples or 32)
     first = 0
     if options.part:
         number, parts = options.part
         first, end = (len(pieces) * index // parts for index in (number - 1, number))
         if first == end:
-            raise ValueError(f"--part {number}/{parts} has none of the {len(pieces)} samples; take fewer parts")
+            raise ValueError(f"--part {number}/{parts} has none of the {len(pieces)} samples; choose fewer parts")
         pieces = pieces[first:end]
     return calibrate_language_model(
         options.model,

@@ -90,5 +90,5 @@ def free_name(name: str, taken: set[str]) -> str:
     candidates = [f"{name}.adapter", *(f"{name}.adapter.{k}" for k in range(2, 1000))]
     found = next((candidate for candidate in candidates if candidate not in taken), None)
     if found is None:
-        raise CheckpointError(name, "has a thousand adapters; restore the checkpoint and convert it again")
+        raise CheckpointError(name, "already has a thousand adapters; restore the checkpoint and convert it again")
     return found

@@ -134,7 +134,7 @@ def add_deep_lora(
         as `add_lora` does, and where the loss depends on no selected layer.
     """
     if depth < 1:
-        raise ValueError(f"the depth is {depth}; an adapter has one core at least")
+        raise ValueError(f"the depth is {depth}, but an adapter has at least one core")
     layers = _layers(model, include, exclude, rank)
     generator, adapters = torch.Generator().manual_seed(seed), {}
     for path, gradient in first_gradients(model, layers, loss).items():
@@ -205,7 +205,7 @@ def _frames(gradient: Tensor, rank: int, kind: Frames, generator: torch.Generato
     if kind == "gradient":
         return u[:, :rank], v[:rank].T
     if kind != "half":
-        raise ValueError(f"frames are '{kind}', not gradient or half")
+        raise ValueError(f"frames is '{kind}'; it must be gradient or half")
     rows, columns = gradient.shape
     if rows < columns:
         left, right = _frames(gradient.T, rank, kind, generator)
@@ -225,7 +225,7 @@ def _layers(
     model: nn.Module, include: Iterable[str] | None, exclude: Iterable[str], rank: int
 ) -> dict[str, nn.Module]:
     if rank < 1:
-        raise ValueError(f"the rank is {rank}; an adapter has one of at least 1")
+        raise ValueError(f"the rank is {rank}, but it must be at least 1")
     layers = {path: module for path, module in model.named_modules() if _is_linear(module)}
     owners: dict[int, int] = {}
     for module in model.modules():

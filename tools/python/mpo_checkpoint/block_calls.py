@@ -13,11 +13,11 @@ from .trunk import NoTrunk, Trunk
 
 
 class _Stop(Exception):
-    """The rest of the model's forward is not needed."""
+    """Ends a model's forward early."""
 
 
 class BlockCalls:
-    """How a model's forward calls its blocks: what they are given beside the hidden states, the same for all batches."""
+    """How a model's forward calls its blocks: their arguments beside the hidden states, the same for all batches."""
 
     def __init__(self, trunk: Trunk):
         self.trunk = trunk
@@ -52,7 +52,7 @@ class BlockCalls:
 
 
 def block_calls(trunk: Trunk, batches: list[Tensor]) -> BlockCalls:
-    """Runs what is before the first block, for all batches."""
+    """Runs the part before the first block, for all batches."""
     calls = BlockCalls(trunk)
     depth = len(trunk.blocks)
 
@@ -90,14 +90,14 @@ def block_calls(trunk: Trunk, batches: list[Tensor]) -> BlockCalls:
         if not calls.arguments:
             calls.arguments = [(arguments, named) for _, arguments, named in found]
         elif not _are_equal(calls.arguments, [(arguments, named) for _, arguments, named in found]):
-            raise NoTrunk("what its blocks are given beside the hidden states depends on the text")
+            raise NoTrunk("the inputs of its blocks beside the hidden states depend on the text")
     return calls
 
 
 def head_gradients(
     calls: BlockCalls, objective: Objective, ids: Tensor, value: Tensor, sample: int
 ) -> list[Tensor]:
-    """Gradients of the objective in the hidden states after the last block, a pass each."""
+    """Gradients of the objective in the hidden states after the last block, one for each pass."""
     last = len(calls.trunk.blocks) - 1
     leaf = value.detach().clone().requires_grad_()
 

@@ -66,7 +66,7 @@ class BlockMoments:
 
     @contextmanager
     def collected(self) -> Iterator[None]:
-        """Inputs of the layers that run here are counted, and so are gradients that come to their outputs later."""
+        """Counts the inputs of the layers that run in this context, and the gradients that reach their outputs later."""
         seen: list[tuple[Tensor, int]] = []  # tensors that were read in this run, and which of the inputs they are
 
         def hook(place: int, layer: Layer) -> Callable[..., None]:
@@ -138,7 +138,7 @@ class BlockMoments:
             moments = [gradients.sum] + ([self.inputs[self.reads[place]].sum] if place in self.reads else [])
             if not all(moment.isfinite().all() for moment in moments):
                 raise ValueError(
-                    f"{layer.name}: its inputs or gradients are NaN or infinite; look for such weights in the model"
+                    f"{layer.name}: its inputs or gradients are NaN or infinite; check the model's weights"
                 )
             if place not in self.reads or not gradients.trace:
                 statistics.skipped.append(layer.name)

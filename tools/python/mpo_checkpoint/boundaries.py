@@ -1,4 +1,4 @@
-"""Values at the boundaries of a model's blocks: in a file, and in memory too where there are few."""
+"""Values at the boundaries of a model's blocks: in a file, and in memory too if they are few."""
 
 from __future__ import annotations
 
@@ -50,6 +50,6 @@ class Boundaries:
         return torch.from_numpy(values).reshape(self.shape)
 
     def drop(self, place: int) -> None:
-        """The value is not needed again."""
+        """Forgets a value that is not needed again."""
         if self._kept is not None:
             self._kept.pop(place, None)

@@ -115,10 +115,10 @@ def collect_statistics(
     if not weights:
         raise ValueError("no matrix of the model is selected; see include, exclude and min_side")
     if (losses is None) != (passes is None):
-        raise ValueError("losses and their number go together")
+        raise ValueError("losses and passes must be given together")
     passes = passes if losses else 1 if loss else projections
     if passes < 1:
-        raise ValueError("at least one projection is needed")
+        raise ValueError("projections must be at least 1")
     samples = tokens = 0
     scope = _Scope()
     generator = torch.Generator().manual_seed(seed)
@@ -182,7 +182,7 @@ class _Scope:
         self.calls: list[Call] = []
 
     def grid(self, shape: torch.Size) -> tuple[tuple[int, int], Tensor | None]:
-        """Samples and positions of a layer's input without its features, and which of them are no padding."""
+        """Samples and positions of a layer's input without its features, and which of them are not padding."""
         mask = self.mask
         if mask is not None and shape.numel() == mask.numel() and shape[0] in (mask.shape[0], mask.numel()):
             return (mask.shape[0], mask.numel() // mask.shape[0]), mask.reshape(mask.shape[0], -1) != 0
@@ -252,7 +252,7 @@ class Call:
         self.weights = weights if self.weights is None else self.weights + weights
 
     def finish(self) -> None:
-        """Adds the inputs, weighted by what came for them."""
+        """Adds the inputs, weighted by the gradients that arrived."""
         if self.weights is None:
             return
         if self.is_separable:
@@ -307,7 +307,7 @@ class Use:
 
     @staticmethod
     def tensors(name: str, uses: list[Use], gradients: int) -> dict[str, np.ndarray]:
-        """What the file says of a weight that has these uses; nothing when no gradient came through."""
+        """The entries of the file for a weight with these uses; none if no gradient arrived."""
         parts = [factors for use in uses if (factors := use.factors(gradients)) is not None]
         if not parts:
             return {}
@@ -315,7 +315,7 @@ class Use:
         return {**_entries(f"{name}.row", rows), **_entries(f"{name}.column", columns)}
 
     def factors(self, gradients: int) -> tuple[Tensor, Tensor] | None:
-        """The moments of rows and columns; None when nothing came through. ``gradients``: how many samples had one."""
+        """The moments of rows and columns; None if no gradient arrived. ``gradients``: how many samples had one."""
         if self.separable_positions and self.gradients.trace:
             sides = self.gradients.sum / gradients, self.inputs.sum / self.separable_positions
             return sides if self.kind is Kind.LINEAR else sides[::-1]
@@ -338,7 +338,7 @@ class _Weight:
 
     @property
     def reads_rows(self) -> bool:
-        """Whether the rows are the inputs, as the first use has it."""
+        """Whether the rows are the inputs, according to the first use."""
         return self.uses[0].kind is not Kind.LINEAR
 
     def tensors(self, gradients: int) -> dict[str, np.ndarray]:
@@ -360,7 +360,7 @@ def _one_product(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 def _trace(moment: Tensor) -> float:
-    """Of a second moment or its diagonal."""
+    """The trace of a second moment or of its diagonal."""
     return float((moment if moment.ndim == 1 else moment.diagonal()).sum())
 
 

@@ -83,7 +83,7 @@ class MPOCheckpoint:
                 self.dense(tensor)
 
     def release(self) -> None:
-        """Takes the shards out of memory, as far as they were read; what is read again is read from the disk."""
+        """Removes the shards from memory; reading them again reads the disk."""
         for entry in self._mapped:
             release(entry)
 
@@ -307,7 +307,7 @@ def load_dense(path: Path | str) -> dict[str, np.ndarray]:
     Raises
     ------
     CheckpointError
-        for what is no valid MPO checkpoint.
+        for what is not a valid MPO checkpoint.
     """
     checkpoint = MPOCheckpoint(path)
     matrices: dict[str, np.ndarray] = {}

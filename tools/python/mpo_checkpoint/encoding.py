@@ -1,4 +1,4 @@
-"""Encodings: how the elements of a core or of a dense tensor are kept in the shards. A new one is added here."""
+"""Encodings: how the elements of a core or of a dense tensor are stored in the shards. New encodings are added here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _VALUES_OF_A_SCALE = 128
 
 @dataclass(frozen=True)
 class Encoding:
-    """How an array is kept.
+    """How the elements of an array are stored.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class Encoding:
             for one that FORMAT.md does not know, or that does not fit the array.
         """
         if not isinstance(raw, dict):
-            raise Contradiction(f"{where} has an encoding that is no object")
+            raise Contradiction(f"{where} has an encoding that is not an object")
         kind, pivots = raw.get("kind"), raw.get("pivots")
         if pivots is not None:
             if pivots not in ("left", "right"):
@@ -95,7 +95,7 @@ class Encoding:
         elif kind == "scaled":
             if raw.get("bits") != _SCALED_BITS:
                 raise Contradiction(
-                    f"{where} has an encoding of {raw.get('bits')} bits; 8 are known: update mpo_checkpoint"
+                    f"{where} has an encoding of {raw.get('bits')} bits; only 8 are known: update mpo_checkpoint"
                 )
             if role == "permutation":
                 raise Contradiction(f"{where} is a permutation with scales; it must be plain")
@@ -192,7 +192,7 @@ class Encoding:
         return whole(values, pivots, shape, self.pivots)
 
     def parts(self, entries: Mapping[str, Entry], name: str, shape: Shape, where: str) -> tuple[np.ndarray, np.ndarray]:
-        """Of a pivoted core its values, of `value_shape`, and the ascending pivots ``[d']`` (or ``[d]``), int64."""
+        """The values of a pivoted core, of `value_shape`, and its ascending pivots ``[d']`` (or ``[d]``), int64."""
         assert self.pivots is not None
         if name not in entries:
             dtype = np.float64 if self.dtype == "F64" else np.float32
@@ -210,7 +210,7 @@ class Encoding:
         return pivots
 
     def integers(self, entries: Mapping[str, Entry], name: str, where: str) -> tuple[np.ndarray, np.ndarray]:
-        """What is stored of the values where integers are: as bytes or int8, and the scales.
+        """The stored values of an encoding of integers, as bytes or int8, and the scales.
 
         Raises
         ------
@@ -297,7 +297,7 @@ def _grouped(raw: dict[str, Any], role: str, pivots: Side | None, where: str) ->
             raise Contradiction(f"{where} has an encoding with '{key}' {raw.get(key)}, not one of {among}")
     columns = raw.get("columns")
     if type(columns) is not int or columns < 1:
-        raise Contradiction(f"{where} has an encoding with 'columns' {columns}, which is no number of at least 1")
+        raise Contradiction(f"{where} has an encoding with 'columns' {columns}, which is not a number of at least 1")
     return Encoding("grouped", "U8", None, pivots, raw["bits"], raw["group"], columns)
 
 

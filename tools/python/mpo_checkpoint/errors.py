@@ -21,4 +21,4 @@ class CheckpointError(ValueError):
 
 
 class Contradiction(ValueError):
-    """What a manifest says against the format; `Manifest.read` makes a `CheckpointError` of it."""
+    """A member of a manifest that contradicts the format; `Manifest.read` makes a `CheckpointError` of it."""

@@ -63,7 +63,7 @@ def expert_parts(name: str, shape: torch.Size, stored: Collection[str], prefix: 
 
 
 class ExpertCalls(TorchFunctionMode):
-    """Sees products with single experts of stacked parameters while it is active.
+    """Observes products with single experts of stacked parameters while it is active.
 
     Parameters
     ----------

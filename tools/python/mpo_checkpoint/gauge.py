@@ -32,7 +32,7 @@ def _isometry(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
 
 
 def is_deep(shapes: Sequence[tuple[int, ...]]) -> bool:
-    """Whether a chain has nothing but square cores ``[r, 1, 1, r]`` between the frames of its rows and its columns."""
+    """Whether a chain has only square cores ``[r, 1, 1, r]`` between the frames of its rows and its columns."""
     inner = shapes[1:-1]
     return len(inner) > 0 and shapes[0][2] == shapes[-1][1] == 1 and all(i == j == 1 for _, i, j, _ in inner)
 
@@ -50,7 +50,7 @@ def deep(cores: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def compact(cores: Sequence[np.ndarray], central: int) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
-    """The same chain with cores beside the central one that contain the identity, and where.
+    """The same chain with cores beside the central one that contain the identity, and the places of the identity.
 
     Returns
     -------

@@ -16,7 +16,7 @@ _STEPS = tuple(1 - 0.04 * step for step in range(10))
 
 
 def zero_of(bits: int) -> float:
-    """The code that stands for zero: one of them for 4 bits and more, between two of them for 3 and 2."""
+    """The code of zero: a whole number for 4 bits and more, between two codes for 3 and 2 bits."""
     return float(1 << (bits - 1)) if bits >= 4 else ((1 << bits) - 1) / 2
 
 

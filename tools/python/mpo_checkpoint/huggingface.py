@@ -38,7 +38,7 @@ def auto_class(task: str) -> Any:
     import transformers
 
     if task not in TASKS:
-        raise ValueError(f"unknown task '{task}'; there are {', '.join(TASKS)}")
+        raise ValueError(f"unknown task '{task}'; choose one of {', '.join(TASKS)}")
     return getattr(transformers, TASKS[task])
 
 
@@ -64,7 +64,7 @@ class SentencePooling:
 
     @classmethod
     def of(cls, folder: Path) -> SentencePooling | None:
-        """What a folder of the sentence-transformers library says; None if it is none.
+        """The pooling of a folder of the sentence-transformers library; None for other folders.
 
         Raises
         ------
@@ -146,17 +146,17 @@ def read_samples(path: Path | str) -> list[str]:
 
 
 def output_function(folder: Path, task: str, output: str = "auto") -> tuple[Callable[[nn.Module, Any], Tensor], str]:
-    """A model's output for a batch, and what it is called.
+    """A model's output for a batch, and its name.
 
     ``auto`` is the sentence embedding of a folder that has one, else the last hidden states; the logits with a task.
     """
     if output not in OUTPUTS:
-        raise ValueError(f"unknown output '{output}'; there are {', '.join(OUTPUTS)}")
+        raise ValueError(f"unknown output '{output}'; choose one of {', '.join(OUTPUTS)}")
     pooling = SentencePooling.of(folder) if task == "features" and output in ("auto", "embedding") else None
     if output == "auto":
         output = "logits" if task != "features" else "embedding" if pooling else "hidden"
     if output == "embedding" and pooling is None:
-        raise ValueError(f"{folder}: is no folder of a sentence-embedding model with the task 'features'")
+        raise ValueError(f"{folder}: is not a folder of a sentence-embedding model with the task 'features'")
 
     def call(model: nn.Module, batch: Any) -> Any:
         batch = dict(batch)
@@ -318,7 +318,7 @@ def calibrate_language_model(
         trunk = Trunk(folder, auto, device)
         outside = [name for name in _outer_matrices(trunk) if include and selection.has(name, torch.Size((1 << 30,) * 2))]
         if outside:
-            raise NoTrunk(f"'{outside[0]}' is asked for, which is outside its blocks")
+            raise NoTrunk(f"'{outside[0]}' is selected, which is outside its blocks")
         return stream_statistics(
             trunk,
             pieces,
@@ -336,7 +336,7 @@ def calibrate_language_model(
     except NoTrunk as reason:
         if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
             raise ValueError(f"{folder}: has no weights; put the model's *.safetensors files beside config.json") from None
-        notice(f"{folder}: the model can't run block by block: {reason}; all of it is loaded")
+        notice(f"{folder}: the model can't run block by block because {reason}; all of it is loaded")
 
     with loading(folder):
         model = auto.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
@@ -385,7 +385,7 @@ def calibrate_language_model(
 
 
 def _require_fit(folder: Path, pieces: Tensor) -> None:
-    """Raises ValueError for pieces of text that the model's embeddings have no rows for."""
+    """Raises ValueError if the model's embeddings have no rows for the pieces of text."""
     config = configuration(folder)
     tokens, positions = config.get("vocab_size"), config.get("max_position_embeddings", config.get("n_positions"))
     if isinstance(tokens, int) and (highest := int(pieces.max())) >= tokens:

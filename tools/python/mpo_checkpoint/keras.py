@@ -197,7 +197,7 @@ def with_cores(model: keras.Model, path: Path | str, trainable: Trainable = "all
     Raises
     ------
     CheckpointError
-        for what is no valid checkpoint, or one of another architecture.
+        for what is not a valid checkpoint, or one of another architecture.
     """
     checkpoint = MPOCheckpoint(path)
     places = _places(model)

@@ -96,17 +96,17 @@ class LoadReport:
         lines.append(f"{'all':10} {held:12,} {trained:12,}")
         if self.parameters_before:
             lines.append(
-                f"The dense model has {self.parameters_before:,}: {self.parameters_stored / self.parameters_before:.1%} are "
+                f"The dense model has {self.parameters_before:,} parameters: {self.parameters_stored / self.parameters_before:.1%} are "
                 f"stored ({self.parameters_stored:,}), {trained / self.parameters_before:.1%} trained."
             )
         if self.integers:
             lines.append(
-                f"{len(self.integers)} tensors are stored as integers, wholly or in part; those stay integers and are never trained."
+                f"{len(self.integers)} tensors are stored as integers, wholly or in part; integers stay as they are and are never trained."
             )
         for what, names in (
-            ("Not in the checkpoint, left as they were", self.new),
+            ("Not in the checkpoint, left unchanged", self.new),
             ("Not in the model, not loaded", self.unused),
-            ("Restored to dense, as their layer has no counterpart made of cores", self.restored),
+            ("Restored to dense, because no layer made of cores replaces theirs", self.restored),
         ):
             if names:
                 lines.append(f"{what}: {', '.join(names)}.")
@@ -165,7 +165,7 @@ def load_into(
     Raises
     ------
     CheckpointError
-        for what is no valid checkpoint, or one of another architecture.
+        for what is not a valid checkpoint, or one of another architecture.
     """
     if trainable not in get_args(Trainable):
         raise ValueError(f"trainable is '{trainable}', not {', '.join(get_args(Trainable))}")
@@ -219,7 +219,7 @@ def from_pretrained(
     Raises
     ------
     CheckpointError
-        for what is no valid checkpoint, and for one that has no ``config.json``.
+        for what is not a valid checkpoint, and for one that has no ``config.json``.
     """
     from transformers import AutoConfig
 

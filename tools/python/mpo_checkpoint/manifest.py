@@ -56,11 +56,11 @@ class Manifest:
         Raises
         ------
         CheckpointError
-            for what is no manifest, was changed, or contradicts itself or the folder.
+            for what is not a manifest, was changed, or contradicts itself or the folder.
         """
         path = folder / NAME
         if not path.is_file():
-            raise CheckpointError(folder, f"is no MPO checkpoint, a folder with a {NAME}; 'mpo convert' makes one")
+            raise CheckpointError(folder, f"is not an MPO checkpoint, a folder with a {NAME}; make one with 'mpo convert'")
         content = path.read_bytes()
         try:
             raw = json.loads(content)
@@ -71,14 +71,14 @@ class Manifest:
         version = str(raw.get("version"))
         if version.partition(".")[0] == "1":
             raise CheckpointError(
-                path, f"has version {version}: it was made by an unreleased version; convert the model again"
+                path, f"has version {version}: it was made by an unreleased version of mpo; convert the model again"
             )
         if version.partition(".")[0] != VERSION.partition(".")[0]:
             raise CheckpointError(path, f"has version {version}; this reads version {VERSION}: update mpo_checkpoint")
         digest = str(raw.get("manifest_sha256"))
         if len(digest) != 64 or content.count(digest.encode()) != 1 or _digest(content, digest) != digest:
             raise CheckpointError(
-                path, "was changed after it was written: its SHA-256 is another; convert the model again"
+                path, "was changed after it was written: its SHA-256 differs; convert the model again"
             )
         try:
             cores = _by_name("core", map(CoreRecord.parse, raw["cores"]))
@@ -113,7 +113,7 @@ class Manifest:
             if (target.dtype, target.shape) != (tensor.dtype, tensor.shape):
                 raise Contradiction(f"{tensor.name} is tied to {tensor.tied_to}, of other dtype or shape")
         if both := self.tensors.keys() & self.cores.keys():
-            raise Contradiction(f"{min(both)} is the name of two things, a tensor and a core")
+            raise Contradiction(f"{min(both)} is the name of a tensor and of a core")
         for operator in self.operators.values():
             self._check_cores(operator)
         for kind, there, named in (
@@ -168,7 +168,7 @@ class Manifest:
         for file in self.raw["shards"] + self.raw["companions"]:
             path = self.path.parent / file["name"]
             if fingerprint(path, file["name"])["sha256"] != file["sha256"]:
-                raise CheckpointError(path, "was changed after it was written: its SHA-256 is another")
+                raise CheckpointError(path, "was changed after it was written: its SHA-256 differs")
 
 
 def _by_name(kind: str, records: Iterable[Any]) -> dict[str, Any]:

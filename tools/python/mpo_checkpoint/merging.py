@@ -25,30 +25,30 @@ def merge_statistics(paths: Sequence[Path | str], output: Path | str) -> tuple[i
     Raises
     ------
     StatisticsError
-        for files of other matrices, and for what is no statistics file of this version.
+        for files of other matrices, and for what is not a statistics file of this version.
     """
     files = [safe_open(path, "np") for path in paths]
     metadata = [file.metadata() or {} for file in files]
     for path, one in zip(paths, metadata):
         if one.get("format") != FORMAT or one.get("version", "1").partition(".")[0] != VERSION:
-            raise StatisticsError(f"{path}: is no statistics file of version {VERSION}; make it with 'calibrate'")
+            raise StatisticsError(f"{path}: is not a statistics file of version {VERSION}; make it with 'calibrate'")
     names = sorted(files[0].keys())
     for path, file, one in zip(paths, files, metadata):
         if sorted(file.keys()) != names or any(
             one.get(key) != metadata[0].get(key) for key in ("same", "input_rows", "output_ridge", "input_ridge", "config_sha256")
         ):
-            raise StatisticsError(f"{path}: is of other matrices than {paths[0]}, or was made with other options")
+            raise StatisticsError(f"{path}: has other matrices than {paths[0]}, or was made with other options; make both with the same command")
     samples = [int(one.get("samples", 0)) for one in metadata]
     tokens = [int(one.get("tokens", 0)) for one in metadata]
     if 0 in samples or len({length / count for length, count in zip(tokens, samples)}) > 1:
-        raise StatisticsError("the files' pieces have different lengths; make all with the same --max-length")
+        raise StatisticsError("the pieces of the files have different lengths; make all with the same --max-length")
     weights = [count / sum(samples) for count in samples]
     dtype = files[0].get_tensor(names[0]).dtype
     with StatisticsWriter(Path(output), names + list(json.loads(metadata[0].get("same", "{}"))), dtype) as writer:
         for name in names:
             values = [file.get_tensor(name).astype(np.float64) for file in files]
             if len({value.shape for value in values}) > 1:
-                raise StatisticsError(f"{name}: has different shapes in the files; they are of different models")
+                raise StatisticsError(f"{name}: has different shapes in the files, which are of different models; give files of one model")
             if name.endswith("_scale"):  # the root of a mean
                 writer.add(name, np.sqrt(sum(weight * value**2 for weight, value in zip(weights, values))))
             else:

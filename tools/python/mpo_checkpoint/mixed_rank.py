@@ -57,7 +57,7 @@ class MixedRank:
         seed: int = 0,
     ):
         if not 0 <= probability <= 1 or not 0 < until <= 1:
-            raise ValueError(f"probability {probability} until {until}: the first is from 0 to 1, the second above 0 and up to 1")
+            raise ValueError(f"probability {probability}, until {until}: the first must be from 0 to 1, the second above 0 and at most 1")
         self.start, self.until = probability, until
         self._generator = torch.Generator().manual_seed(seed)
         get, stored = _reader(matrices)
@@ -76,7 +76,7 @@ class MixedRank:
                 raise ValueError(f"{name} is {list(matrix.shape)}, the factors are those of {list(weight.shape)}")
             found[weight] = matrix.detach().to(weight.device, weight.dtype)
         if not found:
-            raise ValueError("no matrix fits a weight that is made of cores")
+            raise ValueError("no matrix fits a weight that is made of cores; give the matrices of this model")
         self.matrices = found
 
     def probability(self, progress: float) -> float:

@@ -15,13 +15,13 @@ def read_text(path: Path | str) -> str:
     Raises
     ------
     ValueError
-        for a file that can't be read, is no UTF-8, or has nothing but blanks.
+        for a file that can't be read, is not UTF-8, or has nothing but blanks.
     """
     try:
         text = Path(path).read_text("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: is no text in UTF-8 (byte {error.start} is 0x{error.object[error.start]:02x}); convert it, for "
+            f"{path}: is not UTF-8 text (byte {error.start} is 0x{error.object[error.start]:02x}); convert it, for "
             "example with iconv, or give another file"
         ) from None
     except OSError as error:
@@ -41,7 +41,7 @@ def configuration(folder: Path | str) -> dict[str, Any]:
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
-        raise ValueError(f"{folder}: is no model folder, it has no config.json")
+        raise ValueError(f"{folder}: is not a model folder: it has no config.json")
     return _json_object(path)
 
 
@@ -104,7 +104,7 @@ def open_weights(path: Path) -> Iterator[Any]:
             yield file
     except SafetensorError as error:
         raise ValueError(
-            f"{path}: is damaged or was not copied to its end ({_first_line(error)}); copy it again"
+            f"{path}: is damaged or incomplete ({_first_line(error)}); copy it again"
         ) from None
 
 
@@ -123,8 +123,8 @@ def loading(folder: Path | str) -> Iterator[None]:
         yield
     except (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(
-            f"{folder}: transformers can't load the model; look whether the weights are whole, and config.json is "
-            f"theirs ({_first_line(error)})"
+            f"{folder}: transformers can't load the model; check that the weights are complete and that config.json "
+            f"belongs to them ({_first_line(error)})"
         ) from None
 
 
@@ -142,9 +142,9 @@ def _json_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text("utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: is no JSON, copy it again ({error})") from None
+        raise ValueError(f"{path}: is not JSON; copy it again ({error})") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: is no JSON object; copy it again")
+        raise ValueError(f"{path}: is not a JSON object; copy it again")
     return value
 
 

@@ -1,4 +1,4 @@
-"""What a language model's statistics measure changes of."""
+"""The objectives whose changes a language model's statistics measure."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Objective:
 
     def __post_init__(self) -> None:
         if self.kind not in OBJECTIVES:
-            raise ValueError(f"unknown objective '{self.kind}'; there are {', '.join(OBJECTIVES)}")
+            raise ValueError(f"unknown objective '{self.kind}'; choose one of {', '.join(OBJECTIVES)}")
         if self.passes < 1 or (self.kind == "loss" and self.passes > 1):
             raise ValueError("at least one projection is needed, and the text's own loss has only one gradient")
 
     def values(self, logits: Tensor, ids: Tensor, sample: int) -> Iterator[Tensor]:
-        """Its value for each pass.
+        """The value of the objective for each pass.
 
         Parameters
         ----------

@@ -28,11 +28,11 @@ def packing_problem(packed: Any, entries: Mapping[str, tuple[str, tuple[int, ...
         dtype and shape of its entries, unpacked, by name.
     """
     if not isinstance(packed, list) or not all(isinstance(member, dict) for member in packed):
-        return "has a 'packed' that is no list of objects"
+        return "has a 'packed' that is not a list of objects"
     names = [member.get("name") for member in packed]
     for member, name in zip(packed, names):
         if not isinstance(name, str) or name not in entries or names.count(name) > 1:
-            return f"packs '{name}', which is no entry of its own, or twice"
+            return f"packs '{name}', which is not an entry of its own, or twice"
         dtype, shape = entries[name]
         if member.get("codec") != CODEC:
             return f"packs '{name}' with the unknown codec '{member.get('codec')}'; update mpo_checkpoint"
@@ -44,7 +44,7 @@ def packing_problem(packed: Any, entries: Mapping[str, tuple[str, tuple[int, ...
         total = prod(shape) * BITS[dtype] // 8
         table = _table_bytes(total, block, _element_size(dtype))
         if type(size) is not int or not table < size < total or size - table < total // _INFLATED_BYTES:
-            return f"packs the {total} bytes of '{name}' in {size}, which can't be"
+            return f"packs the {total} bytes of '{name}' in {size}, which is impossible"
     return None
 
 
@@ -84,7 +84,7 @@ def unpacked(stored: Entry, packed: Mapping[str, Any], where: str) -> Entry:
             planes[:, plane] = data if length == count else _inflated(data, count, f"{where}: block {block}")
             offset += length
         if zlib.crc32(target.data) != table[block, -1]:
-            raise CheckpointError(where, f"block {block} has another CRC-32: it is damaged; convert the model again")
+            raise CheckpointError(where, f"block {block} has a CRC-32 that differs: it is damaged; convert the model again")
 
     if len(table) > 1:
         with ThreadPoolExecutor() as pool:

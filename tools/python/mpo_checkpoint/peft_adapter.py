@@ -41,7 +41,7 @@ def save_peft_adapter(model: nn.Module, folder: Path | str, *, base: Path | str 
     if not adapters:
         raise CheckpointError(folder, "the model has no adapters; see add_lora and add_deep_lora")
     if folder.exists() and not (force and (folder / "adapter_config.json").is_file()):
-        raise CheckpointError(folder, "is there already; force=True replaces an adapter")
+        raise CheckpointError(folder, "exists; pass force=True to replace an adapter")
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     for path, adapter in adapters.items():

@@ -176,7 +176,7 @@ class OperatorRecord:
         return [*self.chain_names, *self.basis_names]
 
     def places(self) -> list[tuple[str, str, Shape]]:
-        """Name, role and shape of every core it calls for."""
+        """Name, role and shape of every core that it needs."""
         roles = ["central" if k == self.central else "auxiliary" for k in range(len(self.cores))]
         places: list[tuple[str, str, Shape]] = list(zip(self.cores, roles, self.core_shapes))
         if self.singular_values is not None:
@@ -335,12 +335,12 @@ def _packed(raw: dict[str, Any], entries: dict[str, tuple[str, Shape]]) -> Packe
 
 
 def _sizes(value: Any, least: int) -> Shape | None:
-    """A list of integers as a tuple; None for what is none."""
+    """A list of integers as a tuple; None for anything else."""
     is_list = isinstance(value, list) and all(type(size) is int and size >= least for size in value)
     return tuple(value) if is_list else None
 
 
 def _text(raw: dict[str, Any], key: str) -> str:
     if not isinstance(raw[key], str):
-        raise TypeError(f"'{key}' is no text")
+        raise TypeError(f"'{key}' is not a string")
     return raw[key]

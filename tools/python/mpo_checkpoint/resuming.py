@@ -1,4 +1,4 @@
-"""A long run that goes on after it was killed: what it has finished is kept in a folder beside its result."""
+"""A long run that can continue after it was killed: a folder beside the result keeps its finished steps."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class UnfinishedRun:
             others = sorted(name for name in known.keys() | wanted.keys() if known.get(name) != wanted.get(name))
             if others:
                 raise ValueError(
-                    f"{output}: an unfinished run is in {self.folder.name}, and its {', '.join(others)} "
-                    f"{'was' if len(others) == 1 else 'were'} different; run the command it was started with, or give "
+                    f"{output}: {self.folder.name} holds an unfinished run, whose {', '.join(others)} "
+                    f"{'was' if len(others) == 1 else 'were'} different; run the same command as then, or give "
                     "--restart to begin anew"
                 )
         except BaseException:
@@ -73,7 +73,7 @@ class UnfinishedRun:
         return self.folder / name
 
     def finish(self, **finished: Any) -> None:
-        """A step is done: what the next run has to know instead of doing it once more."""
+        """Records a finished step, with what the next run needs instead of doing it again."""
         self.finished = finished
         self._write("finished.json", finished)
 
@@ -81,7 +81,7 @@ class UnfinishedRun:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ValueError(f"{self.output}: another run is making it now; wait for that one, or stop it") from None
+            raise ValueError(f"{self.output}: another run is writing it; wait for that run, or stop it") from None
 
     def _clear(self) -> None:
         for path in self.folder.iterdir():

@@ -73,7 +73,7 @@ class Entry:
 
 
 def copied(entry: Entry) -> np.ndarray:
-    """The bytes of an entry in memory of their own; of a mapped file no more than a piece is in memory beside them."""
+    """A copy of the bytes of an entry; of a mapped file only a piece is in memory at a time."""
     result = np.empty(entry.data.size, np.uint8)
     for start in range(0, result.size, _PIECE):
         result[start : start + _PIECE] = entry.data[start : start + _PIECE]
@@ -82,7 +82,7 @@ def copied(entry: Entry) -> np.ndarray:
 
 
 def release(entry: Entry) -> None:
-    """Takes the file of an entry out of memory, from where it is read again when it is needed."""
+    """Removes the file of an entry from memory; it is read again when it is needed."""
     if isinstance(entry.data, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
         entry.data._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
@@ -98,7 +98,7 @@ def read_entries(path: Path) -> dict[str, Entry]:
     Raises
     ------
     CheckpointError
-        for what is no safetensors file.
+        for what is not a safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -106,7 +106,7 @@ def read_entries(path: Path) -> dict[str, Entry]:
         with safe_open(path, "np"):  # checks the header against the file: ranges, overlaps, sizes
             pass
     except SafetensorError as error:
-        raise CheckpointError(path, f"is no valid safetensors file ({error})") from None
+        raise CheckpointError(path, f"is not a valid safetensors file ({error})") from None
     content = np.memmap(path, np.uint8, "r")
     start = 8 + int(content[:8].view("<u8")[0])
     entries = {}

@@ -74,9 +74,9 @@ def save(model: nn.Module, path: Path | str, *, gauge: Gauge | None = None, forc
     if path.exists():
         _source(model, path)
         if not force:
-            raise CheckpointError(path, "is there already; force=True replaces it")
+            raise CheckpointError(path, "exists; pass force=True to replace it")
         if not (path / NAME).is_file():
-            raise CheckpointError(path, "is no MPO checkpoint and is not replaced")
+            raise CheckpointError(path, "is not an MPO checkpoint and is not replaced")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         _write(model, temporary, gauge)
@@ -129,14 +129,14 @@ def _source(model: nn.Module, path: Path) -> tuple[LoadedCheckpoint, MPOCheckpoi
     """What a model was loaded from."""
     loaded: LoadedCheckpoint | None = getattr(model, "mpo_source", None)
     if loaded is None:
-        raise CheckpointError(path, "the model was not loaded from an MPO checkpoint; see load_into")
+        raise CheckpointError(path, "the model was not loaded from an MPO checkpoint; load it with load_into or from_pretrained")
     if loaded.merged:
         raise CheckpointError(
             path, f"can't be written: transformers merged {loaded.merged[0]} and others into tensors of another shape"
         )
     checkpoint = MPOCheckpoint(loaded.path)
     if checkpoint.manifest.raw["manifest_sha256"] != loaded.digest:
-        raise CheckpointError(loaded.path, "is another checkpoint now than the one the model was loaded from")
+        raise CheckpointError(loaded.path, "changed since the model was loaded from it; load the model again")
     return loaded, checkpoint
 
 
@@ -264,7 +264,7 @@ class _Contents:
         while is_deepened and len(chain) > 2:
             chain[1:3] = [np.tensordot(chain[1][:, 0, 0], chain[2], 1)]
         if [core.shape for core in chain] != old.core_shapes:
-            raise CheckpointError(old.name, "has cores of other shapes now than when it was loaded")
+            raise CheckpointError(old.name, "has cores whose shapes changed since it was loaded")
         if is_shared and old.gauge == "spectral":
             raise CheckpointError(
                 old.name, "shares cores and has singular values; such operators can't be saved once trained"
@@ -312,7 +312,7 @@ class _Contents:
         self._new_cores[name] = replace(old, encoding=encoding, packed={}), entries
 
     def _singular_values(self, operator: OperatorRecord, sigma: np.ndarray) -> str:
-        """The name of the core that has them."""
+        """The name of the core with the singular values."""
         central = self.checkpoint.cores[operator.cores[operator.central]].encoding
         name = operator.singular_values or f"{operator.name}.singular_values"
         if operator.singular_values is None and name in self.checkpoint.cores.keys() | self.checkpoint.tensors.keys():
@@ -323,7 +323,7 @@ class _Contents:
         return name
 
     def _labelled(self, operator: OperatorRecord) -> OperatorRecord:
-        """An operator whose shared cores are whole now is compact no longer."""
+        """The operator with its new gauge: one whose shared cores became whole is not compact any more."""
 
         def pivots(name: str) -> str | None:
             return (
@@ -336,7 +336,7 @@ class _Contents:
     # Adapters
 
     def _adapters(self, model: nn.Module, loaded: LoadedCheckpoint) -> dict[str, Adapter]:
-        """By the name of the tensor that holds the elements of the layer's matrix."""
+        """Adapters by the name of the tensor that holds the elements of the layer's matrix."""
         adapters, tensors = {}, self.checkpoint.tensors
         for path, adapter in adapters_of(model).items():
             name = loaded.names.get(f"{path}.weight")

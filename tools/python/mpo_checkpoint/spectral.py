@@ -90,7 +90,7 @@ class SpectralMPOWeight(MPOWeight):
 
     @staticmethod
     def take(weight: MPOWeight, bound: float | None) -> None:
-        """Turns a weight into one, in place: what shares the weight shares it still."""
+        """Turns a weight into a spectral one in place, so that layers that share it still share it."""
         cores = [core.detach() for core in weight.whole_cores()]
         place = cores[0].device, cores[0].dtype
         exact, sigma = gauge.spectral([core.to("cpu", torch.float64).numpy() for core in cores], weight.central)
@@ -158,15 +158,15 @@ def parametrized(module: nn.Module, bound: float | None = None) -> nn.Module:
         for a bound that is not positive, and for operators that share cores with others or have some that stay integers.
     """
     if bound is not None and not bound > 0:
-        raise ValueError(f"bound is {bound}; singular values are below a positive number")
+        raise ValueError(f"bound is {bound}; it must be positive")
     weights = [part for part in module.modules() if isinstance(part, MPOMatrix) and not isinstance(part, Adapter)]
     operators = list(dict.fromkeys(operator for weight in weights for operator in weight.operators))
     for operator in operators:
         if operator.shares_cores:
-            raise ValueError("an operator shares cores with another; such cores can't be isometries of both")
+            raise ValueError("an operator shares cores with another, and such cores can't be isometries of both")
     for operator in operators:
         if operator.integers:
-            raise ValueError("an operator has cores that are stored as integers; those are not trained, and no isometries")
+            raise ValueError("an operator has cores that are stored as integers; integers are not trained, and they are not isometries")
     for operator in operators:
         if not isinstance(operator, SpectralMPOWeight):
             SpectralMPOWeight.take(operator, bound)

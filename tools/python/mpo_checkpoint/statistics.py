@@ -1,4 +1,4 @@
-"""The statistics file: what a conversion in a metric has to know of a network's layers. NumPy only.
+"""The statistics file: what a conversion in a metric needs to know about a network's layers. NumPy only.
 
 For a matrix ``[I, J]`` as the checkpoint stores it, the sides are named by the axes, whatever the layer does with them:
 ``row`` is ``I``, ``column`` is ``J``. A side has a ``gram``, a symmetric second moment ``[n, n]``, or a ``scale`` ``[n]``,
@@ -30,7 +30,7 @@ OLD_SIDES = {"output": "row", "input": "column"}
 
 
 class StatisticsError(ValueError):
-    """A statistics file that is none, or that contradicts itself."""
+    """An invalid statistics file."""
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Statistics:
         matrices whose tensors went to a file and are not kept here.
     config_sha256
         of the ``config.json`` of the model folder, so that a conversion refuses statistics of another model;
-        None for what is no model folder.
+        None for what is not a model folder.
     """
 
     tensors: dict[str, np.ndarray]
@@ -77,11 +77,11 @@ class Statistics:
     def __post_init__(self) -> None:
         renamed = {_renamed(name): value for name, value in self.tensors.items()}
         if len(renamed) < len(self.tensors):
-            raise StatisticsError("a side of a matrix is there under its old name and its new one")
+            raise StatisticsError("a side of a matrix is stored under its old name and its new one")
         self.tensors = renamed
 
     def inputs(self, matrix: str) -> str:
-        """The side of a matrix that the layer's inputs are on.
+        """The side of a matrix on which the layer's inputs are.
 
         Parameters
         ----------
@@ -156,20 +156,20 @@ class Statistics:
         Raises
         ------
         StatisticsError
-            for what is no statistics file, or has values a second moment can't have.
+            for what is not a statistics file, or has values a second moment can't have.
         """
         from safetensors import safe_open
 
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise StatisticsError(f"{path}: is no statistics file: its metadata have no 'format' '{FORMAT}'")
+                raise StatisticsError(f"{path}: is not a statistics file: its metadata has no 'format' '{FORMAT}'")
             if metadata.get("version", "1").partition(".")[0] not in ("1", VERSION):
-                raise StatisticsError(f"{path}: has version {metadata['version']}; versions 1 and {VERSION} can be read")
+                raise StatisticsError(f"{path}: has version {metadata['version']}; this reads versions 1 and {VERSION}: update mpo_checkpoint")
             tensors = {name: _unpacked(path, name, file.get_tensor(name)) for name in file.keys()}
         for name, stored in _same(path, metadata.get("same")).items():
             if stored not in tensors or name in tensors:
-                raise StatisticsError(f"{path}: {name}: is said to be the same as '{stored}', which is not so stored")
+                raise StatisticsError(f"{path}: {name}: its metadata 'same' maps it to '{stored}', which is not stored; make the statistics again")
             tensors[name] = tensors[stored]
         statistics = cls(
             tensors,
@@ -205,21 +205,21 @@ class Statistics:
                 raise StatisticsError(f"{path}: {name}: has NaN or infinite elements")
             if kind.endswith("_scale"):
                 if value.ndim != 1 or (value < 0).any():
-                    raise StatisticsError(f"{path}: {name}: is no vector of scales, which can't be negative")
+                    raise StatisticsError(f"{path}: {name}: is not a vector of scales, which can't be negative")
                 continue
             if kind == "element_weights":
                 if value.ndim != 2 or (value < 0).any():
-                    raise StatisticsError(f"{path}: {name}: is no matrix of weights, which can't be negative")
+                    raise StatisticsError(f"{path}: {name}: is not a matrix of weights, which can't be negative")
                 continue
             if value.ndim != 2 or value.shape[0] != value.shape[1]:
                 raise StatisticsError(f"{path}: {name}: is {list(value.shape)}, not square")
             diagonal = value.diagonal()
             if (diagonal < 0).any() or np.abs(value - value.T).max(initial=0) > 1e-5 * diagonal.max(initial=0):
-                raise StatisticsError(f"{path}: {name}: is no second moment: not symmetric, or negative diagonal")
+                raise StatisticsError(f"{path}: {name}: is not a second moment: not symmetric, or negative diagonal")
 
 
 class StatisticsWriter:
-    """Writes a statistics file tensor by tensor, so that none but the current one is held. It appears whole or not at all.
+    """Writes a statistics file tensor by tensor, with one tensor in memory at a time. It appears whole or not at all.
 
     Use it as a context; without `finish` nothing is left behind.
 
@@ -269,7 +269,7 @@ class StatisticsWriter:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What a later writer of the temporary file has to know; all tensors are in the file."""
+        """What a later writer needs to continue the temporary file; all tensors are in the file."""
         self._file.flush()
         return {"header": self._header, "end": self._end}
 
@@ -287,7 +287,7 @@ class StatisticsWriter:
         header = json.dumps({"__metadata__": dict(metadata), **self._header}).encode()
         room = self._room - 8
         if len(header) > room:
-            raise StatisticsError(f"{self.path}: its metadata have {len(header)} bytes; there is room for {room}")
+            raise StatisticsError(f"{self.path}: its metadata has {len(header)} bytes, but there is room for {room}")
         self._file.seek(0)
         self._file.write(room.to_bytes(8, "little") + header.ljust(room))
         self._file.close()
@@ -318,10 +318,10 @@ def triangle_size(length: int) -> int:
 
 
 def unpacked(triangle: np.ndarray) -> np.ndarray:
-    """The symmetric matrix of an upper triangle; ValueError when its length is none of a triangle's."""
+    """The symmetric matrix of an upper triangle; ValueError if no triangle has its length."""
     size = triangle_size(len(triangle))
     if size * (size + 1) // 2 != len(triangle):
-        raise ValueError(f"{len(triangle)} elements are no triangle")
+        raise ValueError(f"{len(triangle)} elements do not form a triangle")
     gram = np.zeros((size, size), triangle.dtype)
     gram[np.triu_indices(size)] = triangle
     return gram + np.triu(gram, 1).T
@@ -342,7 +342,7 @@ def _same(path: Path | str, text: str | None) -> dict[str, str]:
     except ValueError:
         same = None
     if not isinstance(same, dict) or not all(isinstance(stored, str) for stored in same.values()):
-        raise StatisticsError(f"{path}: its metadata 'same' is no JSON object of names")
+        raise StatisticsError(f"{path}: its metadata 'same' is not a JSON object of names")
     return same
 
 
@@ -354,12 +354,12 @@ def _ridge(path: Path | str, metadata: Mapping[str, str], name: str) -> float | 
     except ValueError:
         value = -1.0
     if not (0 <= value < float("inf")):
-        raise StatisticsError(f"{path}: its metadata '{name}' is no number of at least 0")
+        raise StatisticsError(f"{path}: its metadata '{name}' is not a number of at least 0")
     return value
 
 
 def _renamed(name: str) -> str:
-    """A tensor's name as it is now."""
+    """The name of a tensor in version 2."""
     matrix, dot, kind = name.rpartition(".")
     side, line, rest = kind.partition("_")
     return f"{matrix}{dot}{OLD_SIDES[side]}{line}{rest}" if side in OLD_SIDES and rest in ("gram", "scale") else name
@@ -373,5 +373,5 @@ def _names(path: Path | str, text: str | None) -> list[str] | None:
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise StatisticsError(f"{path}: its metadata 'input_rows' is no JSON list of names")
+        raise StatisticsError(f"{path}: its metadata 'input_rows' is not a JSON list of names")
     return names

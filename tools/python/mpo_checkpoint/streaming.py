@@ -149,7 +149,7 @@ def stream_statistics(
             run.finished = {}  # killed when the result was in its place already
         stream = _Stream(trunk, pieces, objective, batch_size, run, progress)
         if run.finished:
-            notice(f"{output}: goes on where the run in {run.folder.name} stopped, {stream.percent} % were done")
+            notice(f"{output}: continues the run in {run.folder.name}, of which {stream.percent} % are done")
         stream.forward()
         stream.head()
         statistics = Statistics({}, count, pieces.numel(), description, input_rows=[], output_ridge=OUTPUT_RIDGE)
@@ -259,7 +259,7 @@ class _Stream:
                     same=same,
                 )
             if len(statistics.skipped) == len(names):
-                raise ValueError("the objective depends on no matrix of the model's blocks; is the text of this model?")
+                raise ValueError("the objective depends on no matrix of the model's blocks; is the text for this model?")
             writer.finish(statistics.metadata | ({"same": _json(same)} if same else {}))
 
     def _block_moments(self, index: int, layers: list[Layer], max_gram: int) -> BlockMoments:

@@ -11,7 +11,7 @@ BUNDLED = Path(__file__).parent / "bin" / "mpo"
 
 
 def program() -> str:
-    """The path of ``mpo``: what the environment variable ``MPO`` says, the one in this package, or that of the ``PATH``.
+    """The path of ``mpo``: from the environment variable ``MPO``, in this package, or from ``PATH``, in this order.
 
     Returns
     -------
@@ -26,7 +26,7 @@ def program() -> str:
     found = os.environ.get("MPO") or (str(BUNDLED) if BUNDLED.is_file() else shutil.which("mpo"))
     if not found:
         raise FileNotFoundError(
-            "the program mpo is not found; put it into the PATH, or its path into the environment variable MPO"
+            "the program mpo was not found; install it where PATH finds it, or put its path into the environment variable MPO"
         )
     return found
 

@@ -20,7 +20,7 @@ from .model_folder import loading, open_weights, weight_files
 
 
 class NoTrunk(ValueError):
-    """A model that can't run block by block, and why."""
+    """The reason why a model can't run block by block."""
 
 
 class Trunk:
@@ -105,7 +105,7 @@ class Trunk:
 
     @contextmanager
     def loaded(self, index: int | None) -> Iterator[None]:
-        """The weights of a block are there; with None, those of everything around the trunk."""
+        """Loads the weights of a block within the context; with None, those of everything around the trunk."""
         wanted = (
             self._outer if index is None else list(dict.fromkeys(id(p) for p in self.blocks[index].parameters()))
         )
@@ -130,7 +130,7 @@ class Trunk:
                     module._parameters[key] = empty[identity]
 
     def _read(self, identities: list[int]) -> Iterator[Tensor]:
-        """Values of parameters; those of several tensors are these below each other."""
+        """Reads parameters; a parameter made of several tensors is these stacked."""
         names = [name for identity in identities for name in self._sources[identity]]
         tensors: dict[str, Tensor] = {}
         for path in dict.fromkeys(self._files[name] for name in names):

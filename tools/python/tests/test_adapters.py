@@ -221,7 +221,7 @@ def test_a_peft_adapter_is_for_the_restored_model(tiny_bert, token_batch, tmp_pa
     else:
         add_deep_lora(net, 4, lambda net: net(**token_batch).last_hidden_state.square().mean(), scale=0.5)
     assert_peft_adds_up(net, dense, token_batch, tmp_path / "peft")
-    with pytest.raises(CheckpointError, match="is there already"):
+    with pytest.raises(CheckpointError, match="exists; pass force"):
         save_peft_adapter(net, tmp_path / "peft")
 
 

@@ -40,9 +40,9 @@ def with_nan(folder):
 
 
 BAD_FOLDERS = {
-    "no configuration": (delete("config.json"), "is no model folder"),
-    "a configuration that is no JSON": (write("config.json", "{"), "config.json: is no JSON, copy it again"),
-    "a configuration that is a list": (write("config.json", "[]"), "config.json: is no JSON object; copy it again"),
+    "no configuration": (delete("config.json"), "is not a model folder: it has no config.json"),
+    "a configuration that is not JSON": (write("config.json", "{"), "config.json: is not JSON; copy it again"),
+    "a configuration that is a list": (write("config.json", "[]"), "config.json: is not a JSON object; copy it again"),
     "an unknown architecture": (configure(model_type="nosuch"), "transformers can't load the model"),
     "no tokenizer": (delete("tokenizer.json", "tokenizer_config.json"), "copy the tokenizer's files"),
     "a broken tokenizer": (write("tokenizer.json", "{"), "copy the tokenizer's files"),
@@ -53,23 +53,23 @@ BAD_FOLDERS = {
         "has no weights; put the model's",
     ),
     "a missing shard": (delete(SHARD), f"the file {SHARD} is missing"),
-    "a shard cut off": (lambda folder: os.truncate(folder / SHARD, 5000), f"{SHARD}: is damaged or was not copied"),
-    "an index that is no JSON": (write("model.safetensors.index.json", "{"), "index.json: is no JSON, copy it again"),
+    "a shard cut off": (lambda folder: os.truncate(folder / SHARD, 5000), f"{SHARD}: is damaged or incomplete"),
+    "an index that is not JSON": (write("model.safetensors.index.json", "{"), "index.json: is not JSON; copy it again"),
     "an index without files": (write("model.safetensors.index.json", "{}"), "has no 'weight_map'"),
-    "weights of another shape": (configure(intermediate_size=80), "config.json is theirs (You"),
-    "weights that are NaN": (with_nan, "NaN or infinite; look for such weights"),
+    "weights of another shape": (configure(intermediate_size=80), "config.json belongs to them (You"),
+    "weights that are NaN": (with_nan, "NaN or infinite; check the model"),
 }
 BAD_TEXTS = {
     "none": (None, "can't be read (No such file or directory); give a text file"),
     "a folder": ("folder", "can't be read (Is a directory); give a text file"),
     "empty": (b"", "is empty; give a file with text"),
     "blank": (b" \n\n", "is empty; give a file with text"),
-    "no UTF-8": (b"w1 w2 \xff\xfe", "is no text in UTF-8 (byte 6 is 0xff); convert it"),
+    "no UTF-8": (b"w1 w2 \xff\xfe", "is not UTF-8 text (byte 6 is 0xff); convert it"),
 }
 BAD_OPTIONS = {
     "too few pieces": (["--samples", "100"], "has 80 tokens, which are 5 pieces of 16, 100 are needed"),
     "no piece": (["--max-length", "2000"], "give a longer text, a smaller --max-length"),
-    "an unknown task": (["--task", "nosuch"], "unknown task 'nosuch'; there are features"),
+    "an unknown task": (["--task", "nosuch"], "unknown task 'nosuch'; choose one of features"),
     "an unknown device": (["--device", "nosuch"], "can't compute on the device 'nosuch'; use cpu"),
     "no matrix": (["--min-side", "1000"], "see --include, --exclude and --min-side"),
 }

@@ -143,7 +143,7 @@ def test_what_no_manifest_is_is_refused(tmp_path, content):
 
 
 def test_a_folder_without_manifest_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="is no MPO checkpoint"):
+    with pytest.raises(CheckpointError, match="is not an MPO checkpoint"):
         load_dense(tmp_path)
 
 

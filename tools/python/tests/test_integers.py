@@ -112,7 +112,7 @@ GOOD = {"kind": "grouped", "bits": 4, "group": 32, "columns": 6}
         ({"group": 48}, "dense", "'group' 48, not one of 16, 32, 64, 128"),
         ({"group": True}, "dense", "'group' True"),
         ({"columns": 0}, "dense", "'columns' 0"),
-        ({"columns": "6"}, "dense", "'columns' 6, which is no number"),
+        ({"columns": "6"}, "dense", "'columns' 6, which is not a number"),
         ({"columns": 5}, "dense", "5 columns, which do not divide its 24 values"),
         ({}, "permutation", "a permutation with scales"),
         ({"pivots": "left"}, "central", "only an auxiliary core"),

@@ -345,7 +345,7 @@ class TestSaving:
     def test_nothing_is_replaced_unasked(self, bert, tmp_path):
         model, target = from_pretrained(bert[1]), tmp_path / "x.mpo"
         save(model, target)
-        with pytest.raises(CheckpointError, match="there already"):
+        with pytest.raises(CheckpointError, match="exists; pass force"):
             save(model, target)
         save(model, target, force=True)
         (tmp_path / "folder").mkdir()

@@ -32,7 +32,7 @@ def test_the_variable_goes_before_the_package_and_that_before_the_path(places, m
     (places / "bundled" / "mpo").unlink()
     assert tool.program() == str(places / "path" / "mpo")
     (places / "path" / "mpo").unlink()
-    with pytest.raises(FileNotFoundError, match="put it into the PATH, or its path into the environment variable MPO"):
+    with pytest.raises(FileNotFoundError, match="install it where PATH finds it, or put its path into"):
         tool.program()
 
 

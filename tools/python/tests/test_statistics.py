@@ -64,7 +64,7 @@ def test_what_no_second_moment_is_is_refused(tmp_path, name, value, reason):
 
 def test_other_files_are_refused(tmp_path):
     save_file({"w": np.ones(2)}, tmp_path / "model.safetensors")
-    with pytest.raises(StatisticsError, match="no statistics file"):
+    with pytest.raises(StatisticsError, match="not a statistics file"):
         Statistics.load(tmp_path / "model.safetensors")
     save_file({}, tmp_path / "next.safetensors", {"format": "mpo-statistics", "version": "3"})
     with pytest.raises(StatisticsError, match="version 3"):

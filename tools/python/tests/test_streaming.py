@@ -267,7 +267,7 @@ def test_parts_merge_to_the_whole(folder, tmp_path, capsys):
     for name, value in whole.tensors.items():
         np.testing.assert_allclose(merged.tensors[name], value, rtol=1e-3, atol=1e-5 * np.abs(value).max())
     assert main(["merge-statistics", parts[0], str(path / "model.safetensors"), "-o", str(tmp_path / "bad")]) == 1
-    assert "no statistics file" in capsys.readouterr().err and not (tmp_path / "bad").exists()
+    assert "not a statistics file" in capsys.readouterr().err and not (tmp_path / "bad").exists()
 
 
 def test_a_run_that_is_killed_again_and_again_has_the_bytes_of_one_that_is_not(folder, pieces, tmp_path):
@@ -333,13 +333,13 @@ def test_an_unfinished_run_is_gone_on_with_only_by_the_same_command(folder, piec
     (path / "config.json").write_text(config)
     with open(unfinished / "lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="another run is making it now"):
+        with pytest.raises(ValueError, match="another run is writing it"):
             calibrate()
     assert unfinished.exists() and not output.exists()
 
     notices = []
     calibrate(notice=notices.append)
-    assert "goes on where" in notices[0] and output.exists() and not unfinished.exists()
+    assert "continues the run in" in notices[0] and output.exists() and not unfinished.exists()
     with pytest.raises(KeyboardInterrupt):
         calibrate(progress=interrupted)
     calibrate(dtype="float64", is_restarted=True, notice=notices.append)

@@ -114,7 +114,7 @@ struct HDF5ChunkReader {
       var size: hsize_t = 0
       if H5Dget_chunk_storage_size(id, place, &size) < 0 {
         let reason = HDF5Library.takeReason()
-        // That it was never written is no error of the file.
+        // That it was never written is not an error of the file.
         var address = mpo_haddr_undefined()
         try checkHDF5(H5Dget_chunk_info_by_coord(id, place, nil, &address, &size), orThrow: failed)
         guard address == mpo_haddr_undefined() else { throw failed(reason) }

@@ -203,7 +203,7 @@ extension HDF5OutputFile {
   fileprivate func writeAttribute(_ name: String, _ text: String, of object: hid_t) throws {
     func failed(_ reason: String) -> FileError { self.failed("write the attribute '\(escaped(name))'", reason) }
     guard !text.utf8.contains(0), !name.isEmpty, !name.utf8.contains(0) else {
-      throw failed("it has a zero in its text, or no name")
+      throw failed("its text contains a zero byte, or it has no name")
     }
     let type = try HDF5Identifier(H5Tcopy(mpo_h5t_c_string()), orThrow: failed)
     try checkHDF5(H5Tset_size(type.id, mpo_h5t_variable()), orThrow: failed)

@@ -114,7 +114,7 @@ struct MPOInspection {
       """
     if let encodings = Summary.encodings(of: manifest) { text += "encodings   \(encodings)\n" }
     if let count = totals.parametersOfTraining {
-      text += "training    \(grouped(count)) numbers of training state, as they were\n"
+      text += "training    \(grouped(count)) numbers of training state, unchanged\n"
     }
     return text
   }
@@ -194,7 +194,7 @@ struct MPOInspection {
     case .tied(let other): lines.append(("kind", "tied to \(escaped(other))"))
     case .blocks(let matrix):
       let (count, own) = (contents.valueCount(of: record), Int((counts[record.info.key] ?? 0).rounded()))
-      let share = own == count ? "" : ", its part of the cores that it shares: \(grouped(own))"
+      let share = own == count ? "" : ", its share of shared cores: \(grouped(own))"
       lines += [
         ("kind", "mpo"), ("matrix", sizes([matrix.rows, matrix.columns])),
         (

@@ -35,7 +35,7 @@ struct MaskInspection {
       \(table.text)
       kept        \(grouped(kept)) of \(grouped(all)) elements (\(fixed(Double(kept) / Double(max(1, all)), 4)))
       rank        singular values above \(MaskedMatrix.rankTolerance) of the largest; 'for 90 %': the least rank with so much of \
-      the squared norm\(mask == nil ? "" : ", 'unmasked': that of the whole matrix")
+      the squared norm\(mask == nil ? "" : "; 'unmasked' is that of the whole matrix")
 
       """)
   }

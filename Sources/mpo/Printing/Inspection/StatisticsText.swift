@@ -36,8 +36,8 @@ enum StatisticsText {
     text += "matrices    \(shown.count)\n"
     if hasWeights {
       text +=
-        "variance    of the element weights, over the square of their mean: where it is large, plain SVD is far from the best; "
-      text += "weights of rows can't express what is within rows\n"
+        "variance    of the element weights, over the square of their mean. Where it is large, plain SVD is far from the optimum; "
+      text += "weights of whole rows can't express what varies within rows\n"
     }
     if let samples = statistics.samples { text += "samples     \(grouped(samples))\n" }
     if let tokens = statistics.tokens { text += "tokens      \(grouped(tokens))\n" }

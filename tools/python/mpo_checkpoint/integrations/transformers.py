@@ -93,7 +93,7 @@ class MPOQuantizer(HfQuantizer):
     def _process_model_before_weight_loading(self, model: nn.Module, **kwargs: Any) -> nn.Module:
         files = kwargs.get("checkpoint_files") or []
         if not files:
-            raise CheckpointError(model.config.name_or_path, "is no folder that can be loaded")
+            raise CheckpointError(model.config.name_or_path, "is not a folder that can be loaded")
         folder = Path(files[0]).parent
         if not (folder / NAME).is_file():
             raise CheckpointError(folder, f"has no {NAME}; copy the whole folder that 'mpo convert' wrote")
