@@ -106,7 +106,9 @@ public struct Verifier: Sendable {
       defer { counter.finished(record.name, elements: record.info.elementCount) }
       guard let tensor = known[TensorName(record.name)] else { return problem("is not in \(escaped(original.path))") }
       guard tensor.dtype == record.dtype, tensor.shape == record.shape else {
-        return problem("is \(tensor.dtype.rawValue) \(tensor.shape) in \(escaped(original.path))")
+        return problem(
+          "is \(tensor.dtype.rawValue) \(tensor.shape) in \(escaped(original.path)), but \(record.dtype.rawValue) "
+            + "\(record.shape) in the checkpoint")
       }
       do {
         let (error, reason) = try compare(record, tensor, checkpoint, original)

@@ -279,7 +279,8 @@ public struct MPOCheckpoint: Sendable {
     if found == file { return nil }
     return .file(
       path: path + "/" + file.file,
-      reason: "was changed after it was written: its SHA-256 is \(found.sha256), the manifest says \(file.sha256)")
+      reason: "was changed after it was written: its SHA-256 is \(found.sha256), the manifest says \(file.sha256); "
+        + "copy it again or convert again")
   }
 
   /// What is wrong with the files of a checkpoint that can't be opened: each that is missing, of another kind or size, or

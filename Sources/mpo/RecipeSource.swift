@@ -79,7 +79,7 @@ enum RecipeSource {
     let made =
       switch self {
       case .plan: "the plan was made"
-      case .file: "the recipe is"
+      case .file: "the recipe was made"
       case .checkpoint: "the checkpoint was made"
       }
     let reason =

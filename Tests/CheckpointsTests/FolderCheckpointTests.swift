@@ -59,7 +59,7 @@ import Testing
       #expect(model.notices == [])
     }
     let one = try openDenseCheckpoint(at: folder.path + "/m_00000.weights.h5")
-    #expect(one.notices.count == 1 && one.notices[0].contains("one shard of several"))
+    #expect(one.notices.count == 1 && one.notices[0].contains("one of several shards"))
     try keras("m_00002.weights.h5", "layers/c/vars/0", "layers/b/vars/0")
     try folder.write(
       #"{"weight_map":{"/layers/b/vars":"m_00001.weights.h5","/layers/c/vars":"m_00002.weights.h5"}}"#,
@@ -144,8 +144,8 @@ import Testing
     let lone = try openDenseCheckpoint(at: folder.path)
     #expect(
       lone.notices == [
-        "'m_00000.weights.h5' is one shard of several, by its name, and holds a part of a model; pass the index of the "
-          + "shards (*.weights.json), beside all of them"
+        "'m_00000.weights.h5' is, by its name, one of several shards and holds only part of a model; pass the index of the "
+          + "shards (*.weights.json), which lies beside them"
       ])
     try keras("m_00001.weights.h5", "layers/a/vars/1")
     #expect(

@@ -37,7 +37,7 @@ import Testing
     ("huge_chunked.h5", "tensor 'weight': declares 4398046511104 bytes"),
     ("huge_unwritten.h5", "tensor 'weight': declares 4398046511104 bytes"),
   ])
-  func `what is refused is named`(_ name: String, _ reason: String) throws {
+  func `a refused link or dataset is named`(_ name: String, _ reason: String) throws {
     let path = fixtures + "/hdf5/hostile/" + name
     let found = message { try readAll(path) }
     #expect(found?.contains(reason) == true, "\(found ?? "it was read")")

@@ -107,7 +107,7 @@ import Testing
     (#"[]"#, 0, "its record is an array, not an object"),
     (#"{"dtype":"F32","shape":[1],"data_offsets":[4,8]}"#, 8, "a hole of 4 bytes lies between it and the start"),
   ])
-  func `a wrong record is refused`(record: String, dataByteCount: Int, expected: String) throws {
+  func `a malformed record is refused`(record: String, dataByteCount: Int, expected: String) throws {
     let bytes = safetensorsBytes(header: #"{"a":\#(record)}"#, dataByteCount: dataByteCount)
     let found = try #require(message { try open(bytes) })
     #expect(found.contains(expected), "\(found)")
@@ -131,7 +131,7 @@ import Testing
     (#"{"\ud800":{}}"#, "lone surrogate"),
     ("{\"a\nb\":{}}", "control character"),
   ])
-  func `a wrong header is refused`(header: String, expected: String) throws {
+  func `a malformed header is refused`(header: String, expected: String) throws {
     let found = try #require(message { try open(safetensorsBytes(header: header)) })
     #expect(found.contains(expected), "\(found)")
   }

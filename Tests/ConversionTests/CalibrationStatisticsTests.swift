@@ -175,7 +175,7 @@ import Testing
       _ = try stats.preparedMetric(of: w, rows: 6, columns: 4)
       Issue.record("a factor of a singular matrix")
     } catch let error as ConversionError {
-      #expect(error.description.contains("larger ridge") && error.description.contains("w.column_gram"))
+      #expect(error.description.contains("choose a ridge of at least") && error.description.contains("w.column_gram"))
     }
   }
 

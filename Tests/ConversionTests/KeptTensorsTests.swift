@@ -41,7 +41,7 @@ import Testing
     "visual_encoder_m.weight", "encoder_k.weight", "adam.weight", "memory_m.weight", "x.queue.weight",
     "layers/d_optimizer/vars/0", "model.layers.3.mlp.momentum.weight",
   ])
-  func `weights are weights`(name: String) { #expect(reason(name) == nil) }
+  func `ordinary weights are not taken for training state`(name: String) { #expect(reason(name) == nil) }
 
   @Test func `a copy of a module counts only as a whole`() {
     func info(_ name: String, _ shape: [Int] = [64, 64]) -> TensorInfo {
@@ -56,7 +56,7 @@ import Testing
     #expect(KeptTensors(model + [copy[0], smaller], ModelConfiguration()).reason(for: copy[0]) == nil)
   }
 
-  @Test func `averages alone are a model`() {
+  @Test func `a model of averages alone is a model`() {
     let tensor = TensorInfo(name: "ema.a.weight", dtype: .f32, shape: [64, 64])
     #expect(KeptTensors([tensor], ModelConfiguration()).reason(for: tensor) == nil)
   }
@@ -202,7 +202,7 @@ extension KeptTensorsTests {
     recipe.selection = TensorSelection()
     recipe.selection.include = ["*.window"]
     let refusal = message { try ConversionPipeline(source, recipe: recipe, options: options).profile() }
-    #expect(refusal?.contains("'x.window', masks and other buffers") == true, "\(refusal ?? "")")
+    #expect(refusal?.contains("'x.window' (masks and other buffers)") == true, "\(refusal ?? "")")
   }
 }
 

@@ -223,12 +223,12 @@ import Testing
       ),
       (
         [LinkRule(glob: "layers.*.{q,k}.weight")], ["*.1.k.weight"],
-        "matches 'layers.1.k.weight', which is not selected"
+        "matches 'layers.1.k.weight', which is not decomposed"
       ),
       ([LinkRule(glob: "layers.0.*.weight", layers: 2)], [], "star that stands for the number"),
       ([LinkRule(glob: "layers.0.{q,k}.weight", layers: 2)], [], "star that stands for the number"),
     ] as [([LinkRule], [String], String)])
-  func `links that can't be are refused, and named`(rules: [LinkRule], excluded: [String], reason: String) throws {
+  func `impossible links are refused by name`(rules: [LinkRule], excluded: [String], reason: String) throws {
     var recipe = recipe(rules)
     recipe.selection.exclude = excluded
     let source = try model()

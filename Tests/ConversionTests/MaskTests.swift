@@ -196,7 +196,7 @@ import Testing
         == FileManager.default.contents(atPath: b.path + "/tensors.safetensors"))
   }
 
-  @Test func `an expert that stays dense beside others in cores stays as it is`() throws {
+  @Test func `an expert that stays dense beside others in cores is stored unchanged`() throws {
     // Of the first expert hardly anything is kept, so that it gets few numbers; of the second one all but one element.
     let stack = ModelTensor(
       "experts.w", .f32, [2, 64, 80], ModelTensor.random("", [128, 80], decay: 1, seed: 9).values)
@@ -214,7 +214,7 @@ import Testing
     #expect(restored[5120...] == expected[5120...])
   }
 
-  @Test func `masks that can't be are refused, and named`() throws {
+  @Test func `impossible masks are refused by name`() throws {
     let source = try model(isSparse: false)
     expectFailure("has no zeros in the matrices", "changes nothing") {
       _ = try convert(source, recipe(MaskRule(source: .zeros)))
@@ -236,7 +236,7 @@ import Testing
     }
   }
 
-  @Test func `what a mask leaves of matrices is counted`() throws {
+  @Test func `the elements that a mask keeps are counted`() throws {
     // The first 10 rows and the last 4 columns are masked: rank 60 of 64.
     let values = (0..<80 * 64).map { $0 / 64 < 10 || $0 % 64 >= 60 ? 0.0 : 1 }
     let file = try maskFile([ModelTensor("b.weight", .f64, [80, 64], values)])

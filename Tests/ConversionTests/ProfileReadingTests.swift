@@ -47,7 +47,7 @@ import Testing
     expectFailure("p.json", "is damaged") {
       try read(text.replacingOccurrences(of: #""norm":"#, with: #""norm":"x","y":"#))
     }
-    expectFailure("p.json", "is of version 3", "update it") {
+    expectFailure("p.json", "has version 3", "update it") {
       try read(text.replacingOccurrences(of: #""version":2"#, with: #""version":3"#))
     }
   }

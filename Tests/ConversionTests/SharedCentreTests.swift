@@ -132,7 +132,7 @@ import Testing
     (SharedCentreRule(glob: "layers.*.down.weight"), "which 'layers.*.down.weight' ties"),
     (SharedCentreRule(glob: "layers.?.sub.up.weight"), "matches already"),
   ])
-  func `centres that can't be are refused, and named`(rule: SharedCentreRule, reason: String) throws {
+  func `impossible shared centres are refused by name`(rule: SharedCentreRule, reason: String) throws {
     var recipe = recipe([rule])
     recipe.ties = ["layers.*.down.weight"]
     recipe.links = [LinkRule(glob: "layers.*.sub.up.weight", layers: 2)]
@@ -140,7 +140,7 @@ import Testing
     expectFailure(rule.glob, reason) { _ = try convert(source, recipe) }
   }
 
-  @Test func `a ratio that the fixed cores do not leave room for is out of reach`() throws {
+  @Test func `a ratio below what the fixed cores take is out of reach`() throws {
     let source = try model()
     expectFailure("can't be reached") {
       _ = try convert(source, recipe([SharedCentreRule(glob: "layers.*.up.weight")], .matrixRatio(0.05)))

@@ -90,7 +90,7 @@ import Testing
   }
 
   @Test(arguments: [[0, 1], [1, 0], [2, 1], [-1, -1], [1, -3]])
-  func `a part that is none is refused`(part: [Int]) throws {
+  func `an invalid part is refused`(part: [Int]) throws {
     let damaged = try text(profile((1, 1))) { $0["part"] = ["index": part[0], "count": part[1]] }
     expectFailure("p.json", "is damaged") { _ = try decode(damaged) }
   }

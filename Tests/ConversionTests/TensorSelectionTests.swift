@@ -114,7 +114,7 @@ import Testing
     "w=-3,4x4,4", "w=1,4x1,4", "w=3,,4x4,4", "w=3, 4x4,4", "w=9999999999999999999,1x1,2",
     "w=4294967296,4294967296x2,2",
   ])
-  func `a shape that is none is refused`(text: String) {
+  func `an invalid shape is refused`(text: String) {
     expectFailure("'selection.shapes' '\(text)'") { _ = try TensorSelection.parseShape(text) }
   }
 

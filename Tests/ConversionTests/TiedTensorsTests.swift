@@ -37,7 +37,7 @@ import Testing
       try ties([a, ModelTensor("b", .f32, [32, 128], a.values), ModelTensor("c", .f64, [64, 64], a.values)]).isEmpty)
   }
 
-  @Test func `what may be equal by accident is not tied`() throws {
+  @Test func `small tensors that may be equal by accident are not tied`() throws {
     let small = ModelTensor.random("small", [63, 65], seed: 1)
     let vector = ModelTensor.random("vector", [8192], seed: 2)
     let ones = ModelTensor("zeros", .f32, [64, 64], Array(repeating: 0, count: 4096))

@@ -27,7 +27,7 @@ import Testing
       #expect(message.contains("test: /") && message.contains("cut\\n.bin: cannot read it: it became shorter"))
     }
 
-    @Test func `a bus error of other origin stays one`() async throws {
+    @Test func `another bus error ends the process as a bus error`() async throws {
       await #expect(processExitsWith: .signal(SIGBUS)) {
         let folder = try TemporaryFolder()
         let path = try folder.write([UInt8](repeating: 7, count: 1 << 16), to: "a.bin")

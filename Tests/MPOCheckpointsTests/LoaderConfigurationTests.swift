@@ -49,7 +49,7 @@ import Testing
     "", "[]", "{}", "{\"model_type\": 1}", "{\"a\": {\"model_type\": \"x\"}}", "{\"model_type\": \"x\"",
     "{\"model_type\": \"x\", \"quantization_config\": {\"quant_method\": \"gptq\"}}",
   ])
-  func `anything else stays as it is`(text: String) {
+  func `any other text stays unchanged`(text: String) {
     #expect(announced(text) == nil && plain(text) == nil)
   }
 }

@@ -110,7 +110,7 @@ import Testing
   }
 
   @Test(arguments: ["", "abc", String(repeating: "g", count: 64), "tests 1.2.3"])
-  func `a digest that is none is refused`(digest: String) throws {
+  func `an invalid digest is refused`(digest: String) throws {
     var text = try ManifestText(in: folder)
     text.object["manifest_sha256"] = digest
     try JSONSerialization.data(withJSONObject: text.object).write(to: url("manifest.json"))

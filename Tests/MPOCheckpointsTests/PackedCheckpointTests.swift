@@ -260,7 +260,7 @@ private struct CompactCheckpoint {
     }
   }
 
-  @Test func `entries that do not unpack, or scales that are none, are found where all checksums of files match`()
+  @Test func `entries that do not unpack, and invalid scales, are found where all checksums of files match`()
     throws
   {
     _ = try CompactCheckpoint(in: folder)
@@ -297,7 +297,7 @@ private struct CompactCheckpoint {
     expectRefused("manifest.json", "cores[1].encoding", "broadcast")
   }
 
-  @Test func `scales of another shape than in the shards, or none, are refused`() throws {
+  @Test func `scales that are missing or have another shape than in the shards are refused`() throws {
     _ = try CompactCheckpoint(in: folder, packs: false)
     let text = try ManifestText(in: folder)
     try ManifestText.edit(in: folder) {

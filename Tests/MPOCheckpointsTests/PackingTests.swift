@@ -108,7 +108,7 @@ struct PackedSample {
     #expect(try #require(try PackedSample(ids, .i64)).bytes.count < ids.count / 4)
   }
 
-  @Test func `noise is left as it is`() throws {
+  @Test func `noise is stored unpacked`() throws {
     var generator = SeededGenerator(seed: 5)
     for count in [10, 1000, 300_000] {
       let noise = (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) }

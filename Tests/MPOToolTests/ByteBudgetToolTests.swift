@@ -23,7 +23,7 @@ import Testing
     // SVD of as many numbers does not compete with integers.
     #expect(!converted.output.contains("truncated SVD"))
     let dry = try Tool.run("convert", bert, "-o", output, "--matrix-bytes", "0.3", "--dry-run").output
-    #expect(dry.contains("at most 0.3 of what they have for the matrices"))
+    #expect(dry.contains("at most 0.3 of their bytes for the matrices"))
     #expect(
       try Tool.run("convert", bert, "-o", output, "--bytes", "100KB", "--dry-run").output.contains("at most 100.0 kB"))
     #expect(try Tool.run("verify", output, "--against", bert).status == 0)
@@ -87,7 +87,7 @@ import Testing
     (["--ratio", "0.5", "--encode", "nothing*=int4"], "nothing*"),
     (["--ratio", "0.5", "--encode", "=int4"], "--encode"),
   ])
-  func `what can't be is refused with its reason`(options: [String], reason: String) throws {
+  func `impossible budgets and encodings are refused with the reason`(options: [String], reason: String) throws {
     let run = try Tool.Run(["convert", bert, "-o", output] + options).finish()
     #expect(run.status != 0 && run.messages.contains(reason), "\(run.messages)")
     #expect(!FileManager.default.fileExists(atPath: output))

@@ -129,7 +129,7 @@ import Testing
   }
 
   @Test(arguments: [nil] + Gauge.allCases.map(Optional.some))
-  func `what is squeezed of it is verified, what shares cores stays with a warning`(gauge: Gauge?) throws {
+  func `a squeezed checkpoint is verified, operators that share cores stay with a warning`(gauge: Gauge?) throws {
     let result = try Tool.Run(
       [
         "squeeze", base, "-o", output, "--evaluate", "echo 1", "--max-drop", "0", "--max-steps", "3", "--step", "5",

@@ -64,7 +64,7 @@ import Testing
     ),
     (
       ["--link", "encoder.layer.*.attention.self.{query,key}.weight", "--exclude", "*.1.attention.self.key.weight"],
-      "which is not selected"
+      "which is not decomposed"
     ),
   ])
   func `what can't be linked is named by its option`(options: [String], reason: String) throws {

@@ -67,7 +67,7 @@ import Testing
     )
   }
 
-  @Test func `inspect shows what a mask leaves of each matrix`() throws {
+  @Test func `inspect shows what a mask keeps of each matrix`() throws {
     let mask = try writeMask("m.safetensors", seed: 1)
     let name = "encoder.layer.0.output.dense.weight"
     let text = try run(["inspect", bert, "--mask", mask]).output

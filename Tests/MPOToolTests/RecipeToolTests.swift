@@ -120,7 +120,7 @@ import Testing
     #expect(try temporary.names == ["r.yaml"])
   }
 
-  @Test func `what has no recipe says so`() throws {
+  @Test func `a checkpoint without a recipe is refused with the reason`() throws {
     expectFailure(try Tool.run("inspect", bert, "--recipe"), bert)
     expectFailure(try Tool.run("convert", bert, "-o", path("a.mpo"), "--like", bert), bert)
     expectFailure(try Tool.run("convert", bert, "-o", path("a.mpo"), "--recipe", path("none")), path("none"), "no such")
@@ -174,7 +174,7 @@ import Testing
     try temporary.write(yaml, to: "r.yaml")
     for (source, made) in [
       (["--plan", path("plan.json")], "the plan was made"), (["--like", path("a.mpo")], "the checkpoint was made"),
-      (["--recipe", path("r.yaml")], "the recipe is"),
+      (["--recipe", path("r.yaml")], "the recipe was made"),
     ] {
       let wanted = "\(made) with statistics SHA-256 \(sha256) (mine)"
       expectFailure(

@@ -39,7 +39,7 @@ import Testing
   }
 
   @Test(arguments: recipeOptions.filter { !$0.hasPrefix("--ratio") })
-  func `every such option is accepted where it has an effect`(words: String) throws {
+  func `every option is accepted where it has an effect`(words: String) throws {
     // The model is not there: whatever is refused is refused before that is seen.
     let rest =
       switch option(words) {
@@ -117,7 +117,7 @@ import Testing
     ("--recipe r --calibration s --input-ridge 1", "--input-ridge has no effect with --recipe"),
     ("--input-ridge 1", "--input-ridge goes with --calibration"),
   ])
-  func `so are options of profile`(words: String, reason: String) throws {
+  func `options of profile without effect are refused`(words: String, reason: String) throws {
     try expectRefused(["profile", "m", "-o", "o"] + words.split(separator: " ").map(String.init), reason)
   }
 
@@ -126,7 +126,7 @@ import Testing
     ("--bond 6 --criterion error", "--criterion has no effect with --bond"),
     ("--ratio 0.5 --structure svd --criterion error", "--criterion error has no effect with --structure svd"),
   ])
-  func `so are options of plan`(words: String, reason: String) throws {
+  func `options of plan without effect are refused`(words: String, reason: String) throws {
     try expectRefused(["plan", "p", "-o", "o"] + words.split(separator: " ").map(String.init), reason)
   }
 

@@ -42,7 +42,7 @@ import Testing
     #expect(try String(contentsOfFile: path("r/mpo_remote_code.py"), encoding: .utf8) == "own")
   }
 
-  @Test func `where it has no effect it is refused`() throws {
+  @Test func `remote code without effect is refused`() throws {
     let dry = try run("convert", model, "--ratio", "0.8", "--dry-run", "--remote-code")
     #expect(dry.status == 64 && dry.messages.contains("--remote-code has no effect with --dry-run"))
     let file = try folder.writeModel(["a.weight": (64, 64)], to: "m.safetensors")

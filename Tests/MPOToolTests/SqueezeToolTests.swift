@@ -111,7 +111,7 @@ import Testing
     (["--evaluate", "echo 1", "--min-score", "2"], 3), (["--evaluate", "exit 9", "--max-drop", "1"], 1),
     (["--evaluate", "echo 1", "--max-drop", "1", "--tie", "none"], 1),
   ])
-  func `what can't be done says so with its exit status and leaves nothing`(options: [String], status: Int) throws {
+  func `a failed squeeze has its message and exit status, and leaves nothing`(options: [String], status: Int) throws {
     let place = try SqueezeToolPlace()
     let run = try place.start(["squeeze", place.model, "-o", "out.mpo"] + options)
     #expect(Int(run.wait()) == status)

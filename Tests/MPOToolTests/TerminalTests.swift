@@ -38,7 +38,7 @@ import Testing
     for line in table { #expect(line.count <= columns, "\(line)") }
     let head = try #require(lines(text).first { $0.hasPrefix("matrix ") })
     #expect(head.contains("error") && head.contains("entropies") == (columns == 400))
-    #expect(text.contains("no room for") == (columns < 400))
+    #expect(text.contains("columns that do not fit") == (columns < 400))
   }
 
   @Test func `colour is on terminals only, and not against the reader's will`() throws {

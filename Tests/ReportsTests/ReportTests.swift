@@ -106,7 +106,7 @@ import Testing
     #expect(found?.description.contains("wide.json: is of another model than plan0.4.json") == true)
   }
 
-  @Test func `sizes that can not be are refused`() throws {
+  @Test func `impossible sizes are refused`() throws {
     let text = """
       {"budget": "ratio 1", "criterion": "error", "parameters_before": 4, "parameters_after": 4, "layers": [{"name": "a",
       "split": {"rows": 4611686018427387904, "columns": 4, "shape": {"row_factors": [4, 1], "column_factors": [1, 4]}},

@@ -81,7 +81,7 @@ import Testing
     #expect(try Verifier(jobs: 2).verify(output).problems == [])
   }
 
-  @Test func `an operator is squeezed in its bases, which stay as they are`() throws {
+  @Test func `an operator is squeezed in its bases, which stay unchanged`() throws {
     let place = try SqueezePlace()
     let input = place.path + "/bases.mpo"
     try FileManager.default.createDirectory(atPath: input, withIntermediateDirectories: true)
@@ -138,7 +138,7 @@ import Testing
     #expect(try Verifier(jobs: 1).verify(after).problems == [])
   }
 
-  @Test func `operators that share cores stay as they are, with a warning for each`() throws {
+  @Test func `operators that share cores stay unchanged, with a warning for each`() throws {
     let place = try SqueezePlace()
     let input = fixtures + "/malformed/base.mpo"
     var warnings: [String] = []

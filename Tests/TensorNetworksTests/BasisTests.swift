@@ -74,7 +74,7 @@ import Testing
     #expect(basis.diagonal(of: .diagonal([1, 3, 3, 0])) == [3, 3, 1, 0])
   }
 
-  @Test func `a side that is nothing leaves the coordinates as they are`() throws {
+  @Test func `a side without a basis leaves the coordinates unchanged`() throws {
     let zero = Basis.normalizing(.diagonal([0, 0]), in: .permutation([1, 0]))
     #expect(zero == Basis(rotation: .permutation([1, 0]), scale: nil))
     let half = Basis.normalizing(.diagonal([4, 0]), in: .identity)

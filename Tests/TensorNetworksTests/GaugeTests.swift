@@ -161,7 +161,7 @@ import Testing
     #expect(try mpo.spectra().spectra.map(\.count) == [4, 8, 2].map { min($0, 8) })
   }
 
-  @Test func `cores in a gauge stay as they are`() throws {
+  @Test func `cores that are in the gauge already stay unchanged`() throws {
     for seed in 1...30 {
       var random = RandomOperators(seed: seed)
       let shape = try random.shape()

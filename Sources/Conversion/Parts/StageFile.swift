@@ -97,7 +97,7 @@ public enum StageFile {
     let decoder = JSONDecoder()
     guard let head = try? decoder.decode(Head.self, from: Data(bytes)), head.format == format else {
       let stage = format == Profile.formatName ? "mpo profile" : "mpo plan"
-      throw ConversionError.stageFile(path: path, reason: "is not what '\(stage)' writes")
+      throw ConversionError.stageFile(path: path, reason: "is not what '\(stage)' writes; make it with that command")
     }
     guard head.version == Self.version else {
       throw ConversionError.stageFile(

@@ -27,7 +27,7 @@ extension StatisticsMismatch: CustomStringConvertible {
 extension StatisticsIdentity {
   /// What a message calls them.
   public var text: String {
-    "the statistics with SHA-256 \(sha256)" + (description.map { " (\(escaped($0, limit: 400)))" } ?? "")
+    "statistics SHA-256 \(sha256)" + (description.map { " (\(escaped($0, limit: 400)))" } ?? "")
   }
 }
 

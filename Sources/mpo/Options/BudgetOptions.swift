@@ -58,9 +58,11 @@ struct BudgetOptions: ParsableArguments, RecipeOptions {
   var align: Int?
 
   func validate() throws {
-    if let ratio, !(ratio > 0 && ratio <= 1e3) { throw ValidationError("--ratio must be above 0, not \(ratio).") }
+    if let ratio, !(ratio > 0 && ratio <= 1e3) {
+      throw ValidationError("--ratio must be above 0 and at most 1000, not \(ratio).")
+    }
     if let matrixRatio, !(matrixRatio > 0 && matrixRatio <= 1e3) {
-      throw ValidationError("--matrix-ratio must be above 0, not \(matrixRatio).")
+      throw ValidationError("--matrix-ratio must be above 0 and at most 1000, not \(matrixRatio).")
     }
     if let maxError, !(maxError > 0 && maxError < 1) {
       throw ValidationError("--max-error must be between 0 and 1, not \(maxError).")

@@ -14,7 +14,7 @@ struct StorageOptions: ParsableArguments, RecipeOptions {
 
   @Option(
     help: ArgumentHelp(
-      "The type of the cores. Default: the type of the source; with --lossless at least f32.", valueName: "type"))
+      "The type of the cores. Default: the source's; with --lossless at least f32.", valueName: "type"))
   var dtype: CoreDType?
 
   @Option(
