@@ -76,7 +76,7 @@ import Testing
       let bonds = try #require(chain["bonds"] as? [Int])
       #expect(line.contains(bonds.map(String.init).joined(separator: ",")))
     }
-    for part in ["tensors ", "parameters ", "not central ", "bytes ", "error ", "the same as"] {
+    for part in ["tensors ", "parameters ", "trainable ", "bytes ", "error ", "the same as"] {
       #expect(text.contains(part))
     }
   }

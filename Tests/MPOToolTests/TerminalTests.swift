@@ -59,7 +59,7 @@ import Testing
         "paged:"))
     #expect(
       try onTerminal(command, columns: 80, lines: 10, variables: "PAGER=no-such-pager").contains(
-        "not central"))
+        "trainable"))
   }
 
   @Test func `lines are chosen and ordered`() throws {
