@@ -237,7 +237,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     if statistics.skipped:
         count, first = len(statistics.skipped), ", ".join(statistics.skipped[:6])
         print(
-            f"mpo_checkpoint: {count} matrices are left out, because no sample reaches them or the output does not depend on them: "
+            f"mpo_checkpoint: matrices left out ({count}), because no sample reaches them or the output does not depend on them: "
             f"{first}{', …' if count > 6 else ''}",
             file=sys.stderr,
         )
