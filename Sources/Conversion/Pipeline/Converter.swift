@@ -20,6 +20,7 @@ public struct Converter: Sendable {
   var mask: NetworkMask?
   /// How long the cores of more than two sites are refined in it.
   public var refinement = RefinementOptions()
+  /// The program that writes, for the manifest: its name and version.
   public var generator: String
   /// Tensors that are the same bytes as another, where they are known.
   var ties: [TensorName: TensorInfo]?
