@@ -85,7 +85,8 @@ struct Plan: ParsableCommand {
       let found = after[changed].map { "\(name) \($0)" } ?? "without it"
       throw ConversionError.stageFile(
         path: profiles[0],
-        reason: "was made with \(name) \(before[changed] ?? ""), not \(found); leave it out, or make the profile again")
+        reason: "was made with \(name) \(before[changed] ?? ""), not \(found); "
+          + "leave the option out, or make the profile again")
     }
     guard recipe.budget != nil else { throw BudgetOptions.missing }
     if let conflict = recipe.conflict(given: Set(recipeOptions.given)) { throw conflict.validationError }

@@ -108,7 +108,7 @@ struct BudgetOptions: ParsableArguments, RecipeOptions {
   }
 
   static let missing = ValidationError(
-    "Give a budget: --ratio R, --matrix-ratio R, --bytes B, --matrix-bytes B, --max-error E, --bond D or --lossless."
+    "Give a budget, or check its spelling: --ratio R, --matrix-ratio R, --bytes B, --matrix-bytes B, --max-error E, --bond D or --lossless."
   )
 }
 

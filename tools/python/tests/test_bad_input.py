@@ -136,5 +136,5 @@ def test_other_tasks_say_so_too(folder, tmp_path, capsys, kind):
     text, output = str(tmp_path / "text.txt"), str(tmp_path / "stats")
     assert main(["calibrate", str(folder), text, "-o", output, "--task", "features"]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert str(folder) in last and ("copy" in last or "look whether" in last)
+    assert str(folder) in last and ("copy" in last or "check that" in last)
     assert not (tmp_path / "stats").exists()

@@ -358,7 +358,7 @@ def test_a_mixture_of_experts_goes_on_after_an_interruption(folder, pieces, tmp_
         calibrate_language_model(path, pieces, tmp_path / "stats", min_side=16, batch_size=2, progress=interrupted)
     notices = []
     calibrate_language_model(path, pieces, tmp_path / "stats", min_side=16, batch_size=2, notice=notices.append)
-    assert "goes on" in notices[0] and (tmp_path / "stats").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert "continues the run in" in notices[0] and (tmp_path / "stats").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_boundaries_in_a_file_are_those_in_memory(tmp_path):
