@@ -113,7 +113,7 @@ class Manifest:
             if (target.dtype, target.shape) != (tensor.dtype, tensor.shape):
                 raise Contradiction(f"{tensor.name} is tied to {tensor.tied_to}, of other dtype or shape")
         if both := self.tensors.keys() & self.cores.keys():
-            raise Contradiction(f"{min(both)} is the name of a tensor and of a core")
+            raise Contradiction(f"{min(both)} is the name of both a tensor and a core; names must be unique")
         for operator in self.operators.values():
             self._check_cores(operator)
         for kind, there, named in (
