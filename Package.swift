@@ -22,14 +22,11 @@ let package = Package(
   targets: [
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
     .systemLibrary(name: "CZip", pkgConfig: "libzip", providers: [.apt(["libzip-dev"])]),
-    .systemLibrary(
-      name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev", "liblapacke-dev"])]),
+    .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
     .target(name: "CHDF5"),
     .target(name: "CLinux"),
 
-    .target(
-      name: "LinearAlgebra", dependencies: ["COpenBLAS"],
-      linkerSettings: [.linkedLibrary("lapacke")]),
+    .target(name: "LinearAlgebra", dependencies: ["COpenBLAS"]),
     .target(name: "TensorNetworks", dependencies: ["LinearAlgebra"]),
     .target(name: "Files", dependencies: ["CLinux", .product(name: "Crypto", package: "swift-crypto")]),
     .target(name: "Checkpoints", dependencies: ["CHDF5", "CLinux", "CZip", "CZlib", "Files"]),

@@ -1,5 +1,5 @@
 #include <cblas.h>
-#include <lapacke.h>
+#include "lapack.h"
 
 /* Whether the processor has what OpenBLAS's SkylakeX kernels use. */
 static inline int cpu_supports_skylakex_kernels(void) {

@@ -11,8 +11,7 @@ public struct CholeskyFactor: Sendable, Equatable {
     let size = matrix.rows
     var elements = matrix.takeElements()
     // By columns the lower triangle is the upper one, and its factor `U = Lᵀ` lies where `L` lies by rows.
-    let status = LAPACKE_dpotrf_work(
-      LAPACK_COL_MAJOR, CChar(("U" as Unicode.Scalar).value), blasInt(size), &elements, blasInt(max(1, size)))
+    let status = lapack_dpotrf(.letter("U"), blasInt(size), &elements, blasInt(max(1, size)))
     guard status == 0 else { throw LinearAlgebraError.notPositiveDefinite(size: size) }
     elements.withUnsafeMutableBufferPointer { buffer in
       for row in 0..<size { buffer[(row * size + row + 1)..<((row + 1) * size)].update(repeating: 0) }
@@ -47,9 +46,9 @@ public struct CholeskyFactor: Sendable, Equatable {
     var elements = left.takeElements()
     guard rows > 0, columns > 0 else { return Matrix(rows: rows, columns: columns, elements: elements) }
     // By columns `B` is `Bᵀ`, and `A⁻¹ Bᵀ` the transpose of what is wanted.
-    LAPACKE_dpotrs_work(
-      LAPACK_COL_MAJOR, CChar(("U" as Unicode.Scalar).value), blasInt(columns), blasInt(rows), lower.elements,
-      blasInt(columns), &elements, blasInt(columns))
+    let status = lapack_dpotrs(
+      .letter("U"), blasInt(columns), blasInt(rows), lower.elements, blasInt(columns), &elements, blasInt(columns))
+    precondition(status == 0, "dpotrs fails for illegal arguments only")
     return Matrix(rows: rows, columns: columns, elements: elements)
   }
 

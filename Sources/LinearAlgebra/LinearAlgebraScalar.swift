@@ -237,6 +237,11 @@ extension TriangularProduct {
 /// A size as BLAS takes it. Sides of matrices are far below 2³¹: the callers' matrices fit in memory.
 func blasInt(_ value: Int) -> Int32 { Int32(value) }
 
+extension CChar {
+  /// An option of a LAPACK routine.
+  static func letter(_ letter: Unicode.Scalar) -> CChar { CChar(letter.value) }
+}
+
 /// Eight running sums, so that the additions do not wait for each other.
 @inline(__always)
 private func accumulate(count: Int, _ term: (Int) -> Double) -> Double {

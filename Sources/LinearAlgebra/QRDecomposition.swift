@@ -33,8 +33,7 @@ private struct Reflections {
     (rows, columns) = (matrix.rows, matrix.columns)
     elements = matrix.elements
     scales = Array(repeating: 0, count: min(matrix.rows, matrix.columns))
-    let status = LAPACKE_dgelqf(
-      LAPACK_COL_MAJOR, blasInt(columns), blasInt(rows), &elements, blasInt(columns), &scales)
+    let status = lapack_dgelqf(blasInt(columns), blasInt(rows), &elements, blasInt(columns), &scales)
     guard status == 0 else { throw LinearAlgebraError.noConvergence(routine: "dgelqf", status: Int(status)) }
   }
 
@@ -50,8 +49,7 @@ private struct Reflections {
 
   mutating func orthonormalColumns(rows: Int, columns: Int) throws -> Matrix<Double> {
     let kept = scales.count
-    let status = LAPACKE_dorglq(
-      LAPACK_COL_MAJOR, blasInt(kept), blasInt(rows), blasInt(kept), &elements, blasInt(columns), scales)
+    let status = lapack_dorglq(blasInt(kept), blasInt(rows), blasInt(kept), &elements, blasInt(columns), scales)
     guard status == 0 else { throw LinearAlgebraError.noConvergence(routine: "dorglq", status: Int(status)) }
     if kept == columns { return Matrix(rows: rows, columns: kept, elements: elements) }
     return Matrix(rows: rows, columns: kept) { target in

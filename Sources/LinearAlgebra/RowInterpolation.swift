@@ -81,8 +81,7 @@ private struct PivotSearch {
       (0..<columns).reduce(0.0) { $0 + log2(cblas_dnrm2(blasInt(rows), factors.baseAddress! + $1 * rows, 1)) }
     }
     var exchanges = Array(repeating: Int32(0), count: columns)
-    let status = LAPACKE_dgetrf_work(
-      LAPACK_COL_MAJOR, blasInt(rows), blasInt(columns), &factors, blasInt(rows), &exchanges)
+    let status = lapack_dgetrf(blasInt(rows), blasInt(columns), &factors, blasInt(rows), &exchanges)
     guard status >= 0 else { throw LinearAlgebraError.noConvergence(routine: "dgetrf", status: Int(status)) }
     let diagonal = (0..<columns).map { abs(factors[$0 * (rows + 1)]) }
     guard let smallest = diagonal.min(), let largest = diagonal.max(), smallest > 1e-6 * largest, largest.isFinite

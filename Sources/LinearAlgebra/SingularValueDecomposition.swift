@@ -22,8 +22,8 @@ public struct SingularValueDecomposition: Sendable {
     var left = Array(repeating: 0.0, count: rows * count)
     var right = Array(repeating: 0.0, count: count * columns)
     // A row-major `A` is a column-major `Aᵀ = V diag(σ) Uᵀ`.
-    let status = LAPACKE_dgesdd(
-      LAPACK_COL_MAJOR, CChar(("S" as Unicode.Scalar).value), blasInt(columns), blasInt(rows), &elements,
+    let status = lapack_dgesdd(
+      .letter("S"), blasInt(columns), blasInt(rows), &elements,
       blasInt(columns), &values, &right, blasInt(columns), &left, blasInt(count))
     guard status == 0 else { throw LinearAlgebraError.noConvergence(routine: "dgesdd", status: Int(status)) }
     self.values = values

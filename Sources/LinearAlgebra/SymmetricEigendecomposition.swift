@@ -38,19 +38,7 @@ public struct SymmetricEigendecomposition: Sendable {
     guard size > 0 else { return [] }
     var values = Array(repeating: 0.0, count: size)
     let n = blasInt(size)
-    let job = CChar(job.value)
-    let lower = CChar(("L" as Unicode.Scalar).value)
-    var workSize = 0.0
-    var integerWorkSize: Int32 = 0
-    var status = LAPACKE_dsyevd_work(
-      LAPACK_COL_MAJOR, job, lower, n, &elements, n, &values, &workSize, -1, &integerWorkSize, -1)
-    if status == 0 {
-      var work = Array(repeating: 0.0, count: max(1, Int(workSize)))
-      var integerWork = Array(repeating: Int32(0), count: max(1, Int(integerWorkSize)))
-      status = LAPACKE_dsyevd_work(
-        LAPACK_COL_MAJOR, job, lower, n, &elements, n, &values, &work, blasInt(work.count),
-        &integerWork, blasInt(integerWork.count))
-    }
+    let status = lapack_dsyevd(.letter(job), .letter("L"), n, &elements, n, &values)
     guard status == 0 else { throw LinearAlgebraError.noConvergence(routine: "dsyevd", status: Int(status)) }
     return values
   }
@@ -61,9 +49,7 @@ public struct SymmetricEigendecomposition: Sendable {
     var values = Array(repeating: Float(0), count: size)
     let n = blasInt(size)
     // Of the symmetric matrix either triangle will do; this one is the faster.
-    let status = LAPACKE_ssyevd(
-      LAPACK_COL_MAJOR, CChar(("N" as Unicode.Scalar).value), CChar(("U" as Unicode.Scalar).value), n, &rounded, n,
-      &values)
+    let status = lapack_ssyevd(.letter("N"), .letter("U"), n, &rounded, n, &values)
     guard status == 0 else { throw LinearAlgebraError.noConvergence(routine: "ssyevd", status: Int(status)) }
     return values.map(Double.init)
   }
@@ -71,9 +57,7 @@ public struct SymmetricEigendecomposition: Sendable {
   private static func solveInTwoStages(_ elements: inout [Double], size: Int) throws -> [Double] {
     var values = Array(repeating: 0.0, count: size)
     let n = blasInt(size)
-    let job = CChar(("N" as Unicode.Scalar).value)
-    let lower = CChar(("L" as Unicode.Scalar).value)
-    let status = LAPACKE_dsyevd_2stage(LAPACK_COL_MAJOR, job, lower, n, &elements, n, &values)
+    let status = lapack_dsyevd_2stage(.letter("N"), .letter("L"), n, &elements, n, &values)
     guard status == 0 else { throw LinearAlgebraError.noConvergence(routine: "dsyevd_2stage", status: Int(status)) }
     return values
   }

@@ -22,8 +22,8 @@ public struct TridiagonalReduction: Sendable {
     var scales = Array(repeating: 0.0, count: max(1, size - 1))
     var (diagonal, beside) = (Array(repeating: 0.0, count: max(1, size)), scales)
     // By columns the lower triangle is the upper one.
-    let status = LAPACKE_dsytrd(
-      LAPACK_COL_MAJOR, Self.upper, blasInt(size), &elements, blasInt(max(1, size)), &diagonal, &beside, &scales)
+    let status = lapack_dsytrd(
+      .letter("U"), blasInt(size), &elements, blasInt(max(1, size)), &diagonal, &beside, &scales)
     guard status == 0 else { throw LinearAlgebraError.noConvergence(routine: "dsytrd", status: Int(status)) }
     self.init(reflections: Matrix(rows: size, columns: size, elements: elements), scales: scales)
   }
@@ -32,7 +32,7 @@ public struct TridiagonalReduction: Sendable {
   /// - Throws: `LinearAlgebraError.noConvergence`, which finite input does not cause in practice.
   public func eigenvalues() throws -> [Double] {
     var (diagonal, beside) = tridiagonal
-    let status = LAPACKE_dsterf(blasInt(diagonal.count), &diagonal, &beside)
+    let status = lapack_dsterf(blasInt(diagonal.count), &diagonal, &beside)
     guard status == 0 else { throw LinearAlgebraError.noConvergence(routine: "dsterf", status: Int(status)) }
     return diagonal.reversed()
   }
@@ -46,19 +46,15 @@ public struct TridiagonalReduction: Sendable {
     guard size > 0, count > 0 else { return Matrix(rows: 0, columns: size, elements: []) }
     let n = blasInt(size)
     var vectors = Array(repeating: 0.0, count: size * size)
-    var status = LAPACKE_dstedc(
-      LAPACK_COL_MAJOR, CChar(("I" as Unicode.Scalar).value), n, &diagonal, &beside, &vectors, n)
+    var status = lapack_dstedc(.letter("I"), n, &diagonal, &beside, &vectors, n)
     guard status == 0 else { throw LinearAlgebraError.noConvergence(routine: "dstedc", status: Int(status)) }
     // Column-major eigenvectors in columns are row-major eigenvectors in rows, in ascending order.
     vectors.removeFirst((size - count) * size)
-    status = LAPACKE_dormtr(
-      LAPACK_COL_MAJOR, CChar(("L" as Unicode.Scalar).value), Self.upper, CChar(("N" as Unicode.Scalar).value), n,
-      blasInt(count), reflections.elements, n, scales, &vectors, n)
+    status = lapack_dormtr(
+      .letter("L"), .letter("U"), .letter("N"), n, blasInt(count), reflections.elements, n, scales, &vectors, n)
     guard status == 0 else { throw LinearAlgebraError.noConvergence(routine: "dormtr", status: Int(status)) }
     return Matrix(ascendingEigenvectors: vectors, size: size)
   }
-
-  private static let upper = CChar(("U" as Unicode.Scalar).value)
 
   private var tridiagonal: (diagonal: [Double], beside: [Double]) {
     let size = reflections.rows
