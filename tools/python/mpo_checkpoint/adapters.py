@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from .layers import Kind, kind_of
-from .modules import MPOConv1D, MPOLinear, MPOWeight
+from .mpo_layers import MPOConv1D, MPOLinear
+from .mpo_weight import MPOWeight
 from .records import central_index
 
 Frames = Literal["gradient", "half"]

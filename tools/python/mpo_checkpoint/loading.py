@@ -13,12 +13,15 @@ from torch import Tensor, nn
 
 from .checkpoint import MPOCheckpoint
 from .errors import CheckpointError
-from .layers import Kind, kind_of
+from .integer_matrix import IntegerMatrix
 from .integers import IntegerArray
-from .modules import Constant, IntegerMatrix, MPOConv1D, MPOEmbedding, MPOLinear, MPOMatrix
+from .layers import Kind, kind_of
+from .mpo_layers import MPOConv1D, MPOEmbedding, MPOLinear
+from .mpo_matrix import MPOMatrix
 from .names import checkpoint_name
 from .records import TensorRecord
 from .safetensors_file import FLOATING
+from .side_basis import Constant
 from .torch_entries import tensor_of
 from .weights import WeightBuilder, stored_count
 

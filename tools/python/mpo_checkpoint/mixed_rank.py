@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .modules import MPOMatrix
+from .mpo_matrix import MPOMatrix
 from .names import checkpoint_name
 
 

@@ -18,12 +18,15 @@ from . import gauge as gauges
 from .adapter_records import adapter_operator, added, dense_operator, free_name
 from .adapters import Adapter, adapters_of
 from .checkpoint import MPOCheckpoint
+from .compact_weight import CompactMPOWeight
 from .encoding import Encoding, Side
 from .errors import CheckpointError
+from .integer_matrix import IntegerMatrix
 from .integers import IntegerArray
 from .loading import LoadedCheckpoint, dense_tensors
 from .manifest import NAME, VERSION, fingerprint, totals, write_manifest
-from .modules import CompactMPOWeight, IntegerMatrix, MPOMatrix, MPOWeight
+from .mpo_matrix import MPOMatrix
+from .mpo_weight import MPOWeight
 from .records import GAUGES, CoreRecord, OperatorRecord, TensorRecord
 from .safetensors_file import Entry, write_entries
 from .spectral import SpectralMPOWeight

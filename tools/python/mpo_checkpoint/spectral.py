@@ -9,7 +9,8 @@ from torch.nn.utils import parametrize
 
 from . import gauge
 from .adapters import Adapter
-from .modules import MPOMatrix, MPOWeight
+from .mpo_matrix import MPOMatrix
+from .mpo_weight import MPOWeight
 
 
 class Householder(nn.Module):

@@ -12,11 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from . import gauge
+from .block_weight import MPOBlockWeight
 from .checkpoint import MPOCheckpoint
+from .compact_weight import CompactMPOWeight
 from .encoding import Encoding
+from .integer_matrix import IntegerMatrix
 from .integers import GroupedArray, IntegerArray, ScaledArray
-from .modules import CompactMPOWeight, Constant, IntegerMatrix, MPOBlockWeight, MPOMatrix, MPOWeight, SideBasis
+from .mpo_matrix import MPOMatrix
+from .mpo_weight import MPOWeight
 from .records import Basis, CoreRecord, OperatorRecord, TensorRecord
+from .side_basis import Constant, SideBasis
 from .torch_entries import digest_of, tensor_of
 
 

@@ -27,7 +27,8 @@ from mpo_checkpoint import (
 from mpo_checkpoint.encoding import Encoding
 from mpo_checkpoint.errors import Contradiction
 from mpo_checkpoint.integers import GroupedArray, IntegerArray, ScaledArray
-from mpo_checkpoint.modules import IntegerMatrix, MPOMatrix
+from mpo_checkpoint.integer_matrix import IntegerMatrix
+from mpo_checkpoint.mpo_matrix import MPOMatrix
 from mpo_checkpoint.safetensors_file import Entry, read_entries
 from reference import Cut, write_checkpoint
 from rewritten import SHARD, regrouped, rewritten_as, values_of

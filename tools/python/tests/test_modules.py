@@ -20,10 +20,10 @@ from mpo_checkpoint import (
     MPOMatrix,
     MPOWeight,
     contraction,
-    modules,
+    mpo_matrix,
 )
-from mpo_checkpoint.modules import Constant, SideBasis
 from mpo_checkpoint.records import Term
+from mpo_checkpoint.side_basis import Constant, SideBasis
 
 SHAPES = {
     "low rank": ((12, 1), (1, 10), 3),
@@ -187,7 +187,7 @@ def test_costs_count_multiplications():
 
 
 def test_the_cheaper_way_depends_on_the_batch(monkeypatch):
-    monkeypatch.setattr(modules, "CHAIN_OVERHEAD", 1)
+    monkeypatch.setattr(mpo_matrix, "CHAIN_OVERHEAD", 1)
     layer = MPOLinear(weight("five sites"))
     assert layer.weight._may_keep is False  # its cores are trained
     built = []

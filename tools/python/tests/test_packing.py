@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from mpo_checkpoint import CheckpointError, MPOCheckpoint, load_dense, load_into, save
-from mpo_checkpoint.modules import MPOWeight
+from mpo_checkpoint.mpo_weight import MPOWeight
 from mpo_checkpoint.packing import CODEC, unpacked
 from mpo_checkpoint.safetensors_file import Entry
 from safetensors.torch import load_file, save_file

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mpo_checkpoint import CompactMPOWeight, MPOConv1D, MPOLinear, MPOMatrix, MPOWeight, modules, prepacked
+from mpo_checkpoint import CompactMPOWeight, MPOConv1D, MPOLinear, MPOMatrix, MPOWeight, mpo_matrix, prepacked
 
 pytestmark = pytest.mark.skipif(
     not prepacked.is_usable(torch.zeros(1, dtype=torch.bfloat16)), reason="no bfloat16 in oneDNN on this processor"
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def always_with_factors(monkeypatch):
-    monkeypatch.setattr(modules, "_HALF_WORK", 0)
+    monkeypatch.setattr(mpo_matrix, "_HALF_WORK", 0)
 
 
 def low_rank(rows: int = 48, columns: int = 40, rank: int = 7) -> MPOWeight:

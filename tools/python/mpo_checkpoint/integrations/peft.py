@@ -12,7 +12,7 @@ from peft.utils.constants import INCLUDE_LINEAR_LAYERS_SHORTHAND, SEQ_CLS_HEAD_N
 from torch import nn
 
 from ..adapters import Adapter, attach, detach
-from ..modules import MPOConv1D, MPOLinear
+from ..mpo_layers import MPOConv1D, MPOLinear
 
 
 class LoraMPOLinear(lora.Linear):

@@ -23,7 +23,7 @@ from ..checkpoint import MPOCheckpoint
 from ..errors import CheckpointError
 from ..loading import LoadedCheckpoint, Trainable, _Loader
 from ..manifest import NAME
-from ..modules import MPOMatrix
+from ..mpo_matrix import MPOMatrix
 from ..records import TensorRecord
 from ..saving import SHARD, save_into
 from ..torch_entries import tensor_of, torch_dtype
