@@ -1,7 +1,8 @@
 """First-order pruning of a sentence-embedding model, as LPAF (arXiv 2306.14152) begins with: to have a model that is sparse already."""
 
 import torch
-from mpo_checkpoint.huggingface import TextBatches, sentence_embedding
+from mpo_checkpoint.outputs import sentence_embedding
+from mpo_checkpoint.text_batches import TextBatches
 from transformers import AutoModel
 
 

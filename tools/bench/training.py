@@ -15,7 +15,8 @@ from torch import nn
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "python"), str(HERE.parent / "examples/minilm")]
 from mpo_checkpoint import MPOMatrix, add_deep_lora, add_lora, from_pretrained  # noqa: E402
-from mpo_checkpoint.huggingface import TextBatches, calibrate_language_model  # noqa: E402
+from mpo_checkpoint.huggingface import calibrate_language_model  # noqa: E402
+from mpo_checkpoint.text_batches import TextBatches  # noqa: E402
 from mpo_checkpoint.pieces import text_pieces  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 

@@ -6,7 +6,7 @@ import time
 
 import torch
 from mpo_checkpoint import adapters_of, sentence_embedding
-from mpo_checkpoint.huggingface import TextBatches
+from mpo_checkpoint.text_batches import TextBatches
 
 WARM_UP = 0.05
 

@@ -11,7 +11,7 @@ import os
 import sys
 
 from embeddings import embed, load, mean_cosine
-from mpo_checkpoint.huggingface import TextBatches, read_samples
+from mpo_checkpoint.text_batches import TextBatches, read_samples
 
 if not 3 <= len(sys.argv) <= 4:
     sys.exit(__doc__)

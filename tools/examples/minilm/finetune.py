@@ -22,7 +22,7 @@ import torch
 from embeddings import embed, load, mean_cosine
 from distillation import Schedule, distill, distillation_loss, distillation_target, shuffled_batches
 from mpo_checkpoint import MixedRank, MPOMatrix, add_deep_lora, add_lora, save, save_peft_adapter
-from mpo_checkpoint.huggingface import TextBatches, read_samples
+from mpo_checkpoint.text_batches import TextBatches, read_samples
 
 
 def main():

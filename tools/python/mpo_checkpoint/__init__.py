@@ -41,7 +41,7 @@ _HOMES = {
     "StatisticsError": "statistics",
     "collect_statistics": "calibration",
     "calibrate_folder": "huggingface",
-    "sentence_embedding": "huggingface",
+    "sentence_embedding": "outputs",
 }
 __all__ = [*_HOMES, "__version__"]
 

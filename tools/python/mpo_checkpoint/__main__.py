@@ -290,7 +290,8 @@ def _calibrate_language_model(options: argparse.Namespace) -> Statistics:
 
 
 def _calibrate_encoder(options: argparse.Namespace) -> Statistics:
-    from .huggingface import calibrate_folder, read_samples
+    from .huggingface import calibrate_folder
+    from .text_batches import read_samples
 
     if options.objective not in (None, "projections"):
         raise ValueError(f"--objective {options.objective} needs --task causal-lm; the task '{options.task}' has no next tokens")

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .calibration import _Moment
 from .experts import ExpertCalls, ExpertPart
 from .layers import Kind
+from .moments import Moment
 from .statistics import Statistics, StatisticsWriter, packed
 from .trunk import NoTrunk
 
@@ -37,7 +37,7 @@ class Layer:
         return ("column", "row") if self.kind is Kind.LINEAR else ("row", "column")
 
 
-class _UpperMoment(_Moment):
+class _UpperMoment(Moment):
     """A sum of second moments whose upper triangle counts: blocks below the diagonal are left out."""
 
     def add(self, rows: Tensor, coupling: Tensor | None = None) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .calibration import Call, Use
 from .layers import Kind
+from .moments import Call, Use
 
 
 class ElementUse(Use):

@@ -1,12 +1,10 @@
-"""Hugging Face model folders: their text, their output, and the statistics of their layers. Nothing is downloaded."""
+"""Statistics of the layers of a model in a Hugging Face folder. Nothing is downloaded."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from .calibration import collect_statistics
-from .model_folder import configuration, loading, read_text, require_device, tokenizer_of, weight_files
+from .model_folder import configuration, loading, require_device, weight_files
 from .names import checkpoint_name, stored_names
 from .objectives import Objective
+from .outputs import output_function
 from .statistics import Statistics
 from .streaming import OUTPUT_RIDGE, Selection, stream_statistics
+from .text_batches import TextBatches
 from .trunk import NoTrunk, Trunk, trunk_of
 
 TASKS = {
@@ -30,7 +30,6 @@ TASKS = {
     "token-classification": "AutoModelForTokenClassification",
     "question-answering": "AutoModelForQuestionAnswering",
 }
-OUTPUTS = ("auto", "embedding", "hidden", "logits")
 
 
 def auto_class(task: str) -> Any:
@@ -53,139 +52,6 @@ def config_sha256(folder: Path | str) -> str | None:
     """The SHA-256 of a model folder's ``config.json``; None where there is none."""
     path = Path(folder) / "config.json"
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
-
-
-@dataclass(frozen=True)
-class SentencePooling:
-    """How a sentence-embedding model makes one vector of its hidden states."""
-
-    mode: str = "mean"
-    is_normalized: bool = True
-
-    @classmethod
-    def of(cls, folder: Path) -> SentencePooling | None:
-        """The pooling of a folder of the sentence-transformers library; None for other folders.
-
-        Raises
-        ------
-        ValueError
-            for poolings and modules that are not known here.
-        """
-        if not (folder / "modules.json").exists():
-            return None
-        modules = json.loads((folder / "modules.json").read_text("utf-8"))
-        kinds = [module["type"].rpartition(".")[2] for module in modules]
-        if "Pooling" not in kinds:
-            return None
-        if unknown := set(kinds) - {"Transformer", "Pooling", "Normalize"}:
-            raise ValueError(f"{folder}: modules {', '.join(sorted(unknown))} are not known; use the hidden states")
-        options = json.loads((folder / modules[kinds.index("Pooling")]["path"] / "config.json").read_text("utf-8"))
-        mode = options.get("pooling_mode") or next(
-            (mode for mode, key in (("mean", "mean_tokens"), ("cls", "cls_token")) if options.get(f"pooling_mode_{key}")),
-            "other",
-        )
-        if mode not in ("mean", "cls"):
-            raise ValueError(f"{folder}: only mean and cls pooling are known; use the hidden states")
-        return cls(mode, "Normalize" in kinds)
-
-    def __call__(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """``[samples, features]`` from ``[samples, positions, features]``."""
-        if self.mode == "cls":
-            pooled = hidden[:, 0]
-        else:
-            weights = mask[..., None].to(hidden.dtype)
-            pooled = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
-        return nn.functional.normalize(pooled, dim=-1) if self.is_normalized else pooled
-
-
-def sentence_embedding(hidden: Tensor, mask: Tensor) -> Tensor:
-    """The embedding of each sample: the mean of its hidden states, normalised.
-
-    Parameters
-    ----------
-    hidden
-        ``[samples, positions, features]``.
-    mask
-        ``[samples, positions]``, 1 where there is no padding.
-
-    Returns
-    -------
-    Tensor
-        ``[samples, features]`` of unit length.
-    """
-    return SentencePooling()(hidden, mask)
-
-
-class TextBatches:
-    """Samples as a model takes them, those of like length together, so that little is padding."""
-
-    def __init__(self, folder: Path | str, samples: Iterable[str], *, batch_size: int = 32, max_length: int = 128):
-        self.tokenizer = tokenizer_of(folder)
-        if self.tokenizer.pad_token is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.samples = sorted(samples, key=len)
-        self.batch_size, self.max_length = batch_size, max_length
-
-    def __len__(self) -> int:
-        return -(-len(self.samples) // self.batch_size)
-
-    def __iter__(self) -> Iterator[Any]:
-        for start in range(0, len(self.samples), self.batch_size):
-            yield self.encode(self.samples[start : start + self.batch_size])
-
-    def encode(self, texts: Sequence[str]) -> Any:
-        """A batch with ``input_ids`` and ``attention_mask``, ``[samples, positions]``."""
-        return self.tokenizer(
-            list(texts), return_tensors="pt", padding=True, truncation=True, max_length=self.max_length
-        )
-
-
-def read_samples(path: Path | str) -> list[str]:
-    """The lines of a text file that are not blank."""
-    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
-
-
-def output_function(folder: Path, task: str, output: str = "auto") -> tuple[Callable[[nn.Module, Any], Tensor], str]:
-    """A model's output for a batch, and its name.
-
-    ``auto`` is the sentence embedding of a folder that has one, else the last hidden states; the logits with a task.
-    """
-    if output not in OUTPUTS:
-        raise ValueError(f"unknown output '{output}'; choose one of {', '.join(OUTPUTS)}")
-    pooling = SentencePooling.of(folder) if task == "features" and output in ("auto", "embedding") else None
-    if output == "auto":
-        output = "logits" if task != "features" else "embedding" if pooling else "hidden"
-    if output == "embedding" and pooling is None:
-        raise ValueError(f"{folder}: is not a folder of a sentence-embedding model with the task 'features'")
-
-    def call(model: nn.Module, batch: Any) -> Any:
-        batch = dict(batch)
-        if model.config.is_encoder_decoder:
-            batch["decoder_input_ids"] = batch["input_ids"]
-        return model(**batch)
-
-    def embedding(model: nn.Module, batch: Any) -> Tensor:
-        return pooling(call(model, batch).last_hidden_state, batch["attention_mask"])
-
-    def hidden(model: nn.Module, batch: Any) -> Tensor:
-        result = call(model, batch)
-        if getattr(result, "last_hidden_state", None) is None:
-            raise ValueError("the hidden states are the output of the task 'features' only")
-        return result.last_hidden_state
-
-    def logits(model: nn.Module, batch: Any) -> Tensor:
-        result = call(model, batch)
-        if (start := getattr(result, "start_logits", None)) is not None:
-            return torch.stack([start, result.end_logits], -1)
-        if getattr(result, "logits", None) is None:
-            raise ValueError(f"a model for the task '{task}' has no logits")
-        return result.logits
-
-    return {
-        "embedding": (embedding, "the sentence embedding"),
-        "hidden": (hidden, "the last hidden states"),
-        "logits": (logits, "the logits"),
-    }[output]
 
 
 def calibrate_folder(

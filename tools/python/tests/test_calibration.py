@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mpo_checkpoint import collect_statistics
-from mpo_checkpoint.calibration import COHERENCE
+from mpo_checkpoint.moments import COHERENCE
 from torch import nn
 
 
