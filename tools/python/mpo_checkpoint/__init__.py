@@ -1,6 +1,6 @@
 """MPO checkpoints in Python: read them, run and fine-tune them in PyTorch, calibrate conversions.
 
-``load_dense``, ``MPOCheckpoint`` and ``Statistics`` need NumPy only; the rest is imported with PyTorch when it is first used.
+``load_dense``, ``MPOCheckpoint`` and ``Statistics`` need only NumPy. Everything else needs PyTorch, which is imported on first use.
 Once this package is imported, ``from_pretrained`` of transformers' classes loads folders that ``mpo convert`` wrote.
 """
 

@@ -15,7 +15,18 @@ from .tool import program
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; 0 when it is done, 1 when it failed, 2 for bad usage."""
+    """Runs a command of the command line.
+
+    Parameters
+    ----------
+    arguments
+        the words after the program's name; None for those of this process.
+
+    Returns
+    -------
+    int
+        the exit status: 0 if the command succeeded, 1 if it failed, 2 for bad usage, 130 if it was interrupted.
+    """
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -180,12 +191,12 @@ def _merge(options: argparse.Namespace) -> None:
     print(f"{options.output}: {len(options.parts)} parts, {samples} samples, {tokens} tokens{each}")
 
 
-# Of the largest side: statistics of fewer are warned of.
 MIN_TOKENS_PER_DIMENSION = 4
+"""With fewer tokens per dimension of the largest side, `calibrate` warns that the statistics are noisy."""
 
 
 def _tokens_per_dimension(path: Path, *, is_whole: bool = True) -> str:
-    """A remark on the tokens per dimension; warns of too few, unless the file is a part of a larger one."""
+    """The number of tokens per dimension, for the last line of output; warns if it is low and the file is not one part of several."""
     tokens = tokens_per_dimension(path)
     if tokens == float("inf"):
         return ""
@@ -320,7 +331,7 @@ def _calibrate_encoder(options: argparse.Namespace) -> Statistics:
 
 
 class _Progress:
-    """A line on a terminal: how much is done, and how long the rest takes."""
+    """Shows on a terminal how much is done and how long the rest will take."""
 
     def __init__(self) -> None:
         self.start = time.monotonic()
@@ -328,7 +339,7 @@ class _Progress:
 
     def __call__(self, done: int, total: int) -> None:
         if self.first is None:
-            self.first = done  # what an earlier run did took none of this one's time
+            self.first = done  # an earlier run did that much, so it does not count for the speed of this one
         if done == self.first:
             return
         left = (time.monotonic() - self.start) / (done - self.first) * (total - done)

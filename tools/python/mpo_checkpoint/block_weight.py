@@ -19,9 +19,11 @@ class MPOBlockWeight(MPOMatrix):
     Parameters
     ----------
     operators
-        by name; weights may share them.
+        the operators by name; other weights may use them too.
     blocks
-        each a list of terms that are added.
+        the blocks, each a list of terms, which are added.
+    keeps_matrix
+        whether the matrix may be kept in memory, see `MPOMatrix`.
     """
 
     def __init__(self, operators: dict[str, MPOWeight], blocks: Sequence[Sequence[Term]], keeps_matrix: bool = True):

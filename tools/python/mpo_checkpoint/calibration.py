@@ -18,7 +18,7 @@ Forward = Callable[[nn.Module, Any], Tensor]
 
 
 def attention_mask(batch: Any) -> Tensor | None:
-    """The mask ``[samples, positions]`` a tokenizer puts beside its ids, 0 for padding."""
+    """The mask ``[samples, positions]`` that a tokenizer gives with its ids, 0 for padding; None if there is none."""
     return batch.get("attention_mask") if isinstance(batch, Mapping) or hasattr(batch, "get") else None
 
 
@@ -42,55 +42,57 @@ def collect_statistics(
     max_gram: int = 8192,
     description: str = "",
 ) -> Statistics:
-    """Runs batches through a model and collects both second moments of its linear and embedding layers.
+    """Runs batches through a model and collects the second moments of both sides of its linear and embedding layers.
 
-    The model is left as it was: its mode, its parameters and what of them requires gradients.
+    Afterwards the model is as before: its mode, its parameters, and which of them require gradients.
 
     Parameters
     ----------
     model
-        any module; layers are found by their class (``Linear``, ``Embedding``, GPT-2's ``Conv1D``) and by being
-        called, so what is computed from a weight directly is not seen.
+        any module. Only layers of a known class (``Linear``, ``Embedding``, GPT-2's ``Conv1D``) that are called count;
+        code that reads a layer's weight directly is not observed.
     batches
-        whatever ``forward`` takes; the first axis of its result counts the samples.
+        what ``forward`` takes.
     forward
-        of model and batch: the output whose change matters, ``[samples, …]``, differentiable.
+        a function of model and batch that gives the output whose change matters, ``[samples, …]``, differentiable.
     mask
-        of a batch: 1 where there is no padding, ``[samples, positions]``; or None.
+        a function of a batch that gives ``[samples, positions]``, 0 for padding, or None if there is no padding.
     loss
-        of output and batch: a loss per sample ``[samples]``, or their sum (not the mean). Its gradients are used
-        instead of those of random projections.
+        a function of output and batch that gives the loss of each sample, ``[samples]``, or their sum (not their mean). Its
+        gradients are used instead of those of random projections.
     losses
-        of output and batch: several such losses, one after the other; ``passes`` of them.
+        instead of ``loss``: a function of output and batch that gives ``passes`` such losses, one after the other.
     passes
-        how many losses there are; only with ``losses``.
+        the number of losses that ``losses`` gives.
     is_separable
-        the sides are the plain second moments ``mean x xᵀ`` and ``Σ g gᵀ`` of single positions, neither
-        weighted by the other: the better one for language models, see ``streaming.py``.
+        True: the sides are the plain second moments ``mean x xᵀ`` and ``Σ g gᵀ`` of single positions, neither weighted by
+        the other. This is better for language models, see `streaming`.
     has_element_weights
-        instead of both moments, the squared gradients of all elements are collected, see
-        ``element_weights.py``.
+        True: collects the squared gradients of all elements instead of the two sides, see `element_weights`.
     projections
-        random projections of each output, a backward pass each.
+        the number of random projections of each output; each takes a backward pass.
     seed
-        of the projections.
+        the seed of the projections.
     names
-        of a model's parameter name: the tensor's name in the checkpoint, or None to leave it out.
-    include
-        globs of checkpoint names.
-    exclude
-        globs of checkpoint names, stronger than ``include``.
+        a function of a parameter's name in the model that gives the tensor's name in the checkpoint, or None to leave it out.
+    include, exclude
+        globs of names in the checkpoint; ``exclude`` takes precedence.
     min_side
-        matrices with a smaller side are left out, as the conversion leaves them dense.
+        matrices with a smaller side are left out; a conversion leaves them dense.
     max_gram
-        sides larger than this get a scale instead of a gram matrix.
+        a larger side gets a scale instead of a Gram matrix.
     description
-        for the file's metadata.
+        text for the file's metadata.
 
     Returns
     -------
     Statistics
-        of all layers that the output depends on.
+        the statistics of all layers that the output depends on.
+
+    Raises
+    ------
+    ValueError
+        if no matrix is selected, if an argument is invalid, or if the output depends on no selected layer.
     """
     kind_of_use = Use
     if has_element_weights:
@@ -120,7 +122,7 @@ def collect_statistics(
                 scope.mask = mask(batch)
                 result = forward(model, batch)
                 if not result.requires_grad:
-                    raise ValueError("the output does not depend on any layer the statistics are collected of")
+                    raise ValueError("the output depends on none of the selected layers; see include, exclude and forward")
                 samples += result.shape[0]
                 tokens += int(scope.mask.sum()) if scope.mask is not None else result.shape[0]
                 several = iter(losses(result, batch)) if losses else None
@@ -151,7 +153,7 @@ def collect_statistics(
 
 
 def _projection(result: Tensor, mask: Tensor | None, generator: torch.Generator) -> Tensor:
-    """``r·o`` for a standard normal ``r``, without the positions that are padding."""
+    """``r·o`` for a standard normal ``r``, without padding positions."""
     direction = torch.randn(result.shape, generator=generator).to(result)
     if mask is not None and result.ndim > 2 and result.shape[:2] == mask.shape:
         direction = direction * mask.reshape(*mask.shape, *(1,) * (result.ndim - 2)).to(result)
@@ -159,14 +161,14 @@ def _projection(result: Tensor, mask: Tensor | None, generator: torch.Generator)
 
 
 class _Weight:
-    """A matrix and all modules that use it: several where weights are tied."""
+    """A matrix and all modules that use it; there are several if weights are tied."""
 
     def __init__(self, name: str, uses: list[Use]):
         self.name, self.uses = name, uses
 
     @property
     def reads_rows(self) -> bool:
-        """Whether the rows are the inputs, according to the first use."""
+        """Whether the rows are the inputs, which the first use decides."""
         return self.uses[0].kind is not Kind.LINEAR
 
     def tensors(self, gradients: int) -> dict[str, np.ndarray]:

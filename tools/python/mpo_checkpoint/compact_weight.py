@@ -11,19 +11,24 @@ from .side_basis import SideBasis
 
 
 class CompactMPOWeight(MPOWeight):
-    """A low-rank matrix, two sites ``(I, 1) × (1, J)``, in the gauge compact: the auxiliary core without its identity.
+    """A low-rank matrix, with two sites ``(I, 1) × (1, J)``, in the gauge compact: the auxiliary core without its identity.
 
-    Of the auxiliary side's n elements d are pivots. Outputs there are those of the central core, the n − d others are
-    combinations of them: d · (I + J − d) multiplications for a product, fewer than with the matrix at any rank.
+    d of the n indices on the auxiliary side are pivots. At the pivots the result is that of the central core; at the other n − d
+    indices it is a combination of these. A product takes d · (I + J − d) multiplications, fewer than with the matrix at any rank
+    below full.
 
     Parameters
     ----------
     values
-        of the auxiliary core: ``[I − d, d]`` where the second core is central, ``[d, J − d]`` otherwise.
+        the stored values of the auxiliary core: ``[I − d, d]`` if the second core is central, otherwise ``[d, J − d]``.
     pivots
         ``[d]``, ascending.
     central_core
-        ``[d, 1, J, 1]``, or ``[1, I, 1, d]``.
+        ``[d, 1, J, 1]`` if the second core is central, otherwise ``[1, I, 1, d]``.
+    central
+        the index of the central core, 0 or 1.
+    keeps_matrix, row_basis, column_basis
+        see `MPOWeight`.
     """
 
     def __init__(
@@ -47,7 +52,7 @@ class CompactMPOWeight(MPOWeight):
         others = is_rest.nonzero()[:, 0]
         places = torch.argsort(torch.cat([pivots, others]))
         for name, indices in (("pivots", pivots), ("others", others), ("places", places)):
-            self.register_buffer(name, indices.int(), persistent=False)  # beside few bits, eight bytes would be many
+            self.register_buffer(name, indices.int(), persistent=False)  # int64 would take much beside cores of few bits
 
     def whole_cores(self) -> list[Tensor]:
         count, central = len(self.pivots), self.cores[self.central]
@@ -57,7 +62,7 @@ class CompactMPOWeight(MPOWeight):
 
     @property
     def _values(self) -> Tensor:
-        """``[n − d, d]``, on either side."""
+        """The values as ``[n − d, d]``, for either side."""
         return self.cores[0] if self.central == 1 else self.cores[1].T
 
     @property
@@ -72,7 +77,7 @@ class CompactMPOWeight(MPOWeight):
         return torch.cat([inner, self._times_values(inner, True)], -1)[:, self.places]
 
     def _times_values(self, x: Tensor, transposed: bool) -> Tensor:
-        """``x V`` or ``x Vᵀ`` of `_values`."""
+        """``x V``, or transposed ``x Vᵀ``, where V is `_values`."""
         values = self.stored_cores[1 - self.central]
         if not isinstance(values, IntegerArray):
             return x @ (self._values.T if transposed else self._values)
@@ -80,7 +85,7 @@ class CompactMPOWeight(MPOWeight):
         return values.product(x, rows, columns, transposed != (self.central == 1))
 
     def _times_central(self, x: Tensor, transposed: bool, rows: Range | None) -> Tensor:
-        """``x C`` or ``x Cᵀ`` of `_central_matrix`, or of a range of its rows."""
+        """``x C``, or transposed ``x Cᵀ``, where C is `_central_matrix` or a range of its rows."""
         central = self.stored_cores[self.central]
         if isinstance(central, IntegerArray) and rows is None:
             left, i, j, right = central.shape  # as [d, J], which is Cᵀ, or as [I, d]
@@ -89,7 +94,7 @@ class CompactMPOWeight(MPOWeight):
         return x @ (matrix.T if transposed else matrix)
 
     def _central_matrix(self) -> Tensor:
-        """``[inner side, d]``."""
+        """The central core as a matrix ``[n', d]``, where n' is the size of the side that has no pivots."""
         central = self.cores[self.central]
         return central[:, 0, :, 0].T if self.central == 1 else central[0, :, 0]
 

@@ -1,4 +1,4 @@
-"""The tensors, operators, cores and entries of a checkpoint that `save` writes."""
+"""The tensors, operators, cores and entries of a checkpoint that `save` is about to write."""
 
 from __future__ import annotations
 
@@ -33,12 +33,16 @@ _ERRORS = ("relative_error", "metric_relative_error")
 
 
 class Contents:
-    """What a new checkpoint holds: tensors, operators and cores in their orders, and the entries.
+    """The contents of a new checkpoint, made from a model and the checkpoint that it was loaded from.
 
     Attributes
     ----------
+    tensors, operators, cores
+        the records by name, in the order in which they are written.
+    entries
+        the entries of the shard by name.
     added
-        names of tensors that the old checkpoint does not have.
+        the names of tensors that the old checkpoint does not have.
     """
 
     def __init__(self, model: nn.Module, checkpoint: MPOCheckpoint, loaded: LoadedCheckpoint, gauge: Gauge | None):
@@ -64,7 +68,9 @@ class Contents:
             if not known:
                 new[names[0]] = tensor
         if new and (checkpoint.manifest.raw.get("source") or {}).get("skeleton"):
-            raise CheckpointError(checkpoint.path, f"came from HDF5, which has no place for {', '.join(new)}")
+            raise CheckpointError(
+                checkpoint.path, f"came from an HDF5 file, to which no tensors can be added, but the model has {', '.join(new)} too"
+            )
 
         shared = shared_cores(checkpoint)
         operators = {o.name: self._written_operator(o, shared) for o in checkpoint.operators.values()}
@@ -103,7 +109,7 @@ class Contents:
     # Operators
 
     def _written_operator(self, old: OperatorRecord, shared: set[str]) -> OperatorRecord:
-        """An operator now; its new cores, if any, go to ``_new_cores``."""
+        """An operator as it is written; its new cores, if any, are added to ``_new_cores``."""
         weight = self._weights.get(old.name)
         gauge = self.gauge or ("spectral" if isinstance(weight, SpectralMPOWeight) else old.gauge)
         digests = () if weight is None else core_digests(weight)
@@ -143,7 +149,7 @@ class Contents:
         return replace(old, gauge=gauge, singular_values=None if sigma is None else self._singular_values(old, sigma))
 
     def _with_integers(self, old: OperatorRecord, weight: MPOWeight, is_changed: list[bool]) -> OperatorRecord:
-        """An operator with cores of integers: each core that changed is written in the place of the old one, as it is."""
+        """An operator with cores of integers: each core that changed replaces the old one, in the same gauge."""
         pivots = weight.pivots.cpu().numpy() if isinstance(weight, CompactMPOWeight) else None
         if old.gauge == "spectral" and is_changed[old.central]:
             raise CheckpointError(old.name, "has integers and singular values; such operators can't be saved once trained")
@@ -168,18 +174,18 @@ class Contents:
         self._new_cores[name] = replace(old, encoding=encoding, packed={}), entries
 
     def _singular_values(self, operator: OperatorRecord, sigma: np.ndarray) -> str:
-        """The name of the core with the singular values."""
+        """Adds a core with the singular values of an operator; returns its name."""
         central = self.checkpoint.cores[operator.cores[operator.central]].encoding
         name = operator.singular_values or f"{operator.name}.singular_values"
         if operator.singular_values is None and name in self.checkpoint.cores.keys() | self.checkpoint.tensors.keys():
-            raise CheckpointError(operator.name, f"has no room for singular values: {name} is taken")
+            raise CheckpointError(operator.name, f"can't get singular values, because another tensor or core has the name {name}")
         encoding = Encoding.plain("F64" if central.dtype == "F64" else "F32")
         record = CoreRecord(name, "singular_values", sigma.shape, encoding)
         self._new_cores[name] = record, encoding.encode(name, sigma)[1]
         return name
 
     def _labelled(self, operator: OperatorRecord) -> OperatorRecord:
-        """The operator with its new gauge: one whose shared cores became whole is not compact any more."""
+        """The operator with its gauge corrected: if its shared cores became whole, it is no longer compact."""
 
         def pivots(name: str) -> str | None:
             return (
@@ -192,21 +198,21 @@ class Contents:
     # Adapters
 
     def _adapters(self, model: nn.Module, loaded: LoadedCheckpoint) -> dict[str, Adapter]:
-        """Adapters by the name of the tensor that holds the elements of the layer's matrix."""
+        """Adapters by the names of the tensors of their layers."""
         adapters, tensors = {}, self.checkpoint.tensors
         for path, adapter in adapters_of(model).items():
             name = loaded.names.get(f"{path}.weight")
             if name is None:
-                raise CheckpointError(path, "has an adapter beside a matrix that the checkpoint does not have")
+                raise CheckpointError(path, "has an adapter, but the checkpoint does not have the layer's matrix; use save_peft_adapter")
             if tensors[name].kind == "tied" or any(other.tied_to == name for other in tensors.values()):
-                raise CheckpointError(path, f"has an adapter, but its matrix {name} is tied to another tensor")
+                raise CheckpointError(path, f"has an adapter, but its matrix {name} is tied to another tensor; use save_peft_adapter")
             adapters[name] = adapter
         return adapters
 
     def _with_adapter(
         self, tensor: TensorRecord, entries: dict[str, Entry], adapter: Adapter, operators: dict[str, OperatorRecord]
     ) -> tuple[TensorRecord, dict[str, Entry]]:
-        """A tensor as it is written, with an adapter; adds the operators that are new."""
+        """A tensor and its entries with an adapter; adds the new operators to ``operators``."""
         base = None
         if tensor.kind == "dense":
             value = tensor.encoding.decode(entries, tensor.name, tensor.shape, tensor.name)
@@ -214,7 +220,7 @@ class Contents:
             if encoding.kind == "scaled":
                 encoding = Encoding.plain(tensor.dtype)
             operators[base], cores = dense_operator(base, np.asarray(value, np.float64), encoding)
-            if encoding.kind == "grouped":  # the central core has the same values in the same order: not rounded again
+            if encoding.kind == "grouped":  # the central core has the same values in the same order, so they need no rounding
                 central = operators[base].cores[operators[base].central]
                 renamed = {central + entry.removeprefix(base): stored for entry, stored in entries.items()}
                 cores[central] = cores[central][0], renamed
@@ -227,7 +233,7 @@ class Contents:
     # Tensors
 
     def _written_tensor(self, old: TensorRecord, dense: dict[str, Tensor]) -> tuple[TensorRecord, dict[str, Entry]]:
-        """A tensor's record and entries now."""
+        """A tensor's record and entries as they are written."""
         holder, checkpoint = self.checkpoint.holder(old), self.checkpoint
         is_value = old.name in dense and old.name not in self._sources
         if not is_value:
@@ -238,7 +244,7 @@ class Contents:
                 return _without(old, "packed"), checkpoint.entries(old) | _stored(old.name, source.array)
             return _without(old, "packed"), checkpoint.entries(old) if old.kind == "dense" else {}
         value = entry_of(dense[old.name], old.dtype)
-        if old.kind == "mpo":  # it was restored for a layer that has no counterpart
+        if old.kind == "mpo":  # it was restored to dense, because its layer has no counterpart made of cores
             if _same(value, entry_of(torch.from_numpy(checkpoint.tensor(old.name)), old.dtype)):
                 return (_without(old, *_ERRORS) if self._is_changed(old) else old), {}
         elif old.kind == "tied":
@@ -264,14 +270,14 @@ class Contents:
         return TensorRecord.parse({**members, "kind": "dense"}, {}), {old.name: value}
 
     def _is_changed(self, tensor: TensorRecord) -> bool:
-        """Whether a core of it was written anew."""
+        """Whether one of its cores changed."""
         return any(
             core in self._new_cores for name in tensor.operators for core in self.checkpoint.operators[name].cores
         )
 
 
 def _stored(name: str, array: IntegerArray) -> dict[str, Entry]:
-    """The entries of integers and scales."""
+    """The entries of an array of integers: its codes and its scales."""
     return {name: entry_of(array.codes), f"{name}.scales": entry_of(array.scales)}
 
 

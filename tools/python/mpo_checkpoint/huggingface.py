@@ -33,7 +33,13 @@ TASKS = {
 
 
 def auto_class(task: str) -> Any:
-    """The transformers class that loads a model for a task."""
+    """The transformers class that loads a model for a task.
+
+    Raises
+    ------
+    ValueError
+        if there is no such task.
+    """
     import transformers
 
     if task not in TASKS:
@@ -42,14 +48,14 @@ def auto_class(task: str) -> Any:
 
 
 def task_of(folder: Path | str) -> str:
-    """The task of a model folder: ``causal-lm`` where its configuration names a language model, else ``features``."""
+    """The task of a model folder: ``causal-lm`` if its configuration names a causal language model, otherwise ``features``."""
     architectures = configuration(folder).get("architectures")
     first = architectures[0] if isinstance(architectures, list) and architectures else ""
     return "causal-lm" if str(first).endswith(("ForCausalLM", "LMHeadModel")) else "features"
 
 
 def config_sha256(folder: Path | str) -> str | None:
-    """The SHA-256 of a model folder's ``config.json``; None where there is none."""
+    """The SHA-256 of a model folder's ``config.json``; None if the folder has none."""
     path = Path(folder) / "config.json"
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
@@ -67,33 +73,39 @@ def calibrate_folder(
     show_progress: bool = False,
     **selection: Any,
 ) -> Statistics:
-    """Runs samples of text through the model in a folder; matrices are named as in the folder's checkpoint.
+    """Collects statistics of the model in a folder from samples of text. Matrices have the names of the folder's checkpoint.
 
     Parameters
     ----------
     folder
         a model folder of transformers.
     samples
-        texts.
+        the texts.
     task
-        the head of the model, as of `from_pretrained`.
+        the head of the model, as for `from_pretrained`.
     output
-        whose change is measured: ``"embedding"``, ``"hidden"``, ``"logits"``, or ``"auto"`` for what suits the folder.
+        the output whose change is measured: ``"embedding"``, ``"hidden"``, ``"logits"``, or ``"auto"`` for the first of these that
+        the folder and the task have.
     batch_size, max_length
-        how many samples run at a time, and of how many tokens at most.
+        the number of samples at a time, and the maximum number of tokens of a sample.
     projections
-        random projections of each output.
+        the number of random projections of each output.
     seed
-        of the projections.
+        the seed of the projections.
     show_progress
-        whether the samples are counted on the terminal.
+        whether to print the number of finished samples to standard error.
     selection
         passed on to `collect_statistics`: ``include``, ``exclude``, ``min_side``, ``max_gram``, ``has_element_weights``.
 
     Returns
     -------
     Statistics
-        of all layers that the output depends on.
+        the statistics of all layers that the output depends on.
+
+    Raises
+    ------
+    ValueError
+        if the folder can't be loaded, or if an argument is invalid.
     """
     folder = Path(folder)
     forward, what = output_function(folder, task, output)
@@ -139,10 +151,10 @@ def calibrate_language_model(
     progress: Callable[[int, int], None] = lambda done, total: None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> Statistics:
-    """Writes the statistics of a causal language model; matrices are named as in the folder's checkpoint.
+    """Writes the statistics of a causal language model. Matrices have the names of the folder's checkpoint.
 
-    The model runs block by block, so that one block is in memory. Where that can't be, because the model has no list of
-    blocks or matrices outside of it are asked for, ``notice`` is told and the whole model is loaded.
+    The model runs block by block, with one block in memory. If the model has no list of blocks, or if ``include`` selects
+    matrices outside the blocks, the whole model is loaded instead, and ``notice`` is called with the reason.
 
     Parameters
     ----------
@@ -153,23 +165,33 @@ def calibrate_language_model(
     output
         the statistics file.
     objective
-        what the gradients are of.
+        the objective whose gradients are taken.
     include, exclude
-        globs of matrices; without ``include``, the matrices of the model's blocks.
+        globs of matrices; by default all matrices of the model's blocks are included.
     min_side, max_gram, has_element_weights
-        see `collect_statistics`. The whole model is loaded for weights of elements.
+        see `collect_statistics`. With ``has_element_weights`` the whole model is loaded.
     dtype
-        of what is written.
+        the dtype of the numbers in the file, ``"float32"`` or ``"float64"``.
     batch_size
-        samples that run through a block together; None for a number that suits the memory.
+        the number of samples that run through a block at a time; None for as many as have 2048 positions.
     device
-        where blocks are computed.
+        the device that computes the blocks.
     is_restarted
-        what a run left that was killed is removed; else this run goes on with the block that one was at.
+        True: removes what an earlier run left that was killed. False: continues that run.
+    progress
+        called with the finished and the total number of steps.
+    notice
+        called with messages for the user.
 
     Returns
     -------
-    What the file says of itself, with no tensors.
+    Statistics
+        the metadata of the file, without tensors.
+
+    Raises
+    ------
+    ValueError
+        if the model can't be loaded, if it does not fit the pieces, or if no matrix is selected.
     """
     folder, output = Path(folder), Path(output)
     count, length = pieces.shape
@@ -251,12 +273,12 @@ def calibrate_language_model(
 
 
 def _require_fit(folder: Path, pieces: Tensor) -> None:
-    """Raises ValueError if the model's embeddings have no rows for the pieces of text."""
+    """Raises ValueError if the model has too few tokens or positions for the pieces of text."""
     config = configuration(folder)
     tokens, positions = config.get("vocab_size"), config.get("max_position_embeddings", config.get("n_positions"))
     if isinstance(tokens, int) and (highest := int(pieces.max())) >= tokens:
         raise ValueError(
-            f"{folder}: its tokenizer gives token {highest}, and the model has only {tokens}; copy the tokenizer of this "
+            f"{folder}: its tokenizer gives token {highest}, but the model has only {tokens} tokens; copy the tokenizer of this "
             "model into the folder"
         )
     if isinstance(positions, int) and pieces.shape[1] > positions:
@@ -267,7 +289,7 @@ def _require_fit(folder: Path, pieces: Tensor) -> None:
 
 
 def _outer_matrices(trunk: Trunk) -> list[str]:
-    """Matrices around the trunk, as the checkpoint calls them."""
+    """The names, in the checkpoint, of the matrices outside the trunk."""
     return sorted(
         {
             source

@@ -12,12 +12,14 @@ from .mpo_weight import MPOWeight
 
 
 class IntegerMatrix(MPOMatrix):
-    """A dense matrix ``[I, J]`` that stays integers, in the place of one made of operators; it is not trained.
+    """A dense matrix ``[I, J]`` that stays integers; it is not trained.
 
     Parameters
     ----------
     array
-        its elements.
+        the elements.
+    keeps_matrix
+        whether the matrix may be kept in memory as floats, see `MPOMatrix`.
     """
 
     def __init__(self, array: IntegerArray, keeps_matrix: bool = True):

@@ -13,9 +13,9 @@ class MPOLinear(nn.Module):
     Parameters
     ----------
     weight
-        ``W``.
+        ``W [out, in]``.
     bias
-        ``b [out]``; None for none.
+        ``b [out]``; None for no bias.
     """
 
     def __init__(self, weight: MPOMatrix, bias: Tensor | None = None):
@@ -28,7 +28,7 @@ class MPOLinear(nn.Module):
         return self.weight(x, self.bias)
 
     def parametrized(self, bound: float | None = None) -> MPOLinear:
-        """Trains the layer on the manifold of the gauge spectral from now on, see `mpo_checkpoint.parametrized`."""
+        """Changes the layer so that training keeps it in the gauge spectral, see `mpo_checkpoint.parametrized`."""
         from .spectral import parametrized
 
         return parametrized(self, bound)
@@ -40,9 +40,9 @@ class MPOConv1D(nn.Module):
     Parameters
     ----------
     weight
-        ``W``.
+        ``W [in, out]``.
     bias
-        ``b [out]``; None for none.
+        ``b [out]``; None for no bias.
     """
 
     def __init__(self, weight: MPOMatrix, bias: Tensor | None = None):
@@ -58,14 +58,14 @@ class MPOConv1D(nn.Module):
 class MPOEmbedding(nn.Module):
     """``y = W[id]``, as `torch.nn.Embedding`, with ``W [vocabulary, features]`` made of operators.
 
-    The row of ``padding_idx`` is whatever the cores say; it can't be left out of training.
+    Unlike in `torch.nn.Embedding`, the row of ``padding_idx`` is trained like the others, because it is made of the same cores.
 
     Parameters
     ----------
     weight
-        ``W``.
+        ``W [vocabulary, features]``.
     padding_idx
-        the index of the padding; None for none.
+        the index of the padding token; None if there is none.
     """
 
     def __init__(self, weight: MPOMatrix, padding_idx: int | None = None):

@@ -1,8 +1,8 @@
-"""`MPOMatrix`: what all matrices of layers have in common that are not one dense parameter.
+"""`MPOMatrix`: the common base of weights that are made of operators or of integers.
 
-The weight of a layer is a module with the cores as its parameters, so that ``weight.cores.0`` is both the key in a
-model's state dict and the end of the entry's name in the checkpoint. Modules may share cores: one `torch.nn.Parameter` in
-several places.
+The weight of a layer is a module whose parameters are the cores. So ``weight.cores.0`` is both the end of a key in the model's
+state dict and the end of the entry's name in the checkpoint. Modules may share cores: the same `torch.nn.Parameter` is then in
+several of them.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ if TYPE_CHECKING:
     from .mpo_weight import MPOWeight
 
 Products = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
-"""A product as `torch.nn.functional.linear` computes it, and the matrices that rows are multiplied with one after the other."""
+"""A function such as `torch.nn.functional.linear`, and the matrices with which it multiplies rows, one after the other."""
 
 CHAIN_OVERHEAD = 4
-"""How much longer a multiplication of a chain of several sites takes than one of a product of matrices."""
+"""How much longer a multiplication takes in a chain of several sites than in a product of matrices."""
 _KEPT_BATCHES = 64
-"""How many shapes of batches are remembered with the way they went."""
+"""For how many shapes of batches the matrices to multiply with are kept."""
 _HALF_TRAFFIC = 16
 _HALF_WORK = 4_000_000
-"""In half precision a second product must save so many multiplications, reading a number counted as so many of them."""
+"""In half precision, two factors are used only if they save `_HALF_WORK` multiplications against the matrix, where reading a
+number counts as `_HALF_TRAFFIC` multiplications."""
 _NOTHING = nullcontext()
 
 
 class _Loaded:
-    """Calls the hooks by which accelerate moves the parameters of modules."""
+    """A context that calls the hooks with which accelerate loads and unloads the parameters of modules."""
 
     def __init__(self, modules: list[nn.Module]):
         self.modules = modules
@@ -51,23 +52,23 @@ class _Loaded:
 
 
 class MPOMatrix(nn.Module):
-    """A matrix ``[I, J]`` made of matrix product operators: `MPOWeight`, `CompactMPOWeight` or `MPOBlockWeight`.
+    """A matrix ``[I, J]`` made of matrix product operators (`MPOWeight`, `CompactMPOWeight`, `MPOBlockWeight`) or of integers.
 
-    A product is computed through the cores, with two factors or with the matrix, whichever is less work for the batch at
-    hand. Where no gradient is wanted, factors and the matrix are kept once they were built, until a core changes (what is
-    written to ``core.data`` goes unnoticed: call `clear_cache`).
+    A product goes through the cores, through two factors or through the matrix, whichever is the least work for the batch. If no
+    gradient is needed, the factors or the matrix are kept until a core changes. Writing to ``core.data`` is not noticed: call
+    `clear_cache` afterwards.
 
     Parameters
     ----------
     shape
         ``(I, J)``.
     keeps_matrix
-        whether factors and the matrix may be kept.
+        whether the factors and the matrix may be kept in memory.
 
     Attributes
     ----------
     stand_in
-        a matrix ``[I, J]`` that layers use instead, see `MixedRank`; None for none.
+        a matrix ``[I, J]`` that layers use instead, see `MixedRank`; None if there is none.
     """
 
     def __init__(self, shape: tuple[int, int], keeps_matrix: bool):
@@ -78,45 +79,46 @@ class MPOMatrix(nn.Module):
         self._kept: tuple[Any, dict[Any, Any]] | None = None
         self._routes: dict[Any, Any] = {}
 
-    # What a kind of weight says of itself; costs are in multiplications.
+    # What subclasses implement. Costs are numbers of multiplications.
 
     @property
     def operators(self) -> list[MPOWeight]:
-        """The operators it is made of."""
+        """The operators of the matrix."""
         raise NotImplementedError
 
     def built(self) -> Tensor:
-        """The matrix ``[I, J]``, anew; differentiable in the cores."""
+        """Builds the matrix ``[I, J]``; differentiable in the cores."""
         raise NotImplementedError
 
     def build_cost(self) -> int:
+        """The cost of `built`."""
         raise NotImplementedError
 
     def product(self, x: Tensor, transposed: bool) -> Tensor:
-        """``x Wᵀ`` of ``x [batch, J]``, or ``x W`` of ``x [batch, I]``, through the cores."""
+        """``x Wᵀ`` for ``x [batch, J]``; transposed, ``x W`` for ``x [batch, I]``. Goes through the cores."""
         raise NotImplementedError
 
     def product_cost(self, transposed: bool) -> int:
-        """Of `product` for a batch of one."""
+        """The cost of `product` for a batch of one."""
         raise NotImplementedError
 
     def factors(self) -> tuple[Tensor, Tensor] | None:
-        """``up [I, r]`` and ``down [r, J]`` whose product the matrix is, if it is one of low rank; differentiable."""
+        """``up [I, r]`` and ``down [r, J]`` whose product is the matrix; None if it is not of low rank. Differentiable."""
         return None
 
     def factor_rank(self) -> int | None:
-        """The r of `factors`."""
+        """The r of `factors`; None if there are none."""
         return None
 
     def looked_up(self, ids: Tensor) -> Tensor:
-        """The rows ``[n, J]`` at ``ids [n]``, through the cores."""
+        """The rows ``[n, J]`` at ``ids [n]``. Goes through the cores."""
         raise NotImplementedError
 
     def lookup_cost(self) -> int:
-        """Of `looked_up` for one row."""
+        """The cost of `looked_up` for one row."""
         raise NotImplementedError
 
-    # What layers and models ask
+    # What layers and models use
 
     @property
     def shape(self) -> torch.Size:
@@ -137,34 +139,34 @@ class MPOMatrix(nn.Module):
 
     @property
     def integers(self) -> list[IntegerArray]:
-        """What stays integers of it."""
+        """The arrays of the weight that stay integers."""
         return [module for module in self.modules() if isinstance(module, IntegerArray)]
 
     @property
     def auxiliary_cores(self) -> list[nn.Parameter]:
-        """Those that are parameters, each once."""
+        """The auxiliary cores that are parameters, each once."""
         cores = [core for op in self.operators for k, core in enumerate(op.stored_cores) if k != op.central]
         return list(dict.fromkeys(core for core in cores if isinstance(core, nn.Parameter)))
 
     @property
     def inner_cores(self) -> list[nn.Parameter]:
-        """Square cores ``[r, 1, 1, r]`` between the frames of low-rank operators, each once."""
+        """The square cores ``[r, 1, 1, r]`` between the frames of low-rank operators that are parameters, each once."""
         deep = [op for op in self.operators if gauge.is_deep(op._shapes())]
         cores = [core for op in deep for core in op.stored_cores[1:-1]]
         return list(dict.fromkeys(core for core in cores if isinstance(core, nn.Parameter)))
 
     @property
     def central_cores(self) -> list[nn.Parameter]:
-        """Those that are parameters, each once."""
+        """The central cores that are parameters, each once."""
         cores = [operator.stored_cores[operator.central] for operator in self.operators]
         return list(dict.fromkeys(core for core in cores if isinstance(core, nn.Parameter)))
 
     def matrix(self) -> Tensor:
-        """``[I, J]``; differentiable in the cores."""
+        """The matrix ``[I, J]``; differentiable in the cores."""
         return self._kept_or_new("matrix", self.built)
 
     def _kept_or_new(self, name: str, build: Callable[[], Any]) -> Any:
-        """What ``build`` makes; kept where it may be."""
+        """The result of ``build``, which is kept under this name if that is allowed."""
         if not self._may_keep:
             return build()
         key = self._key()
@@ -177,14 +179,14 @@ class MPOMatrix(nn.Module):
         return values[name]
 
     def _key(self) -> list[tuple[Any, ...]]:
-        """Another one once a core was changed, or moved."""
+        """A key that changes whenever a core changes or moves."""
         arrays = self._routes.get("integers")
         if arrays is None:
             arrays = self._routes["integers"] = self.integers
         key = [array.key() for array in arrays]
         try:
             return key + [(core.data_ptr(), core._version) for part in self._parts() for core in part.values()]
-        except RuntimeError:  # what was made in inference mode has no version
+        except RuntimeError:  # tensors that were made in inference mode have no version
             return key + [(core.data_ptr(), 0) for part in self._parts() for core in part.values()]
 
     def _parts(self) -> list[dict[str, nn.Parameter]]:
@@ -194,7 +196,7 @@ class MPOMatrix(nn.Module):
         return parts
 
     def _loaded(self) -> AbstractContextManager[Any]:
-        """Where accelerate keeps cores elsewhere than in memory: they are there within."""
+        """A context in which cores that accelerate has offloaded are in memory."""
         if "offloaded" not in self._routes:
             self._routes["offloaded"] = [module for module in self.modules() if hasattr(module, "_hf_hook")]
         return _Loaded(self._routes["offloaded"]) if self._routes["offloaded"] else _NOTHING
@@ -210,14 +212,14 @@ class MPOMatrix(nn.Module):
 
     @property
     def _has_room(self) -> bool:
-        """Whether memory allows to keep as floats what is stored as integers; asked once, until `clear_cache`."""
+        """Whether memory suffices to keep integers as floats too; decided once, until `clear_cache`."""
         if "room" not in self._routes:
             size = self.shape.numel() * self.dtype.itemsize
             self._routes["room"] = not self.integers or self._kept is not None or has_room(size, self.device)
         return self._routes["room"]
 
     def clear_cache(self) -> None:
-        """Forgets what is kept."""
+        """Frees the factors and the matrix that are kept in memory."""
         self._kept = None
         self._routes = {}
 
@@ -229,13 +231,13 @@ class MPOMatrix(nn.Module):
         return {**super().__getstate__(), "_kept": None, "_routes": {}}
 
     def forward(self, x: Tensor, bias: Tensor | None = None, transposed: bool = False) -> Tensor:
-        """``x Wᵀ + bias`` of ``x [..., J]``; transposed, ``x W + bias`` of ``x [..., I]``."""
+        """``x Wᵀ + bias`` for ``x [..., J]``; transposed, ``x W + bias`` for ``x [..., I]``."""
         if self.stand_in is not None:
             return functional.linear(x, self.stand_in.T if transposed else self.stand_in, bias)
         kept = self._kept
         is_recorded = self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
         if kept is not None and not is_recorded and kept[0] == self._key():
-            ready = kept[1].get((x.shape[:-1], transposed))  # the same batch as before, the same cores
+            ready = kept[1].get((x.shape[:-1], transposed))  # known from an earlier batch of this shape, with the same cores
             if ready is not None and (ready[0] is functional.linear or prepacked.is_usable(x)):
                 return _multiplied(x, ready, bias)
         with self._loaded():
@@ -257,7 +259,7 @@ class MPOMatrix(nn.Module):
         return _multiplied(x, products, bias)
 
     def _products(self, x: Tensor, route: Literal["factors", "matrix"], transposed: bool) -> Products:
-        """What the rows of ``x`` are multiplied with; kept where it may be."""
+        """The matrices with which the rows of ``x`` are multiplied; they are kept if that is allowed."""
 
         def in_turn(chain: Sequence[Tensor]) -> tuple[Tensor, ...]:
             return tuple(matrix.T for matrix in chain) if transposed else tuple(reversed(chain))
@@ -273,7 +275,13 @@ class MPOMatrix(nn.Module):
         return functional.linear, in_turn(chain)
 
     def rows(self, ids: Tensor) -> Tensor:
-        """``[..., J]``: the rows at ``ids [...]``; the matrix is built only if that is less work, and never kept."""
+        """The rows ``[..., J]`` at ``ids [...]``. The matrix is built only if that is less work, and is never kept.
+
+        Raises
+        ------
+        IndexError
+            if an id is not a row of the matrix.
+        """
         if self.stand_in is not None:
             return functional.embedding(ids, self.stand_in)
         with self._loaded():
@@ -284,13 +292,14 @@ class MPOMatrix(nn.Module):
             return self.looked_up(ids.reshape(-1)).reshape(*ids.shape, -1)
         unique, inverse = torch.unique(ids, return_inverse=True)
         if len(unique) and not 0 <= int(unique[0]) <= int(unique[-1]) < self.matrix_shape[0]:
-            raise IndexError(f"row {int(unique[0])} or {int(unique[-1])} is not one of {self.matrix_shape[0]}")
+            wrong = int(unique[0]) if int(unique[0]) < 0 else int(unique[-1])
+            raise IndexError(f"there is no row {wrong}; the matrix has the rows 0 to {self.matrix_shape[0] - 1}")
         if len(unique) * self.lookup_cost() > self.build_cost():
             return functional.embedding(ids, self.built())
         return functional.embedding(inverse, self.looked_up(unique))
 
     def _route(self, batch: int, transposed: bool) -> Literal["product", "factors", "matrix"]:
-        """The way that is the least work for a batch."""
+        """The way to compute a product that is the least work for a batch."""
         costs = self._routes.get(transposed)
         if costs is None:
             rank, dense = self.factor_rank(), self.shape.numel()

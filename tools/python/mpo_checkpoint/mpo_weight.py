@@ -22,22 +22,22 @@ class MPOWeight(MPOMatrix):
     Parameters
     ----------
     cores
-        ``[d, i, j, d']``.
+        the cores ``[d, i, j, d']``.
     shape
-        ``(I, J)``, not larger than the products of the factors.
+        ``(I, J)``, at most ``∏ i`` and ``∏ j``.
     central
-        index of the central core.
+        the index of the central core.
     keeps_matrix
-        whether the matrix may be kept, see `MPOMatrix`.
+        whether the matrix may be kept in memory, see `MPOMatrix`.
     row_basis, column_basis
-        what stands between the chain and the sides of the matrix.
+        the factors between the chain and the rows and columns of the matrix; None for the identity.
 
     Attributes
     ----------
     shares_cores
-        whether another operator has a core of it.
+        whether another operator has one of its cores too.
     is_deepened
-        whether a square core stands between two that are stored as they are, until `save` multiplies it in.
+        whether a square core was put between the two stored ones for training; `save` multiplies it into one of them.
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class MPOWeight(MPOMatrix):
 
     @property
     def stored_cores(self) -> list[nn.Parameter | IntegerArray]:
-        """The cores as they are kept: parameters, or integers."""
+        """The cores as the model holds them: parameters, or integers."""
         cores = self.cores
         return [cores.stored(k) for k in range(len(cores))] if isinstance(cores, StoredCores) else list(cores)
 
     def whole_cores(self) -> list[Tensor]:
-        """``[d, i, j, d']``."""
+        """The whole cores ``[d, i, j, d']`` as floats, with the identities that are not stored."""
         return list(self.cores)
 
     def built(self) -> Tensor:
@@ -103,7 +103,7 @@ class MPOWeight(MPOMatrix):
         return contraction.matrix_cost(self._shapes()) + self._basis_cost(columns, rows)
 
     def product(self, x: Tensor, transposed: bool, rows: Range | None = None) -> Tensor:
-        """As `MPOMatrix.product`, but with the rows ``rows[0] ≤ i < rows[1]`` of the matrix only, if they are given."""
+        """As `MPOMatrix.product`; if ``rows`` is given, only with the rows ``rows[0] ≤ i < rows[1]`` of the matrix."""
         is_cut = rows is not None and not self._rows_are_outer
         if is_cut and transposed:
             x = functional.pad(x, (rows[0], self.matrix_shape[0] - rows[1]))
@@ -121,7 +121,7 @@ class MPOWeight(MPOMatrix):
 
     @property
     def _rows_are_outer(self) -> bool:
-        """Whether a row of the matrix is a slice of the first core, so that a range of rows takes a part of the work."""
+        """Whether a row of the matrix is a slice of the first core, so that a range of rows takes only part of the work."""
         return self.row_basis is None and all(i == 1 for _, i, _, _ in self._shapes()[1:])
 
     def looked_up(self, ids: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ class MPOWeight(MPOMatrix):
         return cost + self._basis_cost(0, 1)
 
     def _chain_product(self, x: Tensor, transposed: bool, rows: Range | None = None) -> Tensor:
-        """`product` without the bases; ``rows`` only where they are slices of the first core."""
+        """As `product`, without the bases; ``rows`` is allowed only if rows are slices of the first core."""
         count, columns = self.matrix_shape if rows is None else (rows[1] - rows[0], self.matrix_shape[1])
         inputs, outputs = (count, columns) if transposed else (columns, count)
         cores = list(self.cores)

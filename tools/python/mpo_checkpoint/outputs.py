@@ -16,19 +16,27 @@ OUTPUTS = ("auto", "embedding", "hidden", "logits")
 
 @dataclass(frozen=True)
 class SentencePooling:
-    """How a sentence-embedding model makes one vector of its hidden states."""
+    """How a sentence-embedding model makes one vector of its hidden states.
+
+    Attributes
+    ----------
+    mode
+        ``"mean"`` over the positions, or ``"cls"``: the first position.
+    is_normalized
+        whether the vector is divided by its length.
+    """
 
     mode: str = "mean"
     is_normalized: bool = True
 
     @classmethod
     def of(cls, folder: Path) -> SentencePooling | None:
-        """The pooling of a folder of the sentence-transformers library; None for other folders.
+        """The pooling that a folder of the sentence-transformers library asks for; None for other folders.
 
         Raises
         ------
         ValueError
-            for poolings and modules that are not known here.
+            if the folder has another pooling than mean or cls, or other modules.
         """
         if not (folder / "modules.json").exists():
             return None
@@ -37,18 +45,18 @@ class SentencePooling:
         if "Pooling" not in kinds:
             return None
         if unknown := set(kinds) - {"Transformer", "Pooling", "Normalize"}:
-            raise ValueError(f"{folder}: modules {', '.join(sorted(unknown))} are not known; use the hidden states")
+            raise ValueError(f"{folder}: has unknown modules ({', '.join(sorted(unknown))}); give --of hidden")
         options = json.loads((folder / modules[kinds.index("Pooling")]["path"] / "config.json").read_text("utf-8"))
         mode = options.get("pooling_mode") or next(
             (mode for mode, key in (("mean", "mean_tokens"), ("cls", "cls_token")) if options.get(f"pooling_mode_{key}")),
             "other",
         )
         if mode not in ("mean", "cls"):
-            raise ValueError(f"{folder}: only mean and cls pooling are known; use the hidden states")
+            raise ValueError(f"{folder}: has a pooling other than mean and cls, which is not supported; give --of hidden")
         return cls(mode, "Normalize" in kinds)
 
     def __call__(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """``[samples, features]`` from ``[samples, positions, features]``."""
+        """The vectors ``[samples, features]`` of hidden states ``[samples, positions, features]`` with a mask, 0 for padding."""
         if self.mode == "cls":
             pooled = hidden[:, 0]
         else:
@@ -76,9 +84,22 @@ def sentence_embedding(hidden: Tensor, mask: Tensor) -> Tensor:
 
 
 def output_function(folder: Path, task: str, output: str = "auto") -> tuple[Callable[[nn.Module, Any], Tensor], str]:
-    """A model's output for a batch, and its name.
+    """A function of model and batch that gives the output, and a name for the output.
 
-    ``auto`` is the sentence embedding of a folder that has one, else the last hidden states; the logits with a task.
+    Parameters
+    ----------
+    folder
+        the model folder.
+    task
+        the head with which the model is loaded.
+    output
+        one of `OUTPUTS`. ``"auto"`` is the logits for any task but ``"features"``; for that, the sentence embedding if the folder has
+        one, otherwise the last hidden states.
+
+    Raises
+    ------
+    ValueError
+        if there is no such output, or if the folder or the task does not have it.
     """
     if output not in OUTPUTS:
         raise ValueError(f"unknown output '{output}'; choose one of {', '.join(OUTPUTS)}")
@@ -86,7 +107,10 @@ def output_function(folder: Path, task: str, output: str = "auto") -> tuple[Call
     if output == "auto":
         output = "logits" if task != "features" else "embedding" if pooling else "hidden"
     if output == "embedding" and pooling is None:
-        raise ValueError(f"{folder}: is not a folder of a sentence-embedding model with the task 'features'")
+        raise ValueError(
+            f"{folder}: has no sentence embedding, which takes a folder of a sentence-embedding model and the task 'features'; "
+            "give --of hidden"
+        )
 
     def call(model: nn.Module, batch: Any) -> Any:
         batch = dict(batch)
@@ -100,7 +124,7 @@ def output_function(folder: Path, task: str, output: str = "auto") -> tuple[Call
     def hidden(model: nn.Module, batch: Any) -> Tensor:
         result = call(model, batch)
         if getattr(result, "last_hidden_state", None) is None:
-            raise ValueError("the hidden states are the output of the task 'features' only")
+            raise ValueError("only the task 'features' has hidden states as its output; give --task features")
         return result.last_hidden_state
 
     def logits(model: nn.Module, batch: Any) -> Tensor:
@@ -108,7 +132,7 @@ def output_function(folder: Path, task: str, output: str = "auto") -> tuple[Call
         if (start := getattr(result, "start_logits", None)) is not None:
             return torch.stack([start, result.end_logits], -1)
         if getattr(result, "logits", None) is None:
-            raise ValueError(f"a model for the task '{task}' has no logits")
+            raise ValueError(f"a model for the task '{task}' has no logits; give another --of or --task")
         return result.logits
 
     return {

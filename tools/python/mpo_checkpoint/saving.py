@@ -1,4 +1,4 @@
-"""Writes a model that was loaded from an MPO checkpoint back as one."""
+"""Writes a model that was loaded from an MPO checkpoint as an MPO checkpoint again."""
 
 from __future__ import annotations
 
@@ -26,43 +26,45 @@ _INDEX = SHARD + ".index.json"
 def save(model: nn.Module, path: Path | str, *, gauge: Gauge | None = None, force: bool = False) -> None:
     """Writes a model that `load_into` or `from_pretrained` made as an MPO checkpoint.
 
-    Everything is written in the encodings and dtypes of the checkpoint it was loaded from, which must still be there: what
-    the model does not have is taken from it, its companions are carried over. Errors against the source stay in the
-    manifest for tensors whose cores did not change and go for the others. Tensors the checkpoint did not have (a new head)
-    are added under the model's names, and the configuration is the model's then. An adapter becomes one more term of its
-    tensor's blocks; a tensor that was dense is then an operator of full rank, the same numbers, and the adapter.
+    Everything is written in the encodings and dtypes of the checkpoint that the model was loaded from. That checkpoint must still
+    exist: its companion files, and tensors that the model does not have, are copied from it. Tensors that it does not have (a
+    new head) are added under the model's names, and then ``config.json`` is the model's. An adapter becomes one more term of its
+    tensor's blocks; if the tensor was dense, it becomes an operator of full rank, with the same numbers, plus the adapter.
 
-    Nothing is packed. What did not change stays bit for bit; a core with scales that is written anew is rounded to the nearest
-    again.
+    Tensors and cores that did not change are written bit for bit. Integers that changed are rounded to nearest. The manifest
+    keeps the errors against the source only for tensors whose cores did not change. Nothing is packed.
 
     Parameters
     ----------
     model
-        with the attribute ``mpo_source``.
+        a model that was loaded from an MPO checkpoint.
     path
         the folder to write; it appears whole or not at all.
     gauge
-        of the operators: ``"compact"`` (no redundant number is stored), ``"canonical"`` (isometries beside the
-        centre) or ``"spectral"`` (canonical, singular values apart). By default each operator keeps the gauge it had,
-        and the cores of canonical ones are written as training left them, so that frozen ones stay bit for bit.
-        Operators that share cores keep theirs in any case; where those changed, they are written whole.
+        the gauge of the operators: ``"compact"`` (no redundant number is stored), ``"canonical"`` (isometries beside the central
+        core) or ``"spectral"`` (canonical, with separate singular values). By default each operator keeps its gauge, and the
+        cores of canonical operators are written as they are after training, so that frozen cores stay the same bit for bit.
+        Operators that share cores always keep their gauge; if their cores changed, these are written whole.
     force
-        whether a checkpoint that is there already is replaced.
+        whether to replace a checkpoint that exists.
 
     Raises
     ------
     CheckpointError
-        where that can't be done.
+        if the model was not loaded from an MPO checkpoint, if that checkpoint changed, if ``path`` exists, or if the format has no
+        place for something in the model.
+    ValueError
+        if there is no such gauge.
     """
     path = Path(path)
     if gauge is not None and gauge not in GAUGES:
-        raise ValueError(f"gauge is '{gauge}', not {', '.join(GAUGES)} or None")
+        raise ValueError(f"gauge is '{gauge}'; it must be {', '.join(GAUGES)} or None")
     if path.exists():
         _source(model, path)
         if not force:
             raise CheckpointError(path, "exists; pass force=True to replace it")
         if not (path / NAME).is_file():
-            raise CheckpointError(path, "is not an MPO checkpoint and is not replaced")
+            raise CheckpointError(path, "is not an MPO checkpoint, so it is not replaced; give another path")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         _write(model, temporary, gauge)
@@ -72,23 +74,23 @@ def save(model: nn.Module, path: Path | str, *, gauge: Gauge | None = None, forc
 
 
 def save_into(model: nn.Module, path: Path | str, texts: dict[str, str]) -> None:
-    """Writes a model as `save` does into a folder that may have other files, the manifest last.
+    """Writes a model as `save` does, but into a folder that may have other files. The manifest is written last.
 
-    Companions are not carried over: whoever saves a model so writes its tokenizer and the like himself, before or after.
+    Companion files, such as those of the tokenizer, are not copied; the caller writes them.
 
     Parameters
     ----------
     model
-        with the attribute ``mpo_source``.
+        a model that was loaded from an MPO checkpoint.
     path
-        the folder; it is made where it is missing.
+        the folder, which is created if it does not exist.
     texts
-        files that are written instead, by name.
+        the contents of companion files, by name.
 
     Raises
     ------
     CheckpointError
-        where that can't be done.
+        for the reasons of `save`, or if ``path`` is a file.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
@@ -112,13 +114,21 @@ def save_into(model: nn.Module, path: Path | str, texts: dict[str, str]) -> None
 
 
 def _source(model: nn.Module, path: Path) -> tuple[LoadedCheckpoint, MPOCheckpoint]:
-    """What a model was loaded from."""
+    """The record of how a model was loaded, and its checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        if the model was not loaded from an MPO checkpoint or can't be saved, or if the checkpoint changed.
+    """
     loaded: LoadedCheckpoint | None = getattr(model, "mpo_source", None)
     if loaded is None:
         raise CheckpointError(path, "the model was not loaded from an MPO checkpoint; load it with load_into or from_pretrained")
     if loaded.merged:
         raise CheckpointError(
-            path, f"can't be written: transformers merged {loaded.merged[0]} and others into tensors of another shape"
+            path,
+            f"can't be written: transformers merged {loaded.merged[0]} and other tensors into tensors of another shape; save the "
+            "model in another format",
         )
     checkpoint = MPOCheckpoint(loaded.path)
     if checkpoint.manifest.raw["manifest_sha256"] != loaded.digest:
@@ -127,7 +137,7 @@ def _source(model: nn.Module, path: Path) -> tuple[LoadedCheckpoint, MPOCheckpoi
 
 
 def _write(model: nn.Module, folder: Path, gauge: Gauge | None, texts: dict[str, str] | None = None) -> str:
-    """Writes a folder anew; returns the digest of its manifest."""
+    """Writes a new folder; returns the SHA-256 that its manifest records of itself."""
     loaded, checkpoint = _source(model, folder)
     contents = Contents(model, checkpoint, loaded, gauge)
     folder.mkdir(parents=True)
@@ -168,7 +178,7 @@ def _flush(file: Path) -> None:
 
 
 def _replace(path: Path, temporary: Path) -> None:
-    """Puts a folder in the place of another."""
+    """Renames a folder to a path, where it replaces another one."""
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     if path.exists():
         os.replace(path, old)

@@ -1,4 +1,4 @@
-"""Frozen tensors of a model, and the basis, permutation or scale at a side of a matrix."""
+"""Frozen tensors, and the basis, permutation or scale at a side of a matrix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Constant(nn.Module):
-    """A tensor that moves with the model and is neither trained nor in its state dict; modules may share it."""
+    """A tensor that moves with the model, but is neither trained nor in its state dict. Modules may share it."""
 
     def __init__(self, value: Tensor):
         super().__init__()
@@ -15,16 +15,16 @@ class Constant(nn.Module):
 
 
 class SideBasis(nn.Module):
-    """What stands between a side of a matrix, of size n, and its chain: ``U D`` in ``U_r D_r C D_c U_cᵀ``; frozen.
+    """The frozen factor ``U D`` between a side of a matrix, of size n, and its chain ``C``, in ``U_r D_r C D_c U_cᵀ``.
 
     Parameters
     ----------
     basis
-        ``U [n, n]``, orthogonal.
+        ``U [n, n]``, orthogonal; None for the identity.
     permutation
-        instead of it, integers p ``[n]``: row a of ``U C`` is row ``p[a]`` of ``C``.
+        instead of ``basis``, integers p ``[n]``: row a of ``U C`` is row ``p[a]`` of ``C``.
     scale
-        the diagonal of ``D [n]``.
+        the diagonal of ``D [n]``; None for the identity.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class SideBasis(nn.Module):
 
     @property
     def cost(self) -> int:
-        """Multiplications for one vector."""
+        """The multiplications for one vector."""
         return sum(part.value.numel() for part in (self.basis, self.scale) if part is not None)
 
     def enter(self, x: Tensor) -> Tensor:
-        """``x U D`` of rows ``x [..., n]``: from the side to the chain."""
+        """``x U D`` for rows ``x [..., n]``: from the side to the chain."""
         if self.permutation is not None:
             x = x[..., torch.argsort(self.permutation.value)]
         if self.basis is not None:
@@ -47,7 +47,7 @@ class SideBasis(nn.Module):
         return x if self.scale is None else x * self.scale.value
 
     def leave(self, x: Tensor) -> Tensor:
-        """``x D Uᵀ`` of rows ``x [..., n]``: from the chain to the side."""
+        """``x D Uᵀ`` for rows ``x [..., n]``: from the chain to the side."""
         if self.scale is not None:
             x = x * self.scale.value
         if self.basis is not None:

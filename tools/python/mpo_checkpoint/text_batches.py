@@ -10,7 +10,24 @@ from .model_folder import read_text, tokenizer_of
 
 
 class TextBatches:
-    """Samples as a model takes them, those of like length together, so that little is padding."""
+    """Samples as batches of token ids; samples of similar length are in one batch, so that there is little padding.
+
+    Parameters
+    ----------
+    folder
+        the model folder, whose tokenizer is used.
+    samples
+        the texts.
+    batch_size
+        the number of samples of a batch.
+    max_length
+        the maximum number of tokens of a sample; more are cut off.
+
+    Raises
+    ------
+    ValueError
+        if the folder's tokenizer can't be read.
+    """
 
     def __init__(self, folder: Path | str, samples: Iterable[str], *, batch_size: int = 32, max_length: int = 128):
         self.tokenizer = tokenizer_of(folder)
@@ -34,5 +51,11 @@ class TextBatches:
 
 
 def read_samples(path: Path | str) -> list[str]:
-    """The lines of a text file that are not blank."""
+    """The lines of a text file that are not blank.
+
+    Raises
+    ------
+    ValueError
+        if the file can't be read, is not UTF-8, or has only blank lines.
+    """
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]

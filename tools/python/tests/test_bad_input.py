@@ -55,7 +55,7 @@ BAD_FOLDERS = {
     "a missing shard": (delete(SHARD), f"the file {SHARD} is missing"),
     "a shard cut off": (lambda folder: os.truncate(folder / SHARD, 5000), f"{SHARD}: is damaged or incomplete"),
     "an index that is not JSON": (write("model.safetensors.index.json", "{"), "index.json: is not JSON; copy it again"),
-    "an index without files": (write("model.safetensors.index.json", "{}"), "has no 'weight_map'"),
+    "an index without files": (write("model.safetensors.index.json", "{}"), "has no valid 'weight_map'"),
     "weights of another shape": (configure(intermediate_size=80), "config.json belongs to them (You"),
     "weights that are NaN": (with_nan, "NaN or infinite; check the model"),
 }
@@ -67,7 +67,7 @@ BAD_TEXTS = {
     "no UTF-8": (b"w1 w2 \xff\xfe", "is not UTF-8 text (byte 6 is 0xff); convert it"),
 }
 BAD_OPTIONS = {
-    "too few pieces": (["--samples", "100"], "has 80 tokens, which are 5 pieces of 16, 100 are needed"),
+    "too few pieces": (["--samples", "100"], "has 80 tokens, enough for 5 pieces of 16 tokens, but 100 are needed"),
     "no piece": (["--max-length", "2000"], "give a longer text, a smaller --max-length"),
     "an unknown task": (["--task", "nosuch"], "unknown task 'nosuch'; choose one of features"),
     "an unknown device": (["--device", "nosuch"], "can't compute on the device 'nosuch'; use cpu"),

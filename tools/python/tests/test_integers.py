@@ -161,14 +161,14 @@ def _shift(entries):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_with("a.weight", np.zeros((6, 9), np.uint8), "U8"), r"a.weight.*is U8 \[6, 9\], the manifest calls for U8 \[6, 8\]"),
+        (_with("a.weight", np.zeros((6, 9), np.uint8), "U8"), r"a.weight.*is U8 \[6, 9\], but the manifest says U8 \[6, 8\]"),
         (_with("a.weight", np.zeros((6, 8), np.int8), "I8"), r"a.weight.*is I8"),
         (_with("a.weight.scales", np.zeros((6, 1), np.float16), "F16"), r"scales.*is F16 \[6, 1\].*F16 \[6, 2\]"),
         (_with("a.weight.scales", np.zeros((6, 2), np.float32), "F32"), r"scales.*is F32"),
         (lambda entries: entries.pop("a.weight.scales"), "a.weight.scales is missing"),
         (_with("a.weight.scales", np.full((6, 2), np.inf), "F16"), "a.weight.*scale that is not finite"),
         (_with("a.weight.scales", np.full((6, 2), np.nan), "F16"), "a.weight.*scale that is not finite"),
-        (_shift, "a.weight.*bits behind the last code"),
+        (_shift, "a.weight.*bits after the last code"),
     ],
 )
 def test_damaged_integers_are_refused(small, change, message):

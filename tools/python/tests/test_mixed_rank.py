@@ -54,9 +54,9 @@ def test_matrices_that_do_not_fit_are_refused(pair):
     model, _ = pair
     with pytest.raises(ValueError, match="from 0 to 1"):
         MixedRank(model, {}, 1.5)
-    with pytest.raises(ValueError, match="no matrix fits"):
+    with pytest.raises(ValueError, match="none of the matrices belongs"):
         MixedRank(model, {})
     name = "encoder.layer.0.output.dense.weight"
-    with pytest.raises(ValueError, match=r"is \[2, 2\], the factors are those of \[64, 96\]"):
+    with pytest.raises(ValueError, match=r"is \[2, 2\], but its factors are those of a matrix \[64, 96\]"):
         MixedRank(model, {name: torch.zeros(2, 2)})
     assert len(MixedRank(model, {name: torch.zeros(64, 96)}).matrices) == 1
