@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Plain English sentences for measurements, from the docstrings of the Python packages at hand.
+"""Prints English sentences for measurements, from the docstrings of the installed Python packages.
 
-usage: sentences.py COUNT [SKIP]      writes COUNT sentences, one a line, after the first SKIP
+usage: sentences.py COUNT [SKIP]      (prints COUNT sentences, one in each line, after the first SKIP)
 
-The order depends on nothing but the files, so parts of it (for statistics, for training, for measuring) are disjoint.
+The order depends only on the installed files. So different ranges (for statistics, for training, for measuring) are disjoint.
 """
 
 import random
@@ -29,7 +29,7 @@ def sentences(count, skip=0, files=6000):
     ordered = sorted(found)
     random.Random(0).shuffle(ordered)
     if len(ordered) < skip + count:
-        raise ValueError(f"the packages at hand have {len(ordered)} sentences, not {skip + count}")
+        raise ValueError(f"the installed packages have {len(ordered)} sentences, not {skip + count}; ask for fewer")
     return ordered[skip : skip + count]
 
 

@@ -1,4 +1,7 @@
-"""A compressed model with the adapter that 'mpo adapt' wrote, beside the dense one: cosines of mean hidden states."""
+"""Compares a compressed model, without and with the adapter of 'mpo adapt', with the dense one: cosines of mean hidden states.
+
+usage: python adapted.py MODEL_FOLDER MODEL.mpo ADAPTER
+"""
 
 import sys
 

@@ -1,8 +1,11 @@
-"""A converted language model in transformers: loaded, generating, trained by the Trainer, saved."""
+"""Loads a converted language model with transformers, generates a text, trains the model with the Trainer, and saves it.
+
+usage: python generate.py MODEL.mpo OUTPUT.mpo
+"""
 
 import sys
 
-import mpo_checkpoint  # noqa: F401  (all it takes)
+import mpo_checkpoint  # noqa: F401  (registers the format with transformers)
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 

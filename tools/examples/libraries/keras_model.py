@@ -1,4 +1,7 @@
-"""Layers made of cores in a Keras model (set KERAS_BACKEND): trained and saved."""
+"""Converts a Keras model, trains it with layers made of cores, and saves it. KERAS_BACKEND chooses the backend.
+
+usage: python keras_model.py PATH_OF_THE_PROGRAM_MPO
+"""
 
 import subprocess
 import sys

@@ -1,4 +1,7 @@
-"""PEFT's LoRA beside layers made of cores: trained, saved, loaded again."""
+"""Adds PEFT's LoRA to the layers made of cores of a language model, trains it, saves it and loads it again.
+
+usage: python lora.py MODEL.mpo OUTPUT_FOLDER
+"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Loads a folder that ``mpo convert --remote-code`` wrote, without the package mpo_checkpoint.
+"""Loads a folder that ``mpo convert --remote-code`` wrote. The package mpo_checkpoint need not be installed.
 
 usage: python remote_code.py MINILM.mpo
 """

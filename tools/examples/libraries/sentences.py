@@ -1,4 +1,7 @@
-"""A converted sentence-embedding folder in sentence-transformers, beside the dense one."""
+"""Compares the sentence embeddings of a converted model and of the dense one, in sentence-transformers.
+
+usage: python sentences.py MODEL_FOLDER MODEL.mpo
+"""
 
 import sys
 

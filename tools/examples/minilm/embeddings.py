@@ -1,4 +1,4 @@
-"""What the scripts here share: a model of a folder, dense or made of cores, and its sentence embeddings."""
+"""Functions that the scripts here share: they load a model, dense or made of cores, and compute its sentence embeddings."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from mpo_checkpoint import from_pretrained, sentence_embedding  # noqa: E402
 
 
 def load(folder, trainable="none", **options):
-    """The model of an MPO checkpoint, with options of `from_pretrained`, or of a dense model folder, without dropout."""
+    """The model of an MPO checkpoint, with options of `from_pretrained`, or of a dense model folder; in evaluation mode."""
     logging.disable_progress_bar()
     if (Path(folder) / "manifest.json").is_file():
         return from_pretrained(folder, trainable, **options).eval()
@@ -21,10 +21,10 @@ def load(folder, trainable="none", **options):
 
 @torch.no_grad()
 def embed(model, batches):
-    """``[sentences, features]``, of unit length."""
+    """The embeddings ``[sentences, features]``, each of length 1."""
     return torch.cat([sentence_embedding(model(**b).last_hidden_state, b["attention_mask"]) for b in batches])
 
 
 def mean_cosine(model, batches, reference):
-    """Between a model's embeddings and other ones."""
+    """The mean cosine between a model's embeddings and the embeddings ``reference``."""
     return float((embed(model, batches) * reference).sum(-1).mean())

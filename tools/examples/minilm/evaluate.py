@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""The mean cosine between the sentence embeddings of a converted and the original MiniLM, on a text file.
+"""Prints the mean cosine between the sentence embeddings of a converted MiniLM and the original, on the lines of a text file.
 
 usage: evaluate.py ORIGINAL_FOLDER TEXT [MPO_CHECKPOINT]
 
-Without the last argument the checkpoint is that of the environment variable MPO_CHECKPOINT, so that the script serves as
-the --evaluate command of 'mpo squeeze'. A dense model folder is taken too. Prints one number, its last line.
+Without MPO_CHECKPOINT the environment variable of this name gives the checkpoint, so that 'mpo squeeze' can run the script as
+its --evaluate command. A dense model folder is accepted too. The last line of output is the number.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""Prints what a model answers to a prompt, always the same: the most likely tokens.
+"""Prints a model's answer to a prompt. The answer is always the same, because each token is the most likely one.
 
-usage: python answer.py MODEL_FOLDER PROMPT [TOKENS]
+usage: python answer.py MODEL_FOLDER PROMPT [TOKENS]      (a dense folder, or what mpo restore made; default: 40 tokens)
 """
 
 import sys
