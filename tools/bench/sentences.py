@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints English sentences for measurements, from the docstrings of the installed Python packages.
+"""Prints English sentences for measurements, from the docstrings of the installed Python packages, except mpo_checkpoint.
 
 usage: sentences.py COUNT [SKIP]      (prints COUNT sentences, one in each line, after the first SKIP)
 
@@ -18,10 +18,12 @@ SENTENCE = re.compile(r"[A-Z][a-z]+ [a-zA-Z ,'()-]+\.")
 
 def sentences(count, skip=0, files=6000):
     """Distinct sentences of 40 to 160 characters."""
-    paths = sysconfig.get_paths()
+    folders = sysconfig.get_paths()
     found = set()
-    for folder in sorted({paths["stdlib"], paths["purelib"]}):
-        for path in sorted(Path(folder).rglob("*.py"))[:files]:
+    for folder in sorted({folders["stdlib"], folders["purelib"]}):
+        # Without this project's own package, so that its wording does not change what is measured.
+        paths = [path for path in sorted(Path(folder).rglob("*.py")) if "mpo_checkpoint" not in path.parts]
+        for path in paths[:files]:
             for text in DOCSTRING.findall(path.read_text("utf-8", "ignore")):
                 for sentence in re.split(r"(?<=[.])\s+", re.sub(r"\s+", " ", text.strip())):
                     if 40 < len(sentence) < 160 and SENTENCE.fullmatch(sentence):
