@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from . import __version__
-from .model_folder import configuration
+from .model_folder import configuration, require_dense
 from .statistics import Statistics, tokens_per_dimension
 from .tool import program
 
@@ -34,16 +34,17 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"mpo_checkpoint: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        print(f"mpo_checkpoint: this command needs the package {error.name}; run: pip install torch transformers", file=sys.stderr)
+        return 1
     except ImportError as error:
-        print(
-            f"mpo_checkpoint: {error}; install the package with its extra: mpo-checkpoint[transformers]",
-            file=sys.stderr,
-        )
+        print(f"mpo_checkpoint: a package can't be imported ({error}); run: pip install --upgrade torch transformers", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        unfinished = options.output.with_name(f"{options.output.name}.unfinished")
-        if unfinished.exists():
-            print(f"\nmpo_checkpoint: {unfinished}: holds what is done so far; run the same command again to continue", file=sys.stderr)
+        output = getattr(options, "output", None)
+        unfinished = None if output is None else output.with_name(f"{output.name}.unfinished")
+        if unfinished is not None and unfinished.exists():
+            print(f"\nmpo_checkpoint: {unfinished}: has what is done so far; run the same command again to continue", file=sys.stderr)
         return 130
     return 0
 
@@ -177,7 +178,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _adapt(options: argparse.Namespace) -> None:
-    result = subprocess.run([program(), "adapt", *options.arguments])
+    path = program()
+    try:
+        result = subprocess.run([path, "adapt", *options.arguments])
+    except OSError as error:
+        raise ValueError(
+            f"{path}: can't be run ({error.strerror}); put the path of the program mpo into the environment variable MPO, or unset it"
+        ) from None
     if result.returncode:
         raise SystemExit(result.returncode)
 
@@ -221,19 +228,19 @@ def _refuse_to_replace(options: argparse.Namespace) -> None:
 def _part(text: str) -> tuple[int, int]:
     number, _, count = text.partition("/")
     if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
-        raise argparse.ArgumentTypeError(f"{text} is not a part such as 2/4")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a part such as 2/4")
     return int(number), int(count)
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of at least 1")
+    return int(text)
 
 
 def _calibrate(options: argparse.Namespace) -> None:
     configuration(options.model)
+    require_dense(options.model)
     _refuse_to_replace(options)
 
     from .huggingface import TASKS, task_of

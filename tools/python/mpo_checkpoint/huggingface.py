@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .calibration import collect_statistics
-from .model_folder import configuration, loading, require_device, weight_files
+from .model_folder import configuration, loading, require_dense, require_device, weight_files
 from .names import checkpoint_name, stored_names
 from .objectives import Objective
 from .outputs import output_function
@@ -108,6 +108,7 @@ def calibrate_folder(
         if the folder can't be loaded, or if an argument is invalid.
     """
     folder = Path(folder)
+    require_dense(folder)
     forward, what = output_function(folder, task, output)
     batches = TextBatches(folder, samples, batch_size=batch_size, max_length=max_length)
     weight_files(folder)
@@ -197,6 +198,7 @@ def calibrate_language_model(
     count, length = pieces.shape
     description = f"{folder.resolve().name}: {count} samples of {length} tokens, {objective}"
     auto = auto_class("causal-lm")
+    require_dense(folder)
     require_device(device)
     _require_fit(folder, pieces)
     selection = Selection(tuple(include or ("*",)), tuple(exclude), min_side, max_gram)

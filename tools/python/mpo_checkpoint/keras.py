@@ -13,9 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import keras
 import numpy as np
-from keras import ops
+
+try:
+    import keras
+    from keras import ops
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"mpo_checkpoint.keras needs Keras and a backend, but the package {error.name} is missing; run: pip install keras h5py jax, "
+        "and set KERAS_BACKEND=jax",
+        name=error.name,
+    ) from None
 
 from . import gauge
 from .checkpoint import MPOCheckpoint

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
 
-from .statistics import FORMAT, VERSION, StatisticsError, StatisticsWriter
+from .statistics import FORMAT, VERSION, StatisticsError, StatisticsWriter, opened
 
 
 def merge_statistics(paths: Sequence[Path | str], output: Path | str) -> tuple[int, int]:
@@ -34,7 +33,7 @@ def merge_statistics(paths: Sequence[Path | str], output: Path | str) -> tuple[i
     StatisticsError
         if the files have different matrices or options, or if one is not a statistics file of this version.
     """
-    files = [safe_open(path, "np") for path in paths]
+    files = [opened(path) for path in paths]
     metadata = [file.metadata() or {} for file in files]
     for path, one in zip(paths, metadata):
         if one.get("format") != FORMAT or one.get("version", "1").partition(".")[0] != VERSION:

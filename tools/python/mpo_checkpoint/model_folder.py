@@ -45,6 +45,15 @@ def configuration(folder: Path | str) -> dict[str, Any]:
     return _json_object(path)
 
 
+def require_dense(folder: Path | str) -> None:
+    """Raises ValueError for the folder of an MPO checkpoint, whose layers made of cores get no statistics."""
+    if (Path(folder) / "manifest.json").is_file():
+        raise ValueError(
+            f"{folder}: is an MPO checkpoint, and statistics are of dense models; give the folder that was converted, or what "
+            "'mpo restore' makes of this one"
+        )
+
+
 def tokenizer_of(folder: Path | str) -> Any:
     """The folder's tokenizer.
 

@@ -59,15 +59,15 @@ def save(model: nn.Module, path: Path | str, *, gauge: Gauge | None = None, forc
     path = Path(path)
     if gauge is not None and gauge not in GAUGES:
         raise ValueError(f"gauge is '{gauge}'; it must be {', '.join(GAUGES)} or None")
+    source = _source(model, path)
     if path.exists():
-        _source(model, path)
         if not force:
             raise CheckpointError(path, "exists; pass force=True to replace it")
         if not (path / NAME).is_file():
             raise CheckpointError(path, "is not an MPO checkpoint, so it is not replaced; give another path")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        _write(model, temporary, gauge)
+        _write(model, source, temporary, gauge)
         _replace(path, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -95,10 +95,11 @@ def save_into(model: nn.Module, path: Path | str, texts: dict[str, str]) -> None
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise CheckpointError(path, "is a file; give the name of a folder")
+    source = _source(model, path)
     path.mkdir(parents=True, exist_ok=True)
     temporary = path / f".mpo.{os.getpid()}"
     try:
-        digest = _write(model, temporary, None, texts)
+        digest = _write(model, source, temporary, None, texts)
         old = json.loads((path / NAME).read_bytes()) if (path / NAME).is_file() else {}
         (path / NAME).unlink(missing_ok=True)
         for file in [*old.get("shards", []), *old.get("companions", [])]:
@@ -136,9 +137,15 @@ def _source(model: nn.Module, path: Path) -> tuple[LoadedCheckpoint, MPOCheckpoi
     return loaded, checkpoint
 
 
-def _write(model: nn.Module, folder: Path, gauge: Gauge | None, texts: dict[str, str] | None = None) -> str:
-    """Writes a new folder; returns the SHA-256 that its manifest records of itself."""
-    loaded, checkpoint = _source(model, folder)
+def _write(
+    model: nn.Module,
+    source: tuple[LoadedCheckpoint, MPOCheckpoint],
+    folder: Path,
+    gauge: Gauge | None,
+    texts: dict[str, str] | None = None,
+) -> str:
+    """Writes a new folder with a loaded model; returns the SHA-256 that its manifest records of itself."""
+    loaded, checkpoint = source
     contents = Contents(model, checkpoint, loaded, gauge)
     folder.mkdir(parents=True)
     write_entries(folder / SHARD, contents.entries, {"format": "pt"})

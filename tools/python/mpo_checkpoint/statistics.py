@@ -166,12 +166,10 @@ class Statistics:
         StatisticsError
             if the file is not a valid statistics file.
         """
-        from safetensors import safe_open
-
-        with safe_open(path, "np") as file:
+        with opened(path) as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise StatisticsError(f"{path}: is not a statistics file: its metadata has no 'format' '{FORMAT}'")
+                raise StatisticsError(f"{path}: is not a statistics file: its metadata has no 'format' '{FORMAT}'; give one that 'calibrate' wrote")
             if metadata.get("version", "1").partition(".")[0] not in ("1", VERSION):
                 raise StatisticsError(f"{path}: has version {metadata['version']}; this reads versions 1 and {VERSION}: update mpo_checkpoint")
             tensors = {name: _unpacked(path, name, file.get_tensor(name)) for name in file.keys()}
@@ -308,12 +306,28 @@ class StatisticsWriter:
         os.replace(self._temporary, self.path)
 
 
+def opened(path: Path | str) -> Any:
+    """A safetensors file, open for reading NumPy arrays.
+
+    Raises
+    ------
+    StatisticsError
+        if the file can't be read or is not a safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(path, "np")
+    except OSError:
+        raise StatisticsError(f"{path}: can't be read; give a statistics file, which 'calibrate' writes") from None
+    except SafetensorError as error:
+        raise StatisticsError(f"{path}: is not a statistics file ({error}); give one that 'calibrate' wrote") from None
+
+
 def tokens_per_dimension(path: Path | str) -> float:
     """The number of tokens over the size of the largest Gram matrix in a statistics file; infinite if there is none."""
-    from safetensors import safe_open
-
     largest = 0
-    with safe_open(path, "np") as file:
+    with opened(path) as file:
         for name in file.keys():
             if name.endswith("_gram"):
                 shape = file.get_slice(name).get_shape()

@@ -1,12 +1,15 @@
-"""What 'calibrate' can't use: a line with what to do, exit status 1, and nothing left behind."""
+"""Mistakes at the command line: one line that says what to do, exit status 1, and nothing left behind."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
+from mpo_checkpoint import Statistics, StatisticsError
 from mpo_checkpoint.__main__ import main
 from safetensors.torch import load_file, save_file
 from test_streaming import llama, tokenizer_into
@@ -40,6 +43,7 @@ def with_nan(folder):
 
 
 BAD_FOLDERS = {
+    "an MPO checkpoint": (write("manifest.json", "{}"), "is an MPO checkpoint, and statistics are of dense models; give the folder"),
     "no configuration": (delete("config.json"), "is not a model folder: it has no config.json"),
     "a configuration that is not JSON": (write("config.json", "{"), "config.json: is not JSON; copy it again"),
     "a configuration that is a list": (write("config.json", "[]"), "config.json: is not a JSON object; copy it again"),
@@ -138,3 +142,50 @@ def test_other_tasks_say_so_too(folder, tmp_path, capsys, kind):
     last = capsys.readouterr().err.splitlines()[-1]
     assert str(folder) in last and ("copy" in last or "check that" in last)
     assert not (tmp_path / "stats").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"no statistics", b"\x02\0\0\0\0\0\0\0{}"], ids=["none", "a text", "other tensors"])
+def test_files_that_are_no_statistics(tmp_path, capsys, content):
+    path = tmp_path / "part"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["merge-statistics", str(path), "-o", str(tmp_path / "stats")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"mpo_checkpoint: {path}: ") and "calibrate" in error and error.count("\n") == 1
+    with pytest.raises(StatisticsError, match="calibrate"):
+        Statistics.load(path)
+    assert not (tmp_path / "stats").exists()
+
+
+def test_a_count_that_is_none(capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["calibrate", "model", "text", "-o", "stats", "--samples", "many"])
+    assert exit.value.code == 2
+    assert "'many' is not a number of at least 1" in capsys.readouterr().err
+
+
+def test_a_program_that_can_not_be_run(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("MPO", str(tmp_path / "mpo"))
+    assert main(["adapt", "x.mpo"]) == 1
+    error = capsys.readouterr().err
+    assert "can't be run (No such file or directory); put the path of the program" in error
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import mpo_checkpoint; mpo_checkpoint.load_into", "mpo_checkpoint.load_into needs the package torch; run: pip install torch"),
+        ("import mpo_checkpoint.keras", "mpo_checkpoint.keras needs Keras and a backend"),
+        (
+            "import sys; from mpo_checkpoint.__main__ import main; sys.exit(main(['calibrate', '{model}', 'text', '-o', 'stats']))",
+            "mpo_checkpoint: this command needs the package torch; run: pip install torch transformers",
+        ),
+    ],
+    ids=["PyTorch", "Keras", "a command"],
+)
+def test_a_package_that_is_missing(tmp_path, code, message):
+    (tmp_path / "config.json").write_text("{}")
+    hidden = "import sys; sys.modules |= dict.fromkeys(('torch', 'transformers', 'keras')); "
+    command = [sys.executable, "-c", hidden + code.replace("{model}", str(tmp_path))]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 1 and message in result.stderr.splitlines()[-1]
