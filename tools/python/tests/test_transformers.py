@@ -334,7 +334,7 @@ def test_code_without_sources_names_the_package(with_code, without_the_package, 
     template = Path(__file__).parents[1] / "remote_code.py"
     shutil.copyfile(template, tmp_path / "x.mpo" / "mpo_remote_code.py")
     result = without_the_package(LOAD + "AutoModel.from_pretrained('x.mpo', trust_remote_code=True)")
-    assert result.returncode and "run: pip install mpo_checkpoint" in result.stderr
+    assert result.returncode and "convert the model again with --remote-code" in result.stderr
 
 
 def test_importing_the_package_imports_no_other():
