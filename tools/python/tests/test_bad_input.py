@@ -103,14 +103,14 @@ def refused(folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("damage", "message"), BAD_FOLDERS.values(), ids=BAD_FOLDERS)
-def test_a_folder_that_is_no_use(folder, refused, damage, message):
+def test_an_unusable_folder_is_refused(folder, refused, damage, message):
     damage(folder)
     refused(message)
 
 
 @pytest.mark.parametrize(("text", "message"), BAD_TEXTS.values(), ids=BAD_TEXTS)
 @pytest.mark.parametrize("task", ["causal-lm", "features"])
-def test_a_text_that_is_no_use(folder, tmp_path, capsys, text, message, task):
+def test_an_unusable_text_is_refused(folder, tmp_path, capsys, text, message, task):
     path = tmp_path / "text.txt"
     path.unlink()
     if text == "folder":
@@ -124,18 +124,18 @@ def test_a_text_that_is_no_use(folder, tmp_path, capsys, text, message, task):
 
 
 @pytest.mark.parametrize(("options", "message"), BAD_OPTIONS.values(), ids=BAD_OPTIONS)
-def test_options_that_do_not_fit(refused, options, message):
+def test_options_that_do_not_fit_are_refused(refused, options, message):
     refused(message, *options)
 
 
-def test_places_that_can_not_be_written_to(refused, tmp_path):
+def test_unwritable_outputs_are_refused(refused, tmp_path):
     refused("make the folder first", output="none/stats")
     (tmp_path / "stats").mkdir()
     refused("is a folder; give the name of a file")
 
 
 @pytest.mark.parametrize("kind", ["no tokenizer", "a shard cut off", "weights of another shape"])
-def test_other_tasks_say_so_too(folder, tmp_path, capsys, kind):
+def test_other_tasks_refuse_unusable_folders_too(folder, tmp_path, capsys, kind):
     BAD_FOLDERS[kind][0](folder)
     text, output = str(tmp_path / "text.txt"), str(tmp_path / "stats")
     assert main(["calibrate", str(folder), text, "-o", output, "--task", "features"]) == 1
@@ -145,7 +145,7 @@ def test_other_tasks_say_so_too(folder, tmp_path, capsys, kind):
 
 
 @pytest.mark.parametrize("content", [None, b"no statistics", b"\x02\0\0\0\0\0\0\0{}"], ids=["none", "a text", "other tensors"])
-def test_files_that_are_no_statistics(tmp_path, capsys, content):
+def test_files_without_statistics_are_refused(tmp_path, capsys, content):
     path = tmp_path / "part"
     if content is not None:
         path.write_bytes(content)
@@ -157,14 +157,14 @@ def test_files_that_are_no_statistics(tmp_path, capsys, content):
     assert not (tmp_path / "stats").exists()
 
 
-def test_a_count_that_is_none(capsys):
+def test_a_count_must_be_a_number(capsys):
     with pytest.raises(SystemExit) as exit:
         main(["calibrate", "model", "text", "-o", "stats", "--samples", "many"])
     assert exit.value.code == 2
     assert "'many' is not a number of at least 1" in capsys.readouterr().err
 
 
-def test_a_program_that_can_not_be_run(monkeypatch, tmp_path, capsys):
+def test_a_program_that_can_not_be_run_is_named(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("MPO", str(tmp_path / "mpo"))
     assert main(["adapt", "x.mpo"]) == 1
     error = capsys.readouterr().err
@@ -183,7 +183,7 @@ def test_a_program_that_can_not_be_run(monkeypatch, tmp_path, capsys):
     ],
     ids=["PyTorch", "Keras", "a command"],
 )
-def test_a_package_that_is_missing(tmp_path, code, message):
+def test_a_missing_package_is_named(tmp_path, code, message):
     (tmp_path / "config.json").write_text("{}")
     hidden = "import sys; sys.modules |= dict.fromkeys(('torch', 'transformers', 'keras')); "
     command = [sys.executable, "-c", hidden + code.replace("{model}", str(tmp_path))]

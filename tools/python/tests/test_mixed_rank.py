@@ -23,7 +23,7 @@ def weights(model):
     return [module for module in model.modules() if isinstance(module, MPOMatrix)]
 
 
-def test_with_all_matrices_in_place_the_model_is_the_dense_one(pair, token_batch):
+def test_if_all_matrices_stand_in_the_model_is_the_dense_one(pair, token_batch):
     from transformers import BertModel
 
     model, folder = pair
@@ -36,7 +36,7 @@ def test_with_all_matrices_in_place_the_model_is_the_dense_one(pair, token_batch
     assert_same_output(expected, model, token_batch)
 
 
-def test_the_probability_falls_to_nought(pair):
+def test_the_probability_falls_to_zero(pair):
     model, folder = pair
     mixed = MixedRank(model, folder, 0.8, until=0.5, seed=3)
     assert [mixed.probability(p) for p in (0, 0.25, 0.5, 1)] == [0.8, 0.4, 0, 0]
