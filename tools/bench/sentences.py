@@ -38,4 +38,7 @@ def sentences(count, skip=0, files=6000):
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    print("\n".join(sentences(*map(int, sys.argv[1:]))))
+    try:
+        print("\n".join(sentences(*map(int, sys.argv[1:]))))
+    except ValueError as error:
+        sys.exit(f"sentences.py: {error}")

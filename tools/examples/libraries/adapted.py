@@ -10,7 +10,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModel, AutoTokenizer
 
-dense, folder, adapter = sys.argv[1:4]
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
+dense, folder, adapter = sys.argv[1:]
 tokenizer = AutoTokenizer.from_pretrained(dense)
 texts = ["Returns the number of items in the list.", "Opens a file for reading.", "Deletes all the rows of a table."]
 

@@ -12,6 +12,8 @@ import keras
 import numpy as np
 from mpo_checkpoint.keras import with_cores
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 mpo, random = sys.argv[1], np.random.default_rng(0)
 keras.utils.set_random_seed(0)
 inputs = keras.Input((64,))

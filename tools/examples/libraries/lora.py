@@ -10,7 +10,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-folder, output = sys.argv[1:3]
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
+folder, output = sys.argv[1:]
 torch.manual_seed(0)
 tokenizer = AutoTokenizer.from_pretrained(folder)
 batch = tokenizer("The package manager installs the files of a package.", return_tensors="pt")

@@ -16,6 +16,8 @@ def load(folder, trainable="none", **options):
     logging.disable_progress_bar()
     if (Path(folder) / "manifest.json").is_file():
         return from_pretrained(folder, trainable, **options).eval()
+    if not (Path(folder) / "config.json").is_file():
+        raise ValueError(f"{folder}: is neither an MPO checkpoint nor a model folder; check the path")
     return AutoModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
 
 

@@ -16,6 +16,11 @@ from mpo_checkpoint.text_batches import TextBatches, read_samples
 if not 3 <= len(sys.argv) <= 4:
     sys.exit(__doc__)
 original, text = sys.argv[1:3]
-batches = list(TextBatches(original, read_samples(text)))
-checkpoint = sys.argv[3] if len(sys.argv) == 4 else os.environ["MPO_CHECKPOINT"]
-print(mean_cosine(load(checkpoint), batches, embed(load(original), batches)))
+checkpoint = sys.argv[3] if len(sys.argv) == 4 else os.environ.get("MPO_CHECKPOINT")
+if not checkpoint:
+    sys.exit("evaluate.py: there is no checkpoint; give one as the last argument or set MPO_CHECKPOINT")
+try:
+    batches = list(TextBatches(original, read_samples(text)))
+    print(mean_cosine(load(checkpoint), batches, embed(load(original), batches)))
+except (OSError, ValueError) as error:
+    sys.exit(f"evaluate.py: {error}")

@@ -138,4 +138,7 @@ def adapt(model, kind, numbers, loss):
         add_deep_lora(model, max(1, round(math.sqrt(numbers / len(weights) / 3))), loss)
 
 
-main()
+try:
+    main()
+except (OSError, ValueError) as error:
+    sys.exit(f"finetune.py: {error}")
