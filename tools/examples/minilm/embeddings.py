@@ -21,6 +21,13 @@ def load(folder, trainable="none", **options):
     return AutoModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
 
 
+def require_match(model, original, folder):
+    """Raises ValueError if the model of a folder has embeddings of another size than the original."""
+    size, expected = model.config.hidden_size, original.config.hidden_size
+    if size != expected:
+        raise ValueError(f"{folder}: its embeddings have {size} features, but the original's have {expected}; give a checkpoint of this model")
+
+
 @torch.no_grad()
 def embed(model, batches):
     """The embeddings ``[sentences, features]``, each of length 1."""

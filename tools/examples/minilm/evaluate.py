@@ -10,7 +10,7 @@ its --evaluate command. A dense model folder is accepted too. The last line of o
 import os
 import sys
 
-from embeddings import embed, load, mean_cosine
+from embeddings import embed, load, mean_cosine, require_match
 from mpo_checkpoint.text_batches import TextBatches, read_samples
 
 if not 3 <= len(sys.argv) <= 4:
@@ -21,6 +21,8 @@ if not checkpoint:
     sys.exit("evaluate.py: there is no checkpoint; give one as the last argument or set MPO_CHECKPOINT")
 try:
     batches = list(TextBatches(original, read_samples(text)))
-    print(mean_cosine(load(checkpoint), batches, embed(load(original), batches)))
+    model, dense = load(checkpoint), load(original)
+    require_match(model, dense, checkpoint)
+    print(mean_cosine(model, batches, embed(dense, batches)))
 except (OSError, ValueError) as error:
     sys.exit(f"evaluate.py: {error}")

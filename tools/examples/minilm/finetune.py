@@ -19,7 +19,7 @@ import sys
 import time
 
 import torch
-from embeddings import embed, load, mean_cosine
+from embeddings import embed, load, mean_cosine, require_match
 from distillation import Schedule, distill, distillation_loss, distillation_target, shuffled_batches
 from mpo_checkpoint import MixedRank, MPOMatrix, add_deep_lora, add_lora, save, save_peft_adapter
 from mpo_checkpoint.text_batches import TextBatches, read_samples
@@ -78,6 +78,7 @@ def main():
     teacher = load(options.original)
     batches = shuffled_batches(options.original, read_samples(options.text), options.batch_size, options.seed)
     student = load(options.checkpoint, "none" if is_adapter else options.train, vectors=True)
+    require_match(student, teacher, options.checkpoint)
     if options.freeze:
         freeze(student, options.freeze)
     if is_adapter:
