@@ -4,10 +4,10 @@
 usage: rotated.py MODEL FOLDER [SEED]      (default: seed 0)
 
 The SmolLM2 of tools/fetch-smollm2 was dequantised from Q4_1, so rounding it to 4 bits in the same groups is exact and does not
-compare methods. This script multiplies the gain of every norm into the matrices that read the norm's output, and rotates
-the residual stream by a random orthogonal matrix Q. RMSNorm without a gain commutes with Q, so the function stays the same. A
-matrix that reads the stream becomes ``W diag(gain) Q``, a matrix that writes to it ``Qᵀ W``. The head reads the output of the last
-norm and the embedding does not, so the two are no longer tied.
+compare methods. This script multiplies the gain of every norm into the matrices that read the norm's output, and rotates the
+residual stream by a random orthogonal matrix Q. RMSNorm without a gain commutes with Q, so the function stays the same. A
+matrix that reads the stream becomes ``W diag(gain) Q``, a matrix that writes to it ``Qᵀ W``. The head reads the output of the
+last norm and the embedding does not, so the two are no longer tied.
 """
 
 import json

@@ -1,6 +1,7 @@
 """Published methods of rounding matrices to few bits, implemented from their definitions in NumPy.
 
-    nearest   to the nearest integer; each group of neighbours in a row has a float16 scale: its largest element over the largest integer
+    nearest   to the nearest integer; each group of neighbours in a row has a float16 scale, the largest element over the
+              largest integer
     GPTQ      column by column; the error of each column is carried over to the columns not yet rounded (arXiv 2210.17323)
     gguf      the block formats of llama.cpp, by the package gguf
 

@@ -4,10 +4,10 @@
 usage: finetune.py ORIGINAL_FOLDER TEXT [--checkpoint IN.mpo] [--output OUT.mpo] [--steps N | --minutes M]
                    [--train auxiliary | inner | all | lora | deep-lora] [--measure OTHER_TEXT]
 
-Only the auxiliary cores and the vectors (biases, norms) are trained, unless --train says otherwise. Adapters are saved as
-terms of the checkpoint's blocks; --adapter also writes them as a LoRA adapter of the PEFT library (without the vectors). Without
---checkpoint and --output the environment variables MPO_CHECKPOINT and MPO_OUTPUT give the paths, so that 'mpo squeeze' can run the
-script as its --finetune command.
+Only the auxiliary cores and the vectors (biases, norms) are trained, unless --train says otherwise. Adapters are saved as terms
+of the checkpoint's blocks; --adapter also writes them as a LoRA adapter of the PEFT library (without the vectors). Without
+--checkpoint and --output the environment variables MPO_CHECKPOINT and MPO_OUTPUT give the paths, so that 'mpo squeeze' can run
+the script as its --finetune command.
 """
 
 import argparse

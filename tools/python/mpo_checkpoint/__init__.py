@@ -1,7 +1,7 @@
 """MPO checkpoints in Python: read them, run and fine-tune them in PyTorch, calibrate conversions.
 
-``load_dense``, ``MPOCheckpoint`` and ``Statistics`` need only NumPy. Everything else needs PyTorch, which is imported on first use.
-Once this package is imported, ``from_pretrained`` of transformers' classes loads folders that ``mpo convert`` wrote.
+``load_dense``, ``MPOCheckpoint`` and ``Statistics`` need only NumPy. Everything else needs PyTorch, which is imported on first
+use. Once this package is imported, ``from_pretrained`` of transformers' classes loads folders that ``mpo convert`` wrote.
 """
 
 from __future__ import annotations

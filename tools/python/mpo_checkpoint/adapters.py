@@ -110,7 +110,8 @@ def add_deep_lora(
     model
         any module with linear layers, dense or made of cores.
     rank
-        the rank of each adapter: its cores are ``[rank, rank]``. If a side of the layer's matrix is shorter, that side is the rank.
+        the rank of each adapter: its cores are ``[rank, rank]``. If a side of the layer's matrix is shorter, that side is the
+        rank.
     loss
         a function of the model: the loss on the first batch of the training.
     depth

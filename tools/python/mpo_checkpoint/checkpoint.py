@@ -143,8 +143,8 @@ class MPOCheckpoint:
         Returns
         -------
         ndarray
-            ``[d, i, j, d']``; ``[n, n]`` for a basis; ``[n]`` for scales or a permutation; ``[d]`` for singular values. The dtype is
-            int64 for permutations, float64 for F64, and float32 for all others.
+            ``[d, i, j, d']``; ``[n, n]`` for a basis; ``[n]`` for scales or a permutation; ``[d]`` for singular values. The
+            dtype is int64 for permutations, float64 for F64, and float32 for all others.
 
         Raises
         ------

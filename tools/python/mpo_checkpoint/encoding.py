@@ -31,12 +31,13 @@ class Encoding:
     Attributes
     ----------
     kind
-        ``"plain"``; ``"scaled"``: int8 values that are multiplied with scales; or ``"grouped"``: integers of few bits with a scale
-        for each group of neighbours in a row, see `grouped`.
+        ``"plain"``; ``"scaled"``: int8 values that are multiplied with scales; or ``"grouped"``: integers of few bits with a
+        scale for each group of neighbours in a row, see `grouped`.
     dtype
         the dtype of the values in the shards.
     scale_shape
-        only for ``"scaled"``: the shape of the scales, which broadcasts to that of the values; each axis is 1 or as for the values.
+        only for ``"scaled"``: the shape of the scales, which broadcasts to that of the values; each axis is 1 or as for the
+        values.
     pivots
         the side of an auxiliary core whose identity is not stored; None if all of the core is stored.
     bits, group, columns

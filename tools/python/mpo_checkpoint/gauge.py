@@ -1,7 +1,7 @@
 """Gauges of a chain of cores ``[d, i, j, d']``: different cores of the same matrix. NumPy, in float64.
 
-Any invertible d × d matrix and its inverse can be inserted at a bond of dimension d without changing the matrix of the chain. These
-functions choose them so that the cores beside the centre are isometries (canonical), or contain the identity, which need
+Any invertible d × d matrix and its inverse can be inserted at a bond of dimension d without changing the matrix of the chain.
+These functions choose them so that the cores beside the centre are isometries (canonical), or contain the identity, which need
 not be stored (compact).
 """
 

@@ -84,8 +84,8 @@ def calibrate_folder(
     task
         the head of the model, as for `from_pretrained`.
     output
-        the output whose change is measured: ``"embedding"``, ``"hidden"``, ``"logits"``, or ``"auto"`` for the first of these that
-        the folder and the task have.
+        the output whose change is measured: ``"embedding"``, ``"hidden"``, ``"logits"``, or ``"auto"`` for the first of these
+        that the folder and the task have.
     batch_size, max_length
         the number of samples at a time, and the maximum number of tokens of a sample.
     projections

@@ -38,8 +38,8 @@ class _MadeOfCores:
     """The weight of a layer: a matrix ``[I, J]`` of blocks, stacked along the rows; each block is a sum of ranges of operators.
 
     ``structure`` describes it in JSON values, so that it can be in the layer's configuration. It has ``operators``, each with
-    the ``shapes`` of its cores, its ``matrix_shape``, the index of its ``central`` core and, in ``sides``, the shapes of the bases,
-    permutations and scales of its rows and columns; and ``blocks``, lists of terms ``[operator, rows, columns]``.
+    the ``shapes`` of its cores, its ``matrix_shape``, the index of its ``central`` core and, in ``sides``, the shapes of the
+    bases, permutations and scales of its rows and columns; and ``blocks``, lists of terms ``[operator, rows, columns]``.
     """
 
     structure: dict[str, Any]
@@ -200,8 +200,8 @@ def with_cores(model: keras.Model, path: Path | str, trainable: Trainable = "all
     path
         the checkpoint that ``mpo convert`` made from the model's ``.keras`` or ``.weights.h5`` file.
     trainable
-        which cores are trained: ``"all"``, ``"auxiliary"`` (central cores are frozen) or ``"none"``. Other weights are trained as in
-        the model.
+        which cores are trained: ``"all"``, ``"auxiliary"`` (central cores are frozen) or ``"none"``. Other weights are trained
+        as in the model.
 
     Returns
     -------

@@ -57,9 +57,9 @@ class LoadedCheckpoint:
 class LoadReport:
     """Numbers of parameters by role, and names of tensors that the checkpoint and the model do not have in common.
 
-    The roles are ``central``, ``auxiliary`` and ``inner`` cores (inner: square cores between frames), ``bases`` (and permutations and
-    scales; never trained), ``adapters`` that were added to layers later, ``vectors`` (biases, norms), ``matrices`` (stored
-    dense) and ``new`` (in the model but not in the checkpoint).
+    The roles are ``central``, ``auxiliary`` and ``inner`` cores (inner: square cores between frames), ``bases`` (and
+    permutations and scales; never trained), ``adapters`` that were added to layers later, ``vectors`` (biases, norms),
+    ``matrices`` (stored dense) and ``new`` (in the model but not in the checkpoint).
 
     Attributes
     ----------
@@ -133,12 +133,12 @@ def load_into(
     to dense.
 
     If cores are trained, an operator in the gauge compact first becomes canonical (by QR in float64), with isometries beside a
-    central core that carries the weight; an operator that shares a core with another keeps its cores, whole. If only inner cores or
-    none are trained, a low-rank operator stays compact, see `CompactMPOWeight`.
+    central core that carries the weight; an operator that shares a core with another keeps its cores, whole. If only inner
+    cores or none are trained, a low-rank operator stays compact, see `CompactMPOWeight`.
 
-    Cores and dense matrices in the encoding ``grouped`` stay integers in memory, and so do those in ``scaled`` if ``trainable`` is
-    ``"none"``; layers decode some rows at a time. Integers are never trained. The other cores of such an operator are trained in
-    the gauge in which they are stored. With ``"inner"`` all cores are floats.
+    Cores and dense matrices in the encoding ``grouped`` stay integers in memory, and so do those in ``scaled`` if ``trainable``
+    is ``"none"``; layers decode some rows at a time. Integers are never trained. The other cores of such an operator are
+    trained in the gauge in which they are stored. With ``"inner"`` all cores are floats.
 
     Parameters
     ----------
@@ -147,11 +147,11 @@ def load_into(
     path
         the checkpoint's folder.
     trainable
-        which cores are trained: ``"auxiliary"``, ``"all"``, ``"central"``, ``"inner"`` or ``"none"``. Bases are never trained; parameters
-        that the checkpoint does not have always are. In a low-rank matrix (two sites) one factor counts as central and the
-        other as auxiliary: choose ``"all"`` for such checkpoints. ``"inner"`` trains the square cores between the two frames of
-        low-rank matrices: those of deep factors (``mpo convert --structure svd --sites 3`` or more); other low-rank matrices get
-        one square core, which `save` multiplies into a frame.
+        which cores are trained: ``"auxiliary"``, ``"all"``, ``"central"``, ``"inner"`` or ``"none"``. Bases are never trained;
+        parameters that the checkpoint does not have always are. In a low-rank matrix (two sites) one factor counts as central
+        and the other as auxiliary: choose ``"all"`` for such checkpoints. ``"inner"`` trains the square cores between the two
+        frames of low-rank matrices: those of deep factors (``mpo convert --structure svd --sites 3`` or more); other low-rank
+        matrices get one square core, which `save` multiplies into a frame.
     vectors
         whether biases, norms and other vectors are trained; by default they are unless ``trainable`` is ``"none"``.
     matrices

@@ -31,8 +31,8 @@ class MixedRank:
     model
         a model loaded by `load_into` or `from_pretrained`.
     matrices
-        the matrices that stand in: a model folder, or tensors by their names in the model or in its checkpoint. A weight for which
-        there is no matrix always uses its factors.
+        the matrices that stand in: a model folder, or tensors by their names in the model or in its checkpoint. A weight for
+        which there is no matrix always uses its factors.
     probability
         the probability, at the start, that a matrix stands in for its factors: from 0 to 1.
     until

@@ -1,9 +1,9 @@
 """Second moments of the inputs and of the output gradients of a network's layers.
 
-For one layer ``y = W x`` and a small change ``D`` of its weight, the output ``o`` of a sample changes by ``Σ J D x``, summed over
-the sample's positions, where ``J`` is the Jacobian of ``o`` in ``y``. The gradients ``g`` of random projections ``r·o``, with
-standard normal ``r``, have the second moment ``E[g gᵀ] = JᵀJ``, so ``(Σ gᵀ D x)²`` is the expected squared change of the output. It
-needs no labels and has the same unit for every layer.
+For one layer ``y = W x`` and a small change ``D`` of its weight, the output ``o`` of a sample changes by ``Σ J D x``, summed
+over the sample's positions, where ``J`` is the Jacobian of ``o`` in ``y``. The gradients ``g`` of random projections ``r·o``,
+with standard normal ``r``, have the second moment ``E[g gᵀ] = JᵀJ``, so ``(Σ gᵀ D x)²`` is the expected squared change of the
+output. It needs no labels and has the same unit for every layer.
 
 A conversion takes this as ``tr(G D S Dᵀ)``, with one matrix for each side. The change of one sample is the inner product of ``D``
 with ``M = Σ g xᵀ``. The sides are the means over samples of

@@ -93,8 +93,8 @@ def output_function(folder: Path, task: str, output: str = "auto") -> tuple[Call
     task
         the head with which the model is loaded.
     output
-        one of `OUTPUTS`. ``"auto"`` is the logits for any task but ``"features"``; for that, the sentence embedding if the folder has
-        one, otherwise the last hidden states.
+        one of `OUTPUTS`. ``"auto"`` is the logits for any task but ``"features"``; for that, the sentence embedding if the
+        folder has one, otherwise the last hidden states.
 
     Raises
     ------

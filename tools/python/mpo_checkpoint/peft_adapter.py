@@ -15,9 +15,9 @@ from .errors import CheckpointError
 def save_peft_adapter(model: nn.Module, folder: Path | str, *, base: Path | str = "", force: bool = False) -> None:
     """Writes the adapters of a model as one LoRA adapter of the PEFT library.
 
-    The adapter is for the model without adapters: the dense model, or the model that ``mpo restore`` makes from the checkpoint that
-    was loaded. Square cores are multiplied into the frame on the side of the outputs. Other trained parameters, such as biases
-    and norms, are not part of the adapter.
+    The adapter is for the model without adapters: the dense model, or the model that ``mpo restore`` makes from the checkpoint
+    that was loaded. Square cores are multiplied into the frame on the side of the outputs. Other trained parameters, such as
+    biases and norms, are not part of the adapter.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
 """Products in bfloat16 with matrices in the memory layout of oneDNN, PyTorch's library of CPU kernels.
 
-Otherwise PyTorch converts a matrix to this layout for every product. Measured on an AVX-512 processor, keeping the layout is 1.1
-times as fast for thousands of rows, and 1.2 to 1.3 times for 16. In float32 it is slower for few rows, so float32 is not supported.
+Otherwise PyTorch converts a matrix to this layout for every product. Measured on an AVX-512 processor, keeping the layout is
+1.1 times as fast for thousands of rows, and 1.2 to 1.3 times for 16. In float32 it is slower for few rows, so float32 is not
+supported.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ class CoreRecord:
     role
         one of `ROLES`.
     shape
-        the shape of the whole array: ``[d, i, j, d']`` for a core of a chain, ``[d]`` for singular values, ``[n, n]`` for a basis,
-        ``[n]`` for a permutation or scales.
+        the shape of the whole array: ``[d, i, j, d']`` for a core of a chain, ``[d]`` for singular values, ``[n, n]`` for a
+        basis, ``[n]`` for a permutation or scales.
     """
 
     name: str

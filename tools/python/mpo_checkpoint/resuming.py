@@ -15,8 +15,8 @@ class UnfinishedRun:
     """The folder ``<result>.unfinished``, which exists while a run goes on.
 
     It has ``settings.json``, the settings of the run; ``finished.json``, which is replaced atomically after each step; and the
-    files that the run makes itself. Use it as a context: a run that succeeds or fails with an error removes the folder. A run that
-    is killed or interrupted leaves it, and the next run with the same settings continues from there.
+    files that the run makes itself. Use it as a context: a run that succeeds or fails with an error removes the folder. A run
+    that is killed or interrupted leaves it, and the next run with the same settings continues from there.
 
     Parameters
     ----------

@@ -51,8 +51,8 @@ def save(model: nn.Module, path: Path | str, *, gauge: Gauge | None = None, forc
     Raises
     ------
     CheckpointError
-        if the model was not loaded from an MPO checkpoint, if that checkpoint changed, if ``path`` exists, or if the format has no
-        place for something in the model.
+        if the model was not loaded from an MPO checkpoint, if that checkpoint changed, if ``path`` exists, or if the format has
+        no place for something in the model.
     ValueError
         if there is no such gauge.
     """

@@ -16,9 +16,9 @@ from .mpo_weight import MPOWeight
 class Householder(nn.Module):
     """Orthonormal columns ``[n, r]`` as a product of r reflections, whose vectors are the parameters.
 
-    It is the map ``householder`` of `torch.nn.utils.parametrizations.orthogonal` with two improvements: it multiplies matrices (the
-    compact WY form), so that its gradient takes milliseconds instead of seconds, and weight decay does not change the signs of
-    the columns, which are buffers.
+    It is the map ``householder`` of `torch.nn.utils.parametrizations.orthogonal` with two improvements: it multiplies matrices
+    (the compact WY form), so that its gradient takes milliseconds instead of seconds, and weight decay does not change the
+    signs of the columns, which are buffers.
     """
 
     def __init__(self, count: int):
@@ -147,8 +147,8 @@ def parametrized(module: nn.Module, bound: float | None = None) -> nn.Module:
     Isometries are products of `Householder` reflections, so that after any step of any optimizer the
     parameters ``singular_values`` are the singular values. `save` writes such operators in the gauge spectral.
 
-    Call this function before you make the optimizer, because it makes new parameters, all of which are trained. It does not change
-    adapters. Within `torch.nn.utils.parametrize.cached()` a core that is used several times is computed only once.
+    Call this function before you make the optimizer, because it makes new parameters, all of which are trained. It does not
+    change adapters. Within `torch.nn.utils.parametrize.cached()` a core that is used several times is computed only once.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """The statistics file, with which a conversion measures errors in a metric of the network's layers. NumPy only.
 
-The sides of a matrix ``[I, J]``, as the checkpoint stores it, are named after its axes: ``row`` is ``I`` and ``column`` is ``J``.
-A side has a ``gram``, a symmetric second moment ``[n, n]``, or a ``scale`` ``[n]``, the square root of the diagonal. Instead of
-sides, a matrix can have ``element_weights [I, J]``. The file also says which side of each matrix the layer's inputs are on, because
-a conversion adds different ridges to the sides of inputs and outputs.
+The sides of a matrix ``[I, J]``, as the checkpoint stores it, are named after its axes: ``row`` is ``I`` and ``column`` is
+``J``. A side has a ``gram``, a symmetric second moment ``[n, n]``, or a ``scale`` ``[n]``, the square root of the diagonal.
+Instead of sides, a matrix can have ``element_weights [I, J]``. The file also says which side of each matrix the layer's inputs
+are on, because a conversion adds different ridges to the sides of inputs and outputs.
 
 A Gram matrix of a language model is stored as its upper triangle, row by row: ``[n (n + 1) / 2]``. A side that several matrices
 have in common (``q``, ``k`` and ``v`` read the same input) is stored once; the metadata ``same``, a JSON object, maps each other

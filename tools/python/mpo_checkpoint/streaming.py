@@ -5,8 +5,8 @@ objective after the last block. Backward, each block is computed again from its 
 gradient before it, and the second moments of its layers' inputs and output gradients are summed and written before the next block
 begins. The memory is that of one block and of the hidden states between blocks.
 
-Files beside the result keep the results of each block while the run goes on (`UnfinishedRun`). A run that was killed continues with
-the block that it had not finished, and writes the same bytes as an uninterrupted run.
+Files beside the result keep the results of each block while the run goes on (`UnfinishedRun`). A run that was killed continues
+with the block that it had not finished, and writes the same bytes as an uninterrupted run.
 
 For a linear layer with inputs ``x`` and output gradients ``g`` at the positions of the text, the sides are
 

@@ -1,8 +1,8 @@
 """A model whose weights are loaded block by block.
 
-The parameters are built on PyTorch's ``meta`` device, where they take no memory; buffers are real. The trunk is the ``ModuleList``
-with most of the parameters. The weights of one block, or of everything outside the trunk, are read from the safetensors
-files of the model folder when they are needed, as float32.
+The parameters are built on PyTorch's ``meta`` device, where they take no memory; buffers are real. The trunk is the
+``ModuleList`` with most of the parameters. The weights of one block, or of everything outside the trunk, are read from the
+safetensors files of the model folder when they are needed, as float32.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Matrices stand in for their factors with a probability that falls to nought."""
+"""Matrices stand in for their factors with a probability that falls to zero."""
 
 from __future__ import annotations
 

@@ -28,7 +28,8 @@ class LoraMPOLinear(lora.Linear):
         Raises
         ------
         ValueError
-            if the layer has a merged adapter, if an adapter is not plain LoRA, or if ``safe_merge`` finds elements that are not finite.
+            if the layer has a merged adapter, if an adapter is not plain LoRA, or if ``safe_merge`` finds elements that are not
+            finite.
         """
         names = tuners_utils.check_adapters_to_merge(self, adapter_names)
         if not names:
