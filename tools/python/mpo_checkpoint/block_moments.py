@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from .experts import ExpertCalls, ExpertPart
 from .layers import Kind
 from .moments import Moment
-from .statistics import Statistics, StatisticsWriter, packed
+from .statistics import Statistics, packed
+from .statistics_writer import StatisticsWriter
 from .trunk import NoTrunk
 
 

@@ -18,7 +18,8 @@ from .encoding import Encoding, Side
 from .errors import CheckpointError
 from .integer_matrix import IntegerMatrix
 from .integers import IntegerArray
-from .loading import LoadedCheckpoint, dense_tensors
+from .load_report import LoadedCheckpoint
+from .loading import dense_tensors
 from .mpo_matrix import MPOMatrix
 from .mpo_weight import MPOWeight
 from .records import CoreRecord, OperatorRecord, TensorRecord

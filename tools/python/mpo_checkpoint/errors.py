@@ -1,4 +1,4 @@
-"""Errors of MPO checkpoints."""
+"""Errors of MPO checkpoints and statistics files."""
 
 from __future__ import annotations
 
@@ -22,3 +22,7 @@ class CheckpointError(ValueError):
 
 class Contradiction(ValueError):
     """A member of a manifest contradicts the format; `Manifest.read` raises it as a `CheckpointError` with the file's path."""
+
+
+class StatisticsError(ValueError):
+    """An invalid statistics file."""

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .statistics import FORMAT, VERSION, StatisticsError, StatisticsWriter, opened
+from .errors import StatisticsError
+from .statistics import FORMAT, VERSION, opened
+from .statistics_writer import StatisticsWriter
 
 
 def merge_statistics(paths: Sequence[Path | str], output: Path | str) -> tuple[int, int]:

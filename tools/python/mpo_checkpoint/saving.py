@@ -14,7 +14,7 @@ from . import __version__
 from .checkpoint import MPOCheckpoint
 from .contents import Contents, Gauge
 from .errors import CheckpointError
-from .loading import LoadedCheckpoint
+from .load_report import LoadedCheckpoint
 from .manifest import NAME, VERSION, fingerprint, totals, write_manifest
 from .records import GAUGES
 from .safetensors_file import write_entries

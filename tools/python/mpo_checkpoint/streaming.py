@@ -36,7 +36,8 @@ from .boundaries import Boundaries
 from .layers import Kind, kind_of
 from .objectives import Objective
 from .resuming import UnfinishedRun
-from .statistics import Statistics, StatisticsWriter
+from .statistics import Statistics
+from .statistics_writer import StatisticsWriter
 from .trunk import Trunk
 
 BATCH_POSITIONS = 2048

@@ -21,7 +21,8 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from ..checkpoint import MPOCheckpoint
 from ..errors import CheckpointError
-from ..loading import LoadedCheckpoint, Trainable, _Loader
+from ..load_report import LoadedCheckpoint
+from ..loading import Loader, Trainable
 from ..manifest import NAME
 from ..mpo_matrix import MPOMatrix
 from ..records import TensorRecord
@@ -208,7 +209,7 @@ class _Load:
         model.mpo_source = LoadedCheckpoint(self.checkpoint.path, digest, self.loader.names, report, self._merged)
 
 
-class _MetaLoader(_Loader):
+class _MetaLoader(Loader):
     """Replaces the layers of a model on the meta device; transformers' own renaming finds their records."""
 
     def __init__(self, model: nn.Module, checkpoint: MPOCheckpoint, options: MPOConfig, records: dict[str, TensorRecord]):
