@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Measures speed and memory beside other software on the same matrices, in one run.
+"""Measures the speed and memory of mpo and of other software on the same matrices, in one run.
 
 usage: measure.py --mpo PATH --mpo-bench PATH --work FOLDER --results FILE [--only SECTION …]
 
-What is compared is run in turn (A B A B); times are medians. Sections already in FILE are kept unless named by --only.
-tools/bench/report.py makes tables and plots of FILE.
+Things that are compared run in turn (A B A B); times are medians. Sections that FILE already has are not measured again unless
+--only names them. tools/bench/report.py makes tables and plots of FILE.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def section(function):
 
 
 def in_turn(runs, **things):
-    """Calls each thing (a function that gives seconds) in turn, ``runs`` times; medians by name."""
+    """The medians, by name, of functions that give seconds; each is called ``runs`` times, all in turn."""
     times = {name: [] for name in things}
     for _ in range(runs):
         for name, thing in things.items():
@@ -52,9 +52,9 @@ def seconds_of(*command, **environment):
 
 
 def peak_memory(*command):
-    """The greatest resident memory of a command, in bytes.
+    """The peak resident memory of a command, in bytes.
 
-    A child's figure is at least that of the process it was forked from, so a small one runs it.
+    The system reports for a child at least the memory of the process that forked it, so a small process runs the command.
     """
     script = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True);"
@@ -69,21 +69,21 @@ def threads(count):
 
 
 def flops_of_profile(record):
-    """Least floating-point operations of the profile of a matrix, as this algorithm does it.
+    """The minimum number of floating-point operations with which this algorithm profiles a matrix.
 
-    A symmetric rank-k update counts half a product, eigenvalues of n × n count 4/3 n³ (Golub & Van Loan, 8.3).
+    A symmetric rank-k update counts as half a product, the eigenvalues of an n × n matrix as 4/3 n³ (Golub & Van Loan, 8.3).
     """
     left, right = outer_sizes(record)
     size = prod(record["padded_shape"])
     short, long = sorted(record["matrix_shape"])
     grams = {(left, size), (right, size)} if len(record["bonds"]) > 1 else {(short, short * long)}
-    if record.get("svd_relative_error") is not None:  # it also has the singular values of the matrix
+    if record.get("svd_relative_error") is not None:  # the profile has the singular values of the matrix too
         grams.add((short, short * long))
     return sum(n * elements + 4 / 3 * n**3 for n, elements in grams if n > 1)
 
 
 def flops_of_decomposition(record):
-    """The same of truncating it to its bonds and measuring the error: eigenvectors of n × n count 4 n³."""
+    """The minimum for truncating a matrix to its bonds and measuring the error; the eigenvectors of an n × n matrix count as 4 n³."""
     sites = [i * j for i, j in zip(record["row_factors"], record["column_factors"])]
     centre, bonds = record["central"], record["bonds"]
     if len(bonds) == 1:  # by the Gram matrix of the shorter side
@@ -96,7 +96,7 @@ def flops_of_decomposition(record):
             flops += 4 * (before * site) ** 3
             before = bond
 
-    def side(size, bond):  # the Gram matrix of a side and the projection, for each element; what is left of the elements
+    def side(size, bond):  # operations for each element (the side's Gram matrix and the projection), and the part of the elements left
         return (size + 2 * bond, bond / size) if size > 1 else (0, 1)
 
     left, right = map(side, outer_sizes(record), central_bonds(record))
@@ -105,10 +105,10 @@ def flops_of_decomposition(record):
 
 
 def flops_of_product(record):
-    """The same of contracting the cores, but for the little that the outer ones take.
+    """The minimum for contracting the cores, without the small cost of the outer ones.
 
-    In the compact gauge as many rows of the left side (columns of the right side) as its bond are the identity, and take
-    no products.
+    In the gauge compact, as many rows of the left side (columns of the right side) as the bond are the identity and take no
+    products.
     """
     left, right = outer_sizes(record)
     before, after = central_bonds(record)
@@ -137,7 +137,7 @@ class Bench:
         self.rates = {}
 
     def sgemm_rate(self, count):
-        """Floating-point operations a second of a large single-precision product on that many threads."""
+        """The floating-point operations per second of a large single-precision product on ``count`` threads."""
         script = (
             "import numpy as np, time; a = np.ones((3072, 3072), np.float32); a @ a; best = 9e9\n"
             "for _ in range(5):\n start = time.perf_counter(); a @ a; best = min(best, time.perf_counter() - start)\n"
@@ -152,7 +152,7 @@ class Bench:
         return self.rates[count]
 
     def model(self, name, *arguments):
-        """The folder of a generated model, made when it's first asked for."""
+        """The folder of a generated model, which is made at the first call."""
         folder = self.work / "-".join([name, *arguments]).replace("--", "")
         if not folder.exists():
             subprocess.run(
@@ -170,7 +170,7 @@ class Bench:
         return seconds_of(self.mpo, "convert", model, "-o", output, "--force", *arguments)
 
     def peer(self, name, count):
-        """Seconds and relative error of a peer, on that many threads, for the matrix and decomposition of the work folder."""
+        """Seconds and relative error of a peer on ``count`` threads, for the matrix and the decomposition in the work folder."""
         output = subprocess.run(
             [sys.executable, HERE / "peers.py", name, self.work / "w.npy", self.work / "shape.json"],
             capture_output=True, text=True, check=True, env={**os.environ, **threads(count)}).stdout
@@ -188,7 +188,7 @@ class Bench:
 
 @section
 def machine(bench):
-    """What everything was measured on."""
+    """The machine."""
     name = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.machine())
@@ -202,7 +202,7 @@ def machine(bench):
 
 @section
 def single_matrices(bench):
-    """One matrix, decomposed losslessly and to half its parameters, on one thread; by each peer while it's bearable."""
+    """One matrix on one thread, decomposed losslessly and to half its parameters, by mpo and by each peer that is fast enough."""
     rows = []
     last = {}
     for shape in [(384, 384), (768, 768), (768, 3072), (2048, 2048), (2048, 5632), (4096, 4096), (8192, 8192)]:
@@ -232,7 +232,7 @@ def single_matrices(bench):
 
             things = {"mpo": ours}
             for name in ("numpy", "torch", "tensorly", "teneva"):
-                # The work grows with more than the 1.5th power of the elements.
+                # The time grows faster than the number of elements to the power of 1.5.
                 expected = last.get((name, how), (0, 1))
                 if expected[0] * (prod(shape) / expected[1]) ** 1.5 < 60:
                     things[name] = lambda name=name: peer(name)
@@ -249,7 +249,7 @@ def single_matrices(bench):
 
 @section
 def bert_base(bench):
-    """The whole conversion of a BERT-base, against NumPy's sweep alone over the same matrices with the same bonds."""
+    """The whole conversion of BERT-base, against only NumPy's sweep over the same matrices with the same bonds."""
     model, output = bench.model("bert-base"), bench.output("bert.mpo")
     result = in_turn(3, convert=lambda: bench.convert(model, output, "--structure", "chain", "--ratio", "0.5"))
     matrices = bench.matrices(output)
@@ -272,12 +272,12 @@ def bert_base(bench):
 
 @section
 def llama(bench):
-    """Profile, conversion and memory of a Llama of 1.1 billion parameters."""
+    """Profile, conversion and memory for a Llama of 1.1 billion parameters."""
     rows = []
     for dtype in ("F32", "BF16"):
         model, output = bench.model("llama-1.1b", "--dtype", dtype), bench.output("llama.mpo")
         profile = bench.output("llama.json")
-        seconds_of("sh", "-c", 'cat "$0"/* > /dev/null', model)  # from the disk to the page cache, where it fits
+        seconds_of("sh", "-c", 'cat "$0"/* > /dev/null', model)  # loads the files into the page cache, if they fit
         taken = seconds_of(bench.mpo, "profile", model, "-o", profile)
         start = time.perf_counter()
         peak = peak_memory(bench.mpo, "convert", model, "-o", output, "--force", "--structure", "chain", "--ratio", "0.5")
@@ -312,7 +312,7 @@ def layers(bench):
 
 @section
 def restoring(bench):
-    """Restoring a BERT-base to a new file, against copying the result to a new file and the products that make it."""
+    """Restoring BERT-base to a new file, against copying the result to a new file plus the products that restoring takes."""
     model, output = bench.model("bert-base"), bench.output("bert.mpo")
     bench.convert(model, output, "--structure", "chain", "--ratio", "0.5")
     restored = bench.work / "restored.safetensors"
@@ -326,7 +326,7 @@ def restoring(bench):
 
 @section
 def small_things(bench):
-    """Start-up, and looking into a folder of 5 GB."""
+    """Starting the program, and inspecting a folder of 5 GB."""
     folder = bench.output("five-gigabytes")
     shapes = {f"model.layers.{n}.mlp.up_proj.weight": (11008, 4096) for n in range(28)}
     folder.mkdir()
@@ -346,7 +346,7 @@ def small_things(bench):
 
 @section
 def reading(bench):
-    """Reading one matrix of 360 MB from the page cache: every page touched."""
+    """Reading one matrix of 360 MB from the page cache, with every page touched."""
     import h5py
     from safetensors import safe_open
 

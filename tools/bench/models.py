@@ -1,4 +1,4 @@
-"""Checkpoints of the sizes of real models, made on the fly: random matrices with a decaying spectrum.
+"""Writes checkpoints with the sizes of real models: random matrices with a decaying spectrum.
 
 usage: models.py {bert-base,llama-1.1b,layers} FOLDER [--dtype F32|BF16] [--layers N]
 """
@@ -48,12 +48,12 @@ def llama(layers=22):
 
 
 def stacked(layers, side=1024):
-    """That many square matrices."""
+    """Names and shapes of ``layers`` square matrices."""
     return {f"layers.{layer}.weight": (side, side) for layer in range(layers)}
 
 
 def decaying(generator, shape):
-    """A matrix whose singular values fall off over a flat rest, as those of trained weights do; or a vector."""
+    """A random array. A matrix has some large, decreasing singular values and a flat rest, as trained weights do."""
     values = generator.standard_normal(shape, np.float32) * np.float32(0.02)
     if len(shape) == 2:
         rank = min(*shape, 48)
@@ -64,13 +64,13 @@ def decaying(generator, shape):
 
 
 def bfloat16(values):
-    """The upper halves of float32 values, rounded to nearest even."""
+    """Float32 values rounded to bfloat16 (to nearest even), as uint16."""
     bits = values.view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 def write(folder, shapes, dtype="F32", seed=0):
-    """Writes a sharded model folder, tensor by tensor."""
+    """Writes a model folder tensor by tensor, sharded if it is large."""
     folder.mkdir(parents=True)
     size = {"F32": 4, "BF16": 2}[dtype]
     shards, used = [[]], 0

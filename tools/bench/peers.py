@@ -1,9 +1,9 @@
-"""The same decomposition by other software: a matrix into a chain of cores with given bonds.
+"""Decomposes a matrix into a chain of cores with given bonds by other software.
 
-usage: peers.py PEER MATRIX.npy DECOMPOSITION.json     prints the seconds, and the relative error of what it made
+usage: peers.py PEER MATRIX.npy DECOMPOSITION.json     prints the seconds and the relative error
 
-DECOMPOSITION.json: row_factors, column_factors, bonds. Each peer runs in a process of its own, so that its threads are
-those the environment allows.
+DECOMPOSITION.json has row_factors, column_factors and bonds. Each peer runs in a process of its own, whose environment sets the
+number of threads.
 """
 
 import json
@@ -15,7 +15,7 @@ import numpy as np
 
 
 def site_order(matrix, rows, columns):
-    """The tensor ``[i1 j1, i2 j2, …]``, padded with zeros."""
+    """A matrix as the tensor ``[i1 j1, i2 j2, …]``, padded with zeros."""
     n = len(rows)
     padded = np.zeros((prod(rows), prod(columns)), matrix.dtype)
     padded[: matrix.shape[0], : matrix.shape[1]] = matrix
@@ -24,7 +24,7 @@ def site_order(matrix, rows, columns):
 
 
 def sweep(svd, rest, sizes, bonds, divide):
-    """The sweep of the published code: one singular value decomposition a bond, from the left."""
+    """The sweep of the published code, from the left, with one singular value decomposition for each bond."""
     cores, bond = [], 1
     rest = rest.reshape(bond * sizes[0], -1)
     for site, size in enumerate(sizes[:-1]):
@@ -36,7 +36,7 @@ def sweep(svd, rest, sizes, bonds, divide):
 
 
 def sequential_svd(matrix, rows, columns, bonds=None):
-    """NumPy, the method of the published code: cores ``[d, i, j, d']``; of full rank without bonds."""
+    """The method of the published code in NumPy: cores ``[d, i, j, d']``, of full rank if no bonds are given."""
     tensor = site_order(matrix, rows, columns)
     cores = sweep(lambda m: np.linalg.svd(m, full_matrices=False), tensor, tensor.shape, bonds, lambda s, v: s[:, None] * v)
     return [core.reshape(core.shape[0], i, j, core.shape[2]) for core, i, j in zip(cores, rows, columns)]
@@ -65,7 +65,7 @@ def with_teneva(matrix, rows, columns, bonds):
 
 
 def relative_error(matrix, rows, columns, cores):
-    """Of cores ``[d, i j, d']`` or ``[d, i, j, d']``, in the Frobenius norm; single-precision products."""
+    """The relative error, in the Frobenius norm, of cores ``[d, i j, d']`` or ``[d, i, j, d']``, multiplied in float32."""
     tensor = site_order(matrix, rows, columns)
     product = np.ones((1, 1), np.float32)
     for core in cores:
@@ -83,7 +83,7 @@ def main():
     matrix = np.load(path)
     shape = json.load(open(decomposition))
     arguments = shape["row_factors"], shape["column_factors"], shape["bonds"]
-    if peer != "numpy":  # importing is not what is measured
+    if peer != "numpy":  # imports the library before the measurement
         PEERS[peer](np.eye(16, dtype=np.float32), [4, 4], [4, 4], [16])
     start = time.perf_counter()
     cores = PEERS[peer](matrix, *arguments)

@@ -1,4 +1,4 @@
-"""The perplexity of a language model with other weights in the place of its own, and of what the tool makes of it."""
+"""Measures the perplexity of a language model with some of its weights replaced, for example by those that mpo restores."""
 
 import math
 import subprocess
@@ -6,12 +6,20 @@ import subprocess
 import torch
 from transformers import AutoModelForCausalLM
 
-# A model this much worse than the original after a quarter of the pieces is not measured on the others.
 HOPELESS = 20
+"""If the perplexity after a quarter of the pieces is more than this times the original's, the other pieces are not measured."""
 
 
 class Perplexity:
-    """A model whose perplexity is measured with other weights in the place of its own."""
+    """A model whose perplexity can be measured with some of its weights replaced.
+
+    Parameters
+    ----------
+    folder
+        the model folder.
+    pieces
+        token ids ``[pieces, positions]``.
+    """
 
     def __init__(self, folder, pieces):
         self.model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
@@ -25,7 +33,7 @@ class Perplexity:
 
     @torch.no_grad()
     def of(self, tensors):
-        """``exp`` of the mean loss of next tokens, with these tensors in the place of the model's own; and of how many pieces."""
+        """The perplexity with these named tensors in place of the model's own, and the number of pieces that were measured."""
         for name, value in tensors:
             self.own.setdefault(name, self.parameters[name].data)
             self.parameters[name].data = value
@@ -41,7 +49,7 @@ class Perplexity:
 
 
 def converted(mpo, folder, work, *arguments):
-    """Converts with the tool and restores; the checkpoint that it makes in the folder ``work``."""
+    """Converts a model folder with mpo, restores it in the folder ``work``, and returns the path of the restored file."""
     output, restored = work / "out.mpo", work / "out.safetensors"
     command = [mpo, "convert", folder, "-o", output, "--force", "--structure", "auto", *arguments]
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)

@@ -1,14 +1,16 @@
-"""First-order pruning of a sentence-embedding model, as LPAF (arXiv 2306.14152) begins with: to have a model that is sparse already."""
+"""First-order pruning of a sentence-embedding model, the first stage of LPAF (arXiv 2306.14152), which factorises sparse matrices."""
 
 import torch
-from mpo_checkpoint.huggingface import TextBatches, sentence_embedding
+from mpo_checkpoint.outputs import sentence_embedding
+from mpo_checkpoint.text_batches import TextBatches
 from transformers import AutoModel
 
 
 def first_order_scores(folder, samples, names, projections=12, seed=0):
-    """``|w| √E[(∂L/∂w)²]`` of every element, by name: how much setting it to zero moves L, to first order.
+    """``|w| √E[(∂L/∂w)²]`` of every element, by name of the tensor: how much L changes, to first order, if w becomes zero.
 
-    L is the product of the sentence embedding with standard normal numbers, others for each of the samples and ``projections``.
+    L is the inner product of the sentence embedding with standard normal numbers, drawn anew for each sample and each of the
+    ``projections``.
     """
     model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
     weights = {name: weight for name, weight in model.named_parameters() if name in names}
@@ -18,7 +20,7 @@ def first_order_scores(folder, samples, names, projections=12, seed=0):
         output = sentence_embedding(model(**batch).last_hidden_state, batch["attention_mask"])
         for left in reversed(range(projections)):
             value = (torch.randn(output.shape, generator=generator) * output).sum()
-            # Signs of different samples are independent: the square of the sum is, in the mean, the sum of the squares.
+            # The gradients of different samples have independent signs, so the expected square of their sum is the sum of squares.
             gradients = torch.autograd.grad(value, list(weights.values()), retain_graph=left > 0)
             for name, gradient in zip(weights, gradients):
                 squares[name] += gradient.square()
@@ -26,7 +28,7 @@ def first_order_scores(folder, samples, names, projections=12, seed=0):
 
 
 def pruned(weights, scores, kept):
-    """The weights without those of the lowest scores over all matrices; the part ``kept`` is left."""
+    """The weights with all elements set to zero except the part ``kept`` with the highest scores over all matrices."""
     everything = torch.cat([scores[name].flatten() for name in scores])
     threshold = everything.kthvalue(max(1, round((1 - kept) * len(everything)))).values
     return {name: weight * (scores[name] > threshold) for name, weight in weights.items()}

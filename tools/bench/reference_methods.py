@@ -1,4 +1,4 @@
-"""Published one-shot low-rank methods for language models, straight from their definitions, in PyTorch.
+"""Published one-shot low-rank methods for language models, implemented from their definitions in PyTorch.
 
 Each approximates ``W [m, n]`` by the SVD of ``A W B`` truncated to rank r, and stores r (m + n) numbers:
 
@@ -6,9 +6,10 @@ Each approximates ``W [m, n]`` by the SVD of ``A W B`` truncated to rank r, and 
     ASVD            B = diag(mean |x|) ** 0.5, of the inputs x (arXiv 2312.05821)
     FWSVD           A = diag(sqrt(sum of the row's Fisher information)) (arXiv 2207.00112)
     SVD-LLM         B = the Cholesky factor of the inputs' second moment (arXiv 2403.07378)
-    two-sided SVD   A = the same of the output gradients' (nearest published relative: IO-SVD, arXiv 2605.15626)
+    two-sided SVD   as SVD-LLM, and A = the Cholesky factor of the output gradients' second moment (nearest published method: IO-SVD,
+                    arXiv 2605.15626)
 
-The first four give every matrix the same ratio; the last one chooses the ranks over all matrices, by the error in its metric.
+The first four give every matrix the same ratio; the last one chooses the ranks over all matrices by the error in its metric.
 """
 
 from __future__ import annotations
@@ -25,7 +26,13 @@ METHODS = ("SVD-LLM", "ASVD", "FWSVD", "plain SVD", GLOBAL)
 
 
 class Factorised:
-    """The SVD of ``A W B``: in which the best approximation of any rank is known."""
+    """The SVD of ``A W B``, which gives the best approximation of every rank.
+
+    Attributes
+    ----------
+    parameters, errors
+        for each rank, from 0 to full: the numbers stored, and the squared error of ``A W B``.
+    """
 
     def __init__(self, weight, left, right):
         self.weight, self.left, self.right = weight, left, right
@@ -34,7 +41,7 @@ class Factorised:
         self.u, self.v = u, v
         self.parameters = torch.arange(len(self.s) + 1) * sum(weight.shape)
         self.errors = torch.cat([self.s.double().square().flip(0).cumsum(0).flip(0), torch.zeros(1).double()])
-        dense = self.parameters >= weight.numel()  # the factors would be no smaller: the matrix stays as it is
+        dense = self.parameters >= weight.numel()  # the factors would not be smaller, so the matrix stays dense
         self.parameters[dense], self.errors[dense] = weight.numel(), 0.0
 
     def truncated(self, rank):
@@ -45,7 +52,7 @@ class Factorised:
 
 
 def _times(left, matrix, right):
-    """``leftᵀ matrix right``; a vector stands for a diagonal, None for the identity."""
+    """``leftᵀ matrix right``; a vector stands for a diagonal matrix, None for the identity."""
     if left is not None:
         matrix = left[:, None] * matrix if left.ndim == 1 else left.T @ matrix
     if right is not None:
@@ -54,7 +61,7 @@ def _times(left, matrix, right):
 
 
 def _divided(left, matrix, right):
-    """What `_times` takes to ``matrix``."""
+    """The inverse of `_times`: the matrix from which `_times` makes ``matrix``."""
     if left is not None:
         matrix = (
             matrix / left[:, None] if left.ndim == 1 else torch.linalg.solve_triangular(left.T, matrix, upper=True)
@@ -67,12 +74,16 @@ def _divided(left, matrix, right):
 
 
 class ReferenceMethods:
-    """The methods for the matrices of a causal language model that a glob selects.
+    """The methods for those matrices of a causal language model that a glob selects.
 
-    Args:
-        model: a transformers model whose parameters have the names of the checkpoint.
-        statistics: the file of ``mpo_checkpoint calibrate``.
-        include: the glob.
+    Parameters
+    ----------
+    model
+        a transformers model whose parameters have the names of the checkpoint.
+    statistics
+        a file that ``mpo_checkpoint calibrate`` wrote.
+    include
+        the glob.
     """
 
     needs_samples = ("ASVD", "FWSVD")
@@ -89,14 +100,14 @@ class ReferenceMethods:
         self.scales, self.fisher = {}, {}
 
     def see(self, samples):
-        """Mean sizes of inputs and Fisher information of rows, from the samples ``[count, positions]``, once."""
+        """Computes, at the first call, the mean sizes of inputs and the Fisher information of rows from samples ``[count, positions]``."""
         if self.fisher:
             return
         modules = {f"{path}.weight": module for path, module in self.model.named_modules()}
         sums = {name: torch.zeros(weight.shape[1]).double() for name, weight in self.weights.items()}
 
         def counting(name):
-            def count(module, arguments):  # without a result: it would take the place of the input
+            def count(module, arguments):  # returns nothing, because a result would replace the input
                 sums[name] += arguments[0].detach().abs().flatten(0, -2).sum(0).double()
 
             return count
@@ -125,7 +136,7 @@ class ReferenceMethods:
         return torch.linalg.cholesky(gram + ridge * gram.diagonal().mean() * torch.eye(len(gram)).double())
 
     def factorised(self, method):
-        """Every matrix as the method sees it."""
+        """Every matrix with the factors A and B of the method."""
         sides = {
             "plain SVD": lambda name: (None, None),
             "ASVD": lambda name: (None, self.scales[name].clamp(min=1e-6).sqrt()),
@@ -136,7 +147,7 @@ class ReferenceMethods:
         return {name: Factorised(weight, *sides(name)) for name, weight in self.weights.items()}
 
     def truncated(self, matrices, ratio, method):
-        """Names and approximations at a ratio of the parameters."""
+        """Names and approximations that keep ``ratio`` of the parameters."""
         ranks = _global_ranks(matrices, ratio) if method == GLOBAL else _uniform_ranks(matrices, ratio)
         return ((name, matrix.truncated(ranks[name])) for name, matrix in matrices.items())
 
@@ -146,7 +157,7 @@ def _uniform_ranks(matrices, ratio):
 
 
 def _global_ranks(matrices, ratio):
-    """The ranks of least total error at the ratio of all matrices together, by a price for a number."""
+    """The ranks with the least total error that keep ``ratio`` of all parameters; a Lagrange multiplier is the price of a number."""
     budget = ratio * sum(m.weight.numel() for m in matrices.values())
 
     def ranks(price):

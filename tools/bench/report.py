@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes RESULTS.md and its plots of what measure.py found.
+"""Makes RESULTS.md and its plots from the results of measure.py.
 
 usage: report.py RESULTS.json FOLDER
 """
@@ -33,7 +33,7 @@ def table(head, rows):
 
 
 def against(value, bar, unit="×", below=True):
-    """A figure beside its bar, and whether it holds."""
+    """A figure, its bar, and whether the figure meets the bar."""
     holds = value <= bar if below else value >= bar
     return f"{value:.1f} {unit}", f"{'≤' if below else '≥'} {bar:g} {unit}", "yes" if holds else "**no**"
 
@@ -63,7 +63,7 @@ def memory_limit(row):
 
 
 def bars(results):
-    """What was aimed at: (what, reached, bar, whether it holds)."""
+    """The aims: (what, reached, bar, whether it is met)."""
     rows = []
     if bert := results.get("bert_base"):
         rows.append(("BERT-base converted, against NumPy's sweep of its matrices alone",

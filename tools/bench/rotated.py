@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Writes a Llama with the same function whose weights lie on no grid: norms folded into matrices, the residual stream turned.
+"""Writes a Llama that computes the same function, but whose weights lie on no grid of quantisation.
 
-usage: rotated.py MODEL FOLDER [SEED]
+usage: rotated.py MODEL FOLDER [SEED]      (default: seed 0)
 
-The SmolLM2 of tools/fetch-smollm2 was dequantised from Q4_1, so rounding to 4 bits in the same groups is exact by
-construction, which says nothing about a method. Here the gain of every norm goes into the matrices that read its output,
-and the residual stream is turned by a random orthogonal matrix Q (of SEED, 0 when none is given). RMSNorm without a gain
-commutes with Q, so the function stays, and each matrix becomes ``W diag(gain) Q`` (it reads the stream) or ``Qᵀ W`` (it
-writes to it). The head reads the last norm's output and the embedding does not, so the two are no longer tied.
+The SmolLM2 of tools/fetch-smollm2 was dequantised from Q4_1, so rounding it to 4 bits in the same groups is exact and does not
+compare methods. This script multiplies the gain of every norm into the matrices that read the norm's output, and rotates the
+residual stream by a random orthogonal matrix Q. RMSNorm without a gain commutes with Q, so the function stays the same. A
+matrix that reads the stream becomes ``W diag(gain) Q``, a matrix that writes to it ``Qᵀ W``. The head reads the output of the
+last norm and the embedding does not, so the two are no longer tied.
 """
 
 import json
@@ -27,13 +27,13 @@ EMBEDDING, HEAD, LAST_NORM = "model.embed_tokens.weight", "lm_head.weight", "mod
 
 
 def orthogonal(size, seed=0):
-    """A random orthogonal matrix of the Haar measure, ``[size, size]`` float64."""
+    """A random orthogonal matrix from the Haar measure, ``[size, size]`` float64."""
     q, r = np.linalg.qr(np.random.default_rng(seed).standard_normal((size, size)))
     return q * np.sign(r.diagonal())
 
 
 def rotated(tensors, seed=0):
-    """The tensors of a Llama with its norms folded and its residual stream turned; float32, computed in float64."""
+    """The tensors of a Llama with its gains in the matrices and its residual stream rotated; float32, computed in float64."""
     turn = orthogonal(tensors[EMBEDDING].shape[1], seed)
     head = tensors.get(HEAD, tensors[EMBEDDING])
     result = {
@@ -53,12 +53,12 @@ def rotated(tensors, seed=0):
             name = f"{layer}{writer}.weight"
             result[name] = turn.T @ tensors[name].astype(np.float64)
     if unknown := sorted(set(tensors) - set(result)):
-        raise ValueError(f"{unknown[0]}: is not a tensor of a Llama without biases; the stream can't be turned past it")
+        raise ValueError(f"{unknown[0]}: is not a tensor of a Llama without biases, so the stream can't be rotated; give another model")
     return {name: value.astype(np.float32) for name, value in result.items()}
 
 
 def write_rotated(folder, output, seed=0):
-    """Makes a model folder of the same function at ``output``, all at once or not at all."""
+    """Writes the folder ``output`` with the rotated model; it appears whole or not at all."""
     folder, output = Path(folder), Path(output)
     unfinished = output.with_name(output.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)

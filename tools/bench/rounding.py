@@ -1,10 +1,11 @@
-"""Published ways to round matrices to few bits, straight from their definitions, in NumPy.
+"""Published methods of rounding matrices to few bits, implemented from their definitions in NumPy.
 
-    nearest   integers of groups of neighbours in a row, a float16 scale each: the largest element's over the largest integer
-    GPTQ      column by column, the error of each carried over to those not yet rounded (arXiv 2210.17323)
-    gguf      the block formats of llama.cpp, by the package of that name
+    nearest   to the nearest integer; each group of neighbours in a row has a float16 scale, the largest element over the
+              largest integer
+    GPTQ      column by column; the error of each column is carried over to the columns not yet rounded (arXiv 2210.17323)
+    gguf      the block formats of llama.cpp, by the package gguf
 
-Each gives the matrix as it comes back, and the bytes that it takes: integers, scales, zeros, order, all of it.
+Each function gives the decoded matrix, and the bytes of everything that is stored: integers, scales, zeros and order.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ import numpy as np
 DAMPING = 0.01
 _BLOCK = 128
 _SHRUNK = tuple(1 - 0.05 * step for step in range(11))
-"""Parts of the range of a group that are tried as the grid's range; the one of least squared error is taken."""
+"""These parts of a group's range are tried as the range of the grid; the one with the least squared error is taken."""
 
 
 def nearest(matrix, bits, group):
     """Rounds to the nearest of ``−2^(bits−1) … 2^(bits−1) − 1`` times the scale of a group.
 
-    Args:
-        matrix: ``[m, n]``.
+    Parameters
+    ----------
+    matrix
+        ``[m, n]``.
 
-    Returns:
-        The matrix ``[m, n]`` float32 and its bytes.
+    Returns
+    -------
+    the matrix ``[m, n]`` float32, and its size in bytes.
     """
     rows, columns = matrix.shape
     groups = -(-columns // group)
@@ -41,10 +45,17 @@ def nearest(matrix, bits, group):
 
 
 def feedback(moment, damping=DAMPING):
-    """Of the second moment of inputs ``[n, n]``: the order of the columns, those that are always zero, and the upper Cholesky
-    factor of the inverse in that order, by which errors are carried over.
+    """What GPTQ needs of the second moment ``[n, n]`` of the inputs.
 
-    ``damping`` times the mean of the moment's diagonal is added to that.
+    Parameters
+    ----------
+    damping
+        this times the mean of the moment's diagonal is added to the diagonal.
+
+    Returns
+    -------
+    the order of the columns, largest inputs first; which inputs are always zero; and the upper Cholesky factor of the inverse
+    moment in that order, with which errors are carried over.
     """
     moment = np.array(moment, np.float64)
     diagonal = np.arange(len(moment))
@@ -59,14 +70,18 @@ def feedback(moment, damping=DAMPING):
 def gptq(matrix, moment, bits, group):
     """Rounds column by column, those of the largest inputs first, with error feedback.
 
-    Scales (float16) and zeros (of ``bits`` bits) belong to groups of consecutive columns in that order.
+    Each group of consecutive columns in this order has a scale (float16) and a zero (of ``bits`` bits) in every row.
 
-    Args:
-        matrix: ``[m, n]``.
-        moment: ``[n, n]``, the second moment of its inputs, or what `feedback` made of it.
+    Parameters
+    ----------
+    matrix
+        ``[m, n]``.
+    moment
+        the second moment ``[n, n]`` of the inputs, or the result of `feedback`.
 
-    Returns:
-        The matrix ``[m, n]`` float32 and its bytes.
+    Returns
+    -------
+    the matrix ``[m, n]`` float32, and its size in bytes.
     """
     assert _BLOCK % group == 0
     order, is_dead, upper = feedback(moment) if isinstance(moment, np.ndarray) else moment
@@ -115,14 +130,18 @@ def _grid(values, bits):
 
 
 def gguf_rounded(matrix, kind):
-    """Quantises and dequantises by the package gguf.
+    """Quantises and dequantises with the package gguf.
 
-    Args:
-        matrix: ``[m, n]``, n a multiple of 32.
-        kind: such as ``Q4_0``.
+    Parameters
+    ----------
+    matrix
+        ``[m, n]``, where n is a multiple of 32.
+    kind
+        a type of the package, such as ``Q4_0``.
 
-    Returns:
-        The matrix ``[m, n]`` float32 and its bytes.
+    Returns
+    -------
+    the matrix ``[m, n]`` float32, and its size in bytes.
     """
     from gguf import GGMLQuantizationType, quants
 
@@ -131,21 +150,26 @@ def gguf_rounded(matrix, kind):
 
 
 def error_of(matrix, rounded, moment):
-    """``‖(W − Ŵ) X‖²``, which GPTQ makes small, from the second moment of the inputs."""
+    """``‖(W − Ŵ) X‖²``, which GPTQ minimises, computed from the second moment of the inputs."""
     difference = matrix.astype(np.float64) - rounded
     return float(np.einsum("ij,ij->", difference @ moment, difference))
 
 
 def mixed(sizes, errors, budget):
-    """Which of several settings each matrix has, so that the sum of their errors is least within a budget of bytes.
+    """Chooses a setting for each matrix, so that the sum of the errors is small within a budget of bytes.
 
-    Args:
-        sizes: ``[matrices, settings]``, bytes.
-        errors: the same, of each matrix with each setting.
-        budget: in bytes.
+    Parameters
+    ----------
+    sizes
+        ``[matrices, settings]``, the bytes of each matrix with each setting.
+    errors
+        ``[matrices, settings]``, the error of each matrix with each setting.
+    budget
+        in bytes.
 
-    Returns:
-        ``[matrices]``, indices of settings; None where even the smallest need more.
+    Returns
+    -------
+    the indices of the settings, ``[matrices]``; None if even the smallest settings take more than the budget.
     """
     sizes, errors = np.asarray(sizes, np.float64), np.asarray(errors, np.float64)
     every = np.arange(len(sizes))
@@ -159,7 +183,7 @@ def mixed(sizes, errors, budget):
     chosen = (errors + high * sizes).argmin(1)
     if sizes[every, chosen].sum() > budget:
         chosen = sizes.argmin(1)
-    while True:  # what is left of the budget goes to the matrices that gain most
+    while True:  # the rest of the budget goes to the matrices that gain most per byte
         room = budget - sizes[every, chosen].sum()
         growth = sizes - sizes[every, chosen][:, None]
         gains = errors[every, chosen][:, None] - errors

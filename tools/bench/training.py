@@ -1,4 +1,4 @@
-"""Several ways to train a few numbers of a compressed model: on the same batches, for the same number of steps."""
+"""Compares several ways to train few numbers of a compressed model, on the same batches and for the same number of steps."""
 
 import json
 import math
@@ -15,7 +15,8 @@ from torch import nn
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "python"), str(HERE.parent / "examples/minilm")]
 from mpo_checkpoint import MPOMatrix, add_deep_lora, add_lora, from_pretrained  # noqa: E402
-from mpo_checkpoint.huggingface import TextBatches, calibrate_language_model  # noqa: E402
+from mpo_checkpoint.huggingface import calibrate_language_model  # noqa: E402
+from mpo_checkpoint.text_batches import TextBatches  # noqa: E402
 from mpo_checkpoint.pieces import text_pieces  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
@@ -23,18 +24,25 @@ from distillation import WARM_UP, distillation_loss, distillation_target, shuffl
 from embeddings import embed, load, mean_cosine  # noqa: E402
 
 SHARE = 0.03
-"""The part of all parameters that may be trained."""
+"""At most this part of all parameters is trained."""
 
 
 @dataclass
 class Split:
-    """Which numbers of which checkpoint are trained.
+    """A choice of the numbers of a checkpoint that are trained.
 
-    Attributes:
-        name: for the table.
-        checkpoint: the folder of the converted model.
-        kind: ``inner``, ``auxiliary``, ``all``, ``lora`` or ``deep-lora``.
-        rate: the learning rate; of cores and vectors relative to the size of their elements, of adapters as it is.
+    Attributes
+    ----------
+    name
+        the name in the table.
+    checkpoint
+        the folder of the converted model.
+    kind
+        ``inner``, ``auxiliary``, ``all``, ``lora`` or ``deep-lora``.
+    rate
+        the learning rate; for cores and vectors it is relative to the size of their elements, for adapters absolute.
+    before, after
+        the quality before and after the training.
     """
 
     name: str
@@ -49,11 +57,11 @@ class Split:
 
     @property
     def trained(self) -> int:
-        """Numbers that are trained, vectors not counted."""
+        """How many numbers are trained, without vectors."""
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad and p.ndim > 1)
 
     def load(self, numbers: int, first_loss: Callable[[nn.Module], torch.Tensor], **options) -> None:
-        """Loads the checkpoint; adapters, or the cores of as many layers as fit, have at most ``numbers`` numbers."""
+        """Loads the checkpoint and adds adapters, or freezes layers, so that at most ``numbers`` numbers (without vectors) are trained."""
         is_adapter = self.kind.endswith("lora")
         self.model = from_pretrained(self.checkpoint, "none" if is_adapter else self.kind, matrices=False, **options)
         for parameter in self.model.parameters():
@@ -76,7 +84,7 @@ class Split:
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-12, weight_decay=0.0)
 
     def step(self, loss: torch.Tensor, factor: float) -> None:
-        """One step of the optimizer, at a part of its rate."""
+        """One step of the optimizer, with its learning rate times ``factor``."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         self.optimizer.zero_grad(set_to_none=True)
@@ -87,9 +95,9 @@ class Split:
 
 
 def limit(model: nn.Module, numbers: int, loss: Callable[[nn.Module], torch.Tensor]) -> None:
-    """Freezes whole matrices until no more than so many numbers are trained.
+    """Freezes whole matrices until at most ``numbers`` numbers are trained.
 
-    Those go first whose numbers matter least: the mean product of gradient and size of their elements, on the first batch.
+    It first freezes the matrices with the smallest mean product of gradient and size of their elements, on the first batch.
     """
     weights = {id(m): m for m in model.modules() if isinstance(m, MPOMatrix)}.values()
     cores = {w: [p for p in w.parameters() if p.requires_grad] for w in weights}
@@ -111,7 +119,7 @@ def limit(model: nn.Module, numbers: int, loss: Callable[[nn.Module], torch.Tens
 
 
 def factor(step: int, steps: int) -> float:
-    """Of the learning rate: a linear warm-up, then half a cosine down to zero."""
+    """The factor of the learning rate: a linear warm-up, then half a cosine down to zero."""
     progress = (step + 1) / steps
     if progress < WARM_UP:
         return progress / WARM_UP
@@ -119,12 +127,16 @@ def factor(step: int, steps: int) -> float:
 
 
 def train(splits, batches, steps, target, loss, log=None) -> None:
-    """Trains all splits, each step of all on the same batch.
+    """Trains all splits; in each step all have the same batch.
 
-    Args:
-        batches: an iterator.
-        target: of a batch: what all splits are compared with.
-        loss: of model, batch and target.
+    Parameters
+    ----------
+    batches
+        an iterator.
+    target
+        a function of a batch that gives the outputs to learn.
+    loss
+        a function of model, batch and target.
     """
     start = time.process_time()
     for step in range(steps):
@@ -139,7 +151,7 @@ def train(splits, batches, steps, target, loss, log=None) -> None:
 
 
 def measure_encoder(bench):
-    """Ways to train a few numbers of MiniLM, in one run."""
+    """Compares ways to train few numbers of MiniLM, in one run."""
     options = bench.options
     total = sum(value.numel() for value in bench.embedder.original.values())
     vectors = sum(value.numel() for value in bench.embedder.original.values() if value.ndim < 2)
@@ -162,7 +174,7 @@ def measure_encoder(bench):
     def run(splits, steps):
         for split in splits:
             split.load(math.inf if split.kind == "all" else numbers, lambda model: loss(model, first, target(first)))
-            if split.checkpoint not in before:  # the first split of a checkpoint changes nothing before it is trained
+            if split.checkpoint not in before:  # all splits of a checkpoint compute the same before they are trained
                 before[split.checkpoint] = mean_cosine(split.model, held_out, reference)
             split.before = before[split.checkpoint]
         train(splits, shuffled_batches(options.folder, bench.training, 32), steps, target, loss)
@@ -200,7 +212,7 @@ def measure_encoder(bench):
 
 
 def measure_language(bench):
-    """Ways to train a few numbers of a language model, on the statistics' text."""
+    """Compares ways to train few numbers of a language model, on the text of the statistics."""
     options = bench.options
     folder, steps, length = options.language_model, options.language_steps, 512
     if folder is None:
@@ -241,7 +253,7 @@ def measure_language(bench):
         Split("LoRA", checkpoints["auto"], "lora", 0.002),
         Split("Deep LoRA", checkpoints["auto"], "deep-lora", 0.01),
     ]
-    for split in splits:  # one after the other, in the memory of one
+    for split in splits:  # one after the other, so that only one is in memory
         split.load(numbers, lambda model: nll(model, training[order[0]]), task="causal-lm", keeps_matrix=False)
         if split.checkpoint not in before:
             before[split.checkpoint] = perplexity(split.model)

@@ -1,7 +1,7 @@
-"""Lets transformers load this folder with ``trust_remote_code=True`` where the package mpo_checkpoint is not installed.
+"""Lets transformers load this folder with ``trust_remote_code=True``, also if the package mpo_checkpoint is not installed.
 
-``mpo convert --remote-code`` wrote this file and named it in ``config.json``. An installed mpo_checkpoint is used where
-there is one; otherwise the sources at the end of this file, which are those of the package, are imported under its name.
+``mpo convert --remote-code`` wrote this file and named it in ``config.json``. If mpo_checkpoint is installed, it is used. Otherwise
+this file imports the package from its sources, which are at the end.
 """
 
 import importlib
@@ -12,11 +12,11 @@ from importlib.util import spec_from_loader
 
 
 class MPOAutoConfig:
-    """What ``auto_map`` in ``config.json`` names: the configuration is that of transformers, once the package is imported."""
+    """The class that ``auto_map`` in ``config.json`` names; it gives the configuration of transformers' own class."""
 
     @classmethod
     def register_for_auto_class(cls, auto_class="AutoConfig"):
-        """Nothing has to be copied when the model is saved: the package does it."""
+        """Does nothing: when the model is saved, the package copies this file."""
 
     @classmethod
     def from_pretrained(cls, name, **options):
@@ -43,20 +43,22 @@ class PackageSources(MetaPathFinder, InspectLoader):
 
 
 def import_package():
-    """Imports mpo_checkpoint, which tells transformers how to load the folder."""
+    """Imports mpo_checkpoint, which registers the format with transformers."""
     try:
         import mpo_checkpoint
     except ModuleNotFoundError as error:
         if error.name != "mpo_checkpoint":
             raise
         if not SOURCES:
-            raise ImportError("this model needs the package mpo_checkpoint; run: pip install mpo_checkpoint") from None
+            raise ImportError(
+                "this model needs the package mpo_checkpoint; install it, or convert the model again with --remote-code"
+            ) from None
         sys.meta_path.append(PackageSources())
         mpo_checkpoint = importlib.import_module("mpo_checkpoint")
     return mpo_checkpoint
 
 
-# Modules by their names. Each line begins with a bar, so that nothing takes the imports in it for those of this file.
+# The sources by the names of their modules. Each line begins with a bar, so that no tool takes their imports for imports of this file.
 SOURCES: "dict[str, str]" = {}
 
 import_package()

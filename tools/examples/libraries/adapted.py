@@ -1,4 +1,7 @@
-"""A compressed model with the adapter that 'mpo adapt' wrote, beside the dense one: cosines of mean hidden states."""
+"""Compares a compressed model, without and with the adapter of 'mpo adapt', with the dense one: cosines of mean hidden states.
+
+usage: python adapted.py MODEL_FOLDER MODEL.mpo ADAPTER
+"""
 
 import sys
 
@@ -7,7 +10,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModel, AutoTokenizer
 
-dense, folder, adapter = sys.argv[1:4]
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
+dense, folder, adapter = sys.argv[1:]
 tokenizer = AutoTokenizer.from_pretrained(dense)
 texts = ["Returns the number of items in the list.", "Opens a file for reading.", "Deletes all the rows of a table."]
 

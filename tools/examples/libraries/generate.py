@@ -1,12 +1,17 @@
-"""A converted language model in transformers: loaded, generating, trained by the Trainer, saved."""
+"""Loads a converted language model with transformers, generates a text, trains the model with the Trainer, and saves it.
+
+usage: python generate.py MODEL.mpo OUTPUT.mpo
+"""
 
 import sys
 
-import mpo_checkpoint  # noqa: F401  (all it takes)
+import mpo_checkpoint  # noqa: F401  (registers the format with transformers)
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
-folder, output = sys.argv[1:3]
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
+folder, output = sys.argv[1:]
 model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 tokenizer = AutoTokenizer.from_pretrained(folder)
 print(model.model.layers[0].mlp.gate_proj)

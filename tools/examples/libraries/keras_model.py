@@ -1,4 +1,7 @@
-"""Layers made of cores in a Keras model (set KERAS_BACKEND): trained and saved."""
+"""Converts a Keras model, trains it with layers made of cores, and saves it. KERAS_BACKEND chooses the backend.
+
+usage: python keras_model.py PATH_OF_THE_PROGRAM_MPO
+"""
 
 import subprocess
 import sys
@@ -9,6 +12,8 @@ import keras
 import numpy as np
 from mpo_checkpoint.keras import with_cores
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 mpo, random = sys.argv[1], np.random.default_rng(0)
 keras.utils.set_random_seed(0)
 inputs = keras.Input((64,))

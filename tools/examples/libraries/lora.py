@@ -1,4 +1,7 @@
-"""PEFT's LoRA beside layers made of cores: trained, saved, loaded again."""
+"""Adds PEFT's LoRA to the layers made of cores of a language model, trains it, saves it and loads it again.
+
+usage: python lora.py MODEL.mpo OUTPUT_FOLDER
+"""
 
 import sys
 
@@ -7,7 +10,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-folder, output = sys.argv[1:3]
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
+folder, output = sys.argv[1:]
 torch.manual_seed(0)
 tokenizer = AutoTokenizer.from_pretrained(folder)
 batch = tokenizer("The package manager installs the files of a package.", return_tensors="pt")

@@ -1,4 +1,4 @@
-"""Loads a folder that ``mpo convert --remote-code`` wrote, without the package mpo_checkpoint.
+"""Loads a folder that ``mpo convert --remote-code`` wrote. The package mpo_checkpoint need not be installed.
 
 usage: python remote_code.py MINILM.mpo
 """
@@ -9,6 +9,8 @@ import sys
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 print("mpo_checkpoint is installed:", importlib.util.find_spec("mpo_checkpoint") is not None)
 model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True).eval()
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])

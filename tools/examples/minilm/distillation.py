@@ -1,4 +1,4 @@
-"""Trains a converted model to compute what the original computes: self-distillation, without labels."""
+"""Trains a converted model to compute the outputs of the original: self-distillation, without labels."""
 
 import math
 import random
@@ -6,13 +6,14 @@ import time
 
 import torch
 from mpo_checkpoint import adapters_of, sentence_embedding
-from mpo_checkpoint.huggingface import TextBatches
+from mpo_checkpoint.text_batches import TextBatches
 
 WARM_UP = 0.05
+"""The part of the training in which the learning rate rises."""
 
 
 def shuffled_batches(folder, sentences, batch_size, seed=0):
-    """Batches without end, each of sentences of like length, in random order."""
+    """Endless batches in random order; the sentences of a batch have similar lengths."""
     sentences, generator = list(sentences), random.Random(seed)
     encode = TextBatches(folder, []).encode
     while True:
@@ -26,7 +27,7 @@ def shuffled_batches(folder, sentences, batch_size, seed=0):
 
 @torch.no_grad()
 def distillation_target(teacher, batch):
-    """What the original computes."""
+    """The outputs of the original model for a batch."""
     return teacher(**batch, output_hidden_states=True)
 
 
@@ -44,9 +45,9 @@ def distillation_loss(student, expected, batch, hidden):
 
 
 def optimizer_of(model, rate):
-    """AdamW over what requires gradients; the learning rate of a tensor is relative to the size of its elements.
+    """AdamW over the parameters that require gradients. The learning rate of each is ``rate`` times the size of its elements.
 
-    The cores of Deep LoRA, small at first, take it as if their elements were of the size 0.3.
+    The cores of Deep LoRA are small at first; for them the size is taken to be 0.3.
     """
     deep = {core for adapter in adapters_of(model).values() if len(adapter.cores) > 2 for core in adapter.cores}
 
@@ -61,14 +62,14 @@ def optimizer_of(model, rate):
 
 
 class Schedule:
-    """How far a training is: by steps, or by the time that its threads computed (not by what a busy machine makes of it)."""
+    """How much of a training is done, by steps or by computing time (which, unlike the time by the clock, other programs do not change)."""
 
     def __init__(self, steps=None, minutes=None):
         self.steps, self.minutes, self.step, self.start = steps, minutes, 0, time.process_time()
 
     @property
     def seconds(self):
-        """As if the threads had a core each."""
+        """The computing time of each thread."""
         return (time.process_time() - self.start) / torch.get_num_threads()
 
     @property
@@ -77,7 +78,7 @@ class Schedule:
 
     @property
     def factor(self):
-        """Of the learning rate: a linear warm-up, then half a cosine down to zero."""
+        """The factor of the learning rate: a linear warm-up, then half a cosine down to zero."""
         progress = self.progress
         if progress < WARM_UP:
             return progress / WARM_UP
@@ -85,7 +86,7 @@ class Schedule:
 
 
 def distill(student, teacher, batches, schedule, rate, hidden, report=lambda step, loss: None, stand_ins=None):
-    """Trains until the schedule ends; with ``stand_ins``, a `MixedRank`, in mixed rank."""
+    """Trains until the schedule ends; if ``stand_ins``, a `MixedRank`, is given, with mixed rank."""
     optimizer = optimizer_of(student, rate)
     while schedule.progress < 1:
         for group in optimizer.param_groups:
@@ -93,7 +94,7 @@ def distill(student, teacher, batches, schedule, rate, hidden, report=lambda ste
         batch = next(batches)
         if stand_ins is not None:
             stand_ins.draw(schedule.progress)
-        # Hidden states lead the way at first; what counts in the end are the embeddings.
+        # The weight of the hidden states falls to zero, because only the embeddings matter at the end.
         weight = hidden * (1 - min(1, schedule.progress))
         loss = distillation_loss(student, distillation_target(teacher, batch), batch, weight)
         optimizer.zero_grad(set_to_none=True)

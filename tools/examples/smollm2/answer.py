@@ -1,6 +1,6 @@
-"""Prints what a model answers to a prompt, always the same: the most likely tokens.
+"""Prints a model's answer to a prompt. The answer is always the same, because each token is the most likely one.
 
-usage: python answer.py MODEL_FOLDER PROMPT [TOKENS]
+usage: python answer.py MODEL_FOLDER PROMPT [TOKENS]      (a dense folder, or what mpo restore made; default: 40 tokens)
 """
 
 import sys
@@ -10,6 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 logging.disable_progress_bar()
+if not 3 <= len(sys.argv) <= 4:
+    sys.exit(__doc__)
 folder, prompt, count = sys.argv[1], sys.argv[2], int((sys.argv[3:] or [40])[0])
 tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
 model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)

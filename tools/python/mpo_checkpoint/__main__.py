@@ -9,13 +9,24 @@ import time
 from pathlib import Path
 
 from . import __version__
-from .model_folder import configuration
+from .model_folder import configuration, require_dense
 from .statistics import Statistics, tokens_per_dimension
 from .tool import program
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; 0 when it is done, 1 when it failed, 2 for bad usage."""
+    """Runs a command of the command line.
+
+    Parameters
+    ----------
+    arguments
+        the words after the program's name; None for those of this process.
+
+    Returns
+    -------
+    int
+        the exit status: 0 if the command succeeded, 1 if it failed, 2 for bad usage, 130 if it was interrupted.
+    """
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -23,16 +34,17 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"mpo_checkpoint: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        print(f"mpo_checkpoint: this command needs the package {error.name}; run: pip install torch transformers", file=sys.stderr)
+        return 1
     except ImportError as error:
-        print(
-            f"mpo_checkpoint: {error}; install the package with its extra: mpo-checkpoint[transformers]",
-            file=sys.stderr,
-        )
+        print(f"mpo_checkpoint: a package can't be imported ({error}); run: pip install --upgrade torch transformers", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        unfinished = options.output.with_name(f"{options.output.name}.unfinished")
-        if unfinished.exists():
-            print(f"\nmpo_checkpoint: {unfinished}: holds what is done so far; run the same command again to continue", file=sys.stderr)
+        output = getattr(options, "output", None)
+        unfinished = None if output is None else output.with_name(f"{output.name}.unfinished")
+        if unfinished is not None and unfinished.exists():
+            print(f"\nmpo_checkpoint: {unfinished}: has what is done so far; run the same command again to continue", file=sys.stderr)
         return 130
     return 0
 
@@ -166,7 +178,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _adapt(options: argparse.Namespace) -> None:
-    result = subprocess.run([program(), "adapt", *options.arguments])
+    path = program()
+    try:
+        result = subprocess.run([path, "adapt", *options.arguments])
+    except OSError as error:
+        raise ValueError(
+            f"{path}: can't be run ({error.strerror}); put the path of the program mpo into the environment variable MPO, or unset it"
+        ) from None
     if result.returncode:
         raise SystemExit(result.returncode)
 
@@ -180,12 +198,12 @@ def _merge(options: argparse.Namespace) -> None:
     print(f"{options.output}: {len(options.parts)} parts, {samples} samples, {tokens} tokens{each}")
 
 
-# Of the largest side: statistics of fewer are warned of.
 MIN_TOKENS_PER_DIMENSION = 4
+"""With fewer tokens per dimension of the largest side, `calibrate` warns that the statistics are noisy."""
 
 
 def _tokens_per_dimension(path: Path, *, is_whole: bool = True) -> str:
-    """A remark on the tokens per dimension; warns of too few, unless the file is a part of a larger one."""
+    """The number of tokens per dimension, for the last line of output; warns if it is low and the file is not one part of several."""
     tokens = tokens_per_dimension(path)
     if tokens == float("inf"):
         return ""
@@ -210,19 +228,19 @@ def _refuse_to_replace(options: argparse.Namespace) -> None:
 def _part(text: str) -> tuple[int, int]:
     number, _, count = text.partition("/")
     if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
-        raise argparse.ArgumentTypeError(f"{text} is not a part such as 2/4")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a part such as 2/4")
     return int(number), int(count)
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of at least 1")
+    return int(text)
 
 
 def _calibrate(options: argparse.Namespace) -> None:
     configuration(options.model)
+    require_dense(options.model)
     _refuse_to_replace(options)
 
     from .huggingface import TASKS, task_of
@@ -290,7 +308,8 @@ def _calibrate_language_model(options: argparse.Namespace) -> Statistics:
 
 
 def _calibrate_encoder(options: argparse.Namespace) -> Statistics:
-    from .huggingface import calibrate_folder, read_samples
+    from .huggingface import calibrate_folder
+    from .text_batches import read_samples
 
     if options.objective not in (None, "projections"):
         raise ValueError(f"--objective {options.objective} needs --task causal-lm; the task '{options.task}' has no next tokens")
@@ -319,7 +338,7 @@ def _calibrate_encoder(options: argparse.Namespace) -> Statistics:
 
 
 class _Progress:
-    """A line on a terminal: how much is done, and how long the rest takes."""
+    """Shows on a terminal how much is done and how long the rest will take."""
 
     def __init__(self) -> None:
         self.start = time.monotonic()
@@ -327,7 +346,7 @@ class _Progress:
 
     def __call__(self, done: int, total: int) -> None:
         if self.first is None:
-            self.first = done  # what an earlier run did took none of this one's time
+            self.first = done  # an earlier run did that much, so it does not count for the speed of this one
         if done == self.first:
             return
         left = (time.monotonic() - self.start) / (done - self.first) * (total - done)

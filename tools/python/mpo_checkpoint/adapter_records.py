@@ -1,4 +1,4 @@
-"""How `save` writes an adapter: one more term in each block of its tensor."""
+"""How `save` writes an adapter: as one more term in each block of its tensor."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ Cores = dict[str, tuple[CoreRecord, dict[str, Entry]]]
 
 
 def adapter_operator(adapter: Adapter, name: str) -> tuple[OperatorRecord, Cores]:
-    """The operator of an adapter, its cores made canonical, and those with their entries."""
+    """The operator of an adapter in the gauge canonical, and its cores with their entries."""
     chain = [core.detach().to("cpu").double().numpy() for core in adapter.whole_cores()]
     dtype = "F64" if adapter.dtype.itemsize == 8 else "F32"
     return _operator(name, gauge.canonical(chain, adapter.central), Encoding.plain(dtype), "canonical", [None] * len(chain))
 
 
 def dense_operator(name: str, matrix: np.ndarray, encoding: Encoding) -> tuple[OperatorRecord, Cores]:
-    """A matrix as an operator of full rank in the gauge compact: the matrix itself beside an identity that is not stored."""
+    """A matrix ``[I, J]`` as an operator of full rank in the gauge compact.
+
+    One core is the matrix itself; the other is the identity, which is not stored.
+    """
     rows, columns = matrix.shape
     if rows < columns:
         chain, pivots = [np.eye(rows)[None, :, None], matrix[:, None, :, None]], [np.arange(rows), None]
@@ -36,16 +39,16 @@ def dense_operator(name: str, matrix: np.ndarray, encoding: Encoding) -> tuple[O
 
 
 def added(tensor: TensorRecord, operators: dict[str, OperatorRecord], base: str | None, adapter: str) -> TensorRecord:
-    """A tensor with one more term in each of its blocks.
+    """A tensor with an adapter as one more term in each of its blocks.
 
     Parameters
     ----------
     operators
-        by name, the new ones among them.
+        all operators by name, including the new ones.
     base
-        the operator of full rank that stands for a dense tensor.
+        the name of the operator of full rank that replaces a dense tensor; None for a tensor made of operators.
     adapter
-        the operator that is added.
+        the name of the adapter's operator.
     """
     dropped = ("encoding", "packed", "relative_error", "metric_relative_error", "svd_relative_error")
     raw = {key: value for key, value in tensor.raw.items() if key not in dropped}
@@ -86,7 +89,13 @@ def _operator(
 
 
 def free_name(name: str, taken: set[str]) -> str:
-    """A name for the operator of a tensor's adapter."""
+    """A name, not yet taken, for the operator of a tensor's adapter.
+
+    Raises
+    ------
+    CheckpointError
+        if the tensor has a thousand adapters.
+    """
     candidates = [f"{name}.adapter", *(f"{name}.adapter.{k}" for k in range(2, 1000))]
     found = next((candidate for candidate in candidates if candidate not in taken), None)
     if found is None:

@@ -1,7 +1,7 @@
 """Low-rank adapters beside the layers of a model: LoRA (arXiv 2106.09685) and Deep LoRA (arXiv 2406.04112).
 
-An adapter is a chain of factors that is added to a layer's matrix, dense or made of operators, which itself stays as it is.
-`save` writes it as a term of the layer's blocks, `save_peft_adapter` as an adapter of the PEFT library.
+An adapter is a chain of factors whose product is added to a layer's matrix, dense or made of operators; the matrix itself does
+not change. `save` writes an adapter as a term of the tensor's blocks, `save_peft_adapter` as an adapter of the PEFT library.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from .layers import Kind, kind_of
-from .modules import MPOConv1D, MPOLinear, MPOWeight
+from .mpo_layers import MPOConv1D, MPOLinear
+from .mpo_weight import MPOWeight
 from .records import central_index
 
 Frames = Literal["gradient", "half"]
 
 
 class Adapter(MPOWeight):
-    """What is added to the matrix ``[I, J]`` of a layer: a frame, square cores (none in LoRA), and another frame.
+    """A chain that is added to the matrix ``[I, J]`` of a layer: a frame, square cores (none in LoRA), and another frame.
 
     Parameters
     ----------
@@ -30,7 +31,7 @@ class Adapter(MPOWeight):
     inner
         the square cores ``[r, r]`` between them.
     is_transposed
-        whether the layer computes ``x W`` and not ``x Wᵀ``.
+        True if the layer computes ``x W``, False if it computes ``x Wᵀ``.
     """
 
     def __init__(self, left: Tensor, inner: Iterable[Tensor], right: Tensor, is_transposed: bool = False):
@@ -47,30 +48,31 @@ class Adapter(MPOWeight):
 def add_lora(
     model: nn.Module, rank: int, *, include: Iterable[str] | None = None, exclude: Iterable[str] = (), seed: int = 0
 ) -> dict[str, Adapter]:
-    """Puts adapters ``B A`` beside layers of a model, in place: B zero, A random. Both are trained.
+    """Adds LoRA adapters ``B A`` to layers of a model, in place. A is random, B is zero; both are trained.
 
-    What else is trained stays as it is: load the model with ``trainable="none"`` to train nothing but adapters.
+    Other parameters are trained as before: load the model with ``trainable="none"`` to train nothing but adapters.
 
     Parameters
     ----------
     model
         any module with linear layers, dense or made of cores.
     rank
-        of each adapter; layers with a smaller side get one of that rank.
+        the rank of each adapter; if a side of the layer's matrix is shorter, that side is the rank.
     include, exclude
-        globs of the layers' paths, ``exclude`` is the stronger; by default all linear layers that are made of cores, or
-        all in a model that has none. Layers whose weight another layer has too get none.
+        globs of the layers' paths; ``exclude`` takes precedence. By default the linear layers that are made of cores are
+        selected, or all linear layers if none is made of cores. Layers that share their weight never get an adapter.
     seed
-        of A.
+        the seed of A's random elements.
 
     Returns
     -------
-    the adapters, by the paths of their layers.
+    dict of str to Adapter
+        the adapters by the paths of their layers.
 
     Raises
     ------
     ValueError
-        when no layer is selected, one has an adapter already, or the rank is not positive.
+        if no layer is selected, if a selected layer has an adapter already, or if the rank is not positive.
     """
     generator, adapters = torch.Generator().manual_seed(seed), {}
     for path, layer in _layers(model, include, exclude, rank).items():
@@ -97,41 +99,44 @@ def add_deep_lora(
     exclude: Iterable[str] = (),
     seed: int = 0,
 ) -> dict[str, Adapter]:
-    """Puts adapters of square cores between two frames beside layers of a model, in place.
+    """Adds Deep LoRA adapters, square cores between two frames, to layers of a model, in place.
 
-    The frames come from the gradient of the loss in each layer's matrix, the cores are ``scale`` times the identity: an
-    adapter is at first ``scale^depth`` times a product of the frames that lowers the loss. Only the cores are trained.
+    The frames are singular vectors of the loss's gradient in each layer's matrix, and each core is ``scale`` times the
+    identity: at the start an adapter is ``scale^depth`` times a product of the frames, a step that lowers the loss. Only the
+    cores are trained.
 
     Parameters
     ----------
     model
         any module with linear layers, dense or made of cores.
     rank
-        of each adapter: its cores are ``[rank, rank]``.
+        the rank of each adapter: its cores are ``[rank, rank]``. If a side of the layer's matrix is shorter, that side is the
+        rank.
     loss
-        of the model, for the first batch of the training.
+        a function of the model: the loss on the first batch of the training.
     depth
-        how many cores.
+        the number of square cores.
     scale
-        what the identity is multiplied by in each core.
+        the factor of the identity in each core.
     frames
-        ``"gradient"``: the leading singular vectors of the gradient. ``"half"``: as in the paper, half of each frame are
-        leading singular vectors, and the other half the images of the other frame's under a random isometry.
+        ``"gradient"``: the leading singular vectors of the gradient. ``"half"``, as in the paper: half of each frame are leading
+        singular vectors; the other half are the singular vectors of the other frame, mapped by a random isometry.
     trains_frames
-        whether the frames are trained too; at a rate of their own, a small one, if the optimizer gives them one.
+        whether the frames are trained too. Give them a learning rate of their own, smaller than that of the cores.
     include, exclude
-        see `add_lora`; layers that the loss does not depend on get no adapter.
+        see `add_lora`. Layers that the loss does not depend on get no adapter.
     seed
-        of what is random in the frames.
+        the seed of the random isometry.
 
     Returns
     -------
-    the adapters, by the paths of their layers.
+    dict of str to Adapter
+        the adapters by the paths of their layers.
 
     Raises
     ------
     ValueError
-        as `add_lora` does, and where the loss depends on no selected layer.
+        for the reasons of `add_lora`, if ``depth`` or ``frames`` is invalid, or if the loss depends on no selected layer.
     """
     if depth < 1:
         raise ValueError(f"the depth is {depth}, but an adapter has at least one core")
@@ -153,7 +158,15 @@ def add_deep_lora(
 def first_gradients(
     model: nn.Module, layers: Mapping[str, nn.Module], loss: Callable[[nn.Module], Tensor]
 ) -> dict[str, Tensor]:
-    """The gradients of a loss in the matrices of linear layers, by path; layers that it does not depend on are left out."""
+    """The gradients ``[I, J]`` of a loss in the matrices of linear layers, by path, without those that are zero.
+
+    Parameters
+    ----------
+    layers
+        linear layers of the model, by path.
+    loss
+        a function of the model.
+    """
     changes: dict[str, Tensor] = {}
     handles = []
 
@@ -190,7 +203,7 @@ def adapters_of(model: nn.Module) -> dict[str, Adapter]:
     Returns
     -------
     dict of str to Adapter
-        by the paths of their layers.
+        the adapters by the paths of their layers.
     """
     return {
         path: layer.adapter
@@ -254,7 +267,7 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def _matrix_of(layer: nn.Module) -> tuple[Tensor, tuple[int, int], bool]:
-    """A tensor of a layer's dtype and device, the shape of its matrix, and whether it computes ``x W``."""
+    """A tensor of a layer's dtype and device, the shape of its matrix, and whether the layer computes ``x W``."""
     is_transposed = isinstance(layer, MPOConv1D) or kind_of(layer) is Kind.CONV1D
     weight = layer.weight
     like = weight if isinstance(weight, Tensor) else torch.empty(0, dtype=weight.dtype, device=weight.device)
@@ -272,13 +285,13 @@ def _attached(model: nn.Module, adapters: dict[str, Adapter]) -> dict[str, Adapt
 
 
 def attach(layer: nn.Module, adapter: Adapter) -> None:
-    """Puts an adapter beside a layer."""
+    """Adds an adapter to a layer: its product is added to the layer's output."""
     layer.adapter = adapter
     layer._adapter_hook = layer.register_forward_hook(_add_adapter, with_kwargs=True)
 
 
 def detach(layer: nn.Module) -> None:
-    """Takes the adapter from a layer."""
+    """Removes the adapter of a layer."""
     del layer.adapter
     layer._adapter_hook.remove()
 

@@ -1,4 +1,4 @@
-"""How a language model's forward calls the blocks of its trunk, and what is before and after them."""
+"""How a language model's forward calls the blocks of its trunk, and what it computes before and after them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class _Stop(Exception):
 
 
 class BlockCalls:
-    """How a model's forward calls its blocks: their arguments beside the hidden states, the same for all batches."""
+    """How a model's forward calls its blocks: with which arguments besides the hidden states, the same for all batches."""
 
     def __init__(self, trunk: Trunk):
         self.trunk = trunk
         self.arguments: list[tuple[tuple, dict]] = []
-        self.inputs: list[Tensor] = []  # of the first block, batch by batch
+        self.inputs: list[Tensor] = []  # the inputs of the first block, batch by batch
         self.returns_tuple = False
 
     def run(self, index: int, hidden: Tensor) -> Tensor:
@@ -32,7 +32,15 @@ class BlockCalls:
         return result[0] if isinstance(result, tuple) else result
 
     def forward(self, ids: Tensor, seen: Callable[[int, tuple, dict], Tensor]) -> Any:
-        """The model's forward; ``seen`` stands for its blocks."""
+        """Runs the model's forward with ``seen`` in place of each block.
+
+        Parameters
+        ----------
+        ids
+            token ids ``[samples, positions]``.
+        seen
+            called with the index of the block, its positional and its named arguments; returns the block's output.
+        """
         blocks = self.trunk.blocks
 
         def stub(index: int) -> Callable[..., Any]:
@@ -52,7 +60,13 @@ class BlockCalls:
 
 
 def block_calls(trunk: Trunk, batches: list[Tensor]) -> BlockCalls:
-    """Runs the part before the first block, for all batches."""
+    """Runs the part of the model before its first block, for all batches, and records how the blocks are called.
+
+    Raises
+    ------
+    NoTrunk
+        if the forward does more than call one block after the other on the hidden states.
+    """
     calls = BlockCalls(trunk)
     depth = len(trunk.blocks)
 
@@ -90,14 +104,24 @@ def block_calls(trunk: Trunk, batches: list[Tensor]) -> BlockCalls:
         if not calls.arguments:
             calls.arguments = [(arguments, named) for _, arguments, named in found]
         elif not _are_equal(calls.arguments, [(arguments, named) for _, arguments, named in found]):
-            raise NoTrunk("the inputs of its blocks beside the hidden states depend on the text")
+            raise NoTrunk("its blocks take other inputs than the hidden states, and these depend on the text")
     return calls
 
 
 def head_gradients(
     calls: BlockCalls, objective: Objective, ids: Tensor, value: Tensor, sample: int
 ) -> list[Tensor]:
-    """Gradients of the objective in the hidden states after the last block, one for each pass."""
+    """Gradients of the objective in the hidden states after the last block, one for each pass.
+
+    Parameters
+    ----------
+    ids
+        token ids ``[1, positions]``.
+    value
+        the hidden states ``[1, positions, features]`` after the last block.
+    sample
+        the number of the sample.
+    """
     last = len(calls.trunk.blocks) - 1
     leaf = value.detach().clone().requires_grad_()
 

@@ -10,18 +10,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .calibration import _Moment
 from .experts import ExpertCalls, ExpertPart
 from .layers import Kind
-from .statistics import Statistics, StatisticsWriter, packed
+from .moments import Moment
+from .statistics import Statistics, packed
+from .statistics_writer import StatisticsWriter
 from .trunk import NoTrunk
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A linear layer of a block: its matrix's name in the checkpoint, its class and its weight's shape.
+    """A linear layer of a block.
 
-    Where the matrix is part of a stacked parameter, ``stack`` is that parameter's name in the module.
+    Attributes
+    ----------
+    name
+        the name of its matrix in the checkpoint.
+    shape
+        the shape of its weight.
+    stack
+        the name of the module's stacked parameter that contains the matrix; None if the matrix is the module's weight.
+    part
+        the part of the stack that is the matrix.
     """
 
     name: str
@@ -33,12 +43,12 @@ class Layer:
 
     @property
     def sides(self) -> tuple[str, str]:
-        """Of the inputs and of the outputs."""
+        """The side of the inputs and the side of the outputs: ``"row"`` or ``"column"``."""
         return ("column", "row") if self.kind is Kind.LINEAR else ("row", "column")
 
 
-class _UpperMoment(_Moment):
-    """A sum of second moments whose upper triangle counts: blocks below the diagonal are left out."""
+class _UpperMoment(Moment):
+    """A sum of second moments of which only the upper triangle is valid: blocks below the diagonal are not computed."""
 
     def add(self, rows: Tensor, coupling: Tensor | None = None) -> None:
         rows = rows.flatten(0, 1)
@@ -52,13 +62,13 @@ class _UpperMoment(_Moment):
 
 
 class BlockMoments:
-    """The second moments of a block's layers; those of layers that read the same tensor are one."""
+    """The second moments of a block's layers. Layers that read the same tensor share the moment of their inputs."""
 
     def __init__(self, layers: list[Layer], max_gram: int):
         self.layers, self.max_gram = layers, max_gram
         self.inputs: list[_UpperMoment] = []
-        self.reads: dict[int, int] = {}  # layer: which of the inputs it reads
-        self.routed: dict[int, int] = {}  # which of the inputs of an expert: how many positions came to it
+        self.reads: dict[int, int] = {}  # for each layer, the index of its input in `inputs`
+        self.routed: dict[int, int] = {}  # for each input of an expert, how many positions were routed to it
         self.gradients = [_UpperMoment(size := self._size(layer, 1), size > max_gram) for layer in layers]
 
     def _size(self, layer: Layer, side: int) -> int:
@@ -66,8 +76,8 @@ class BlockMoments:
 
     @contextmanager
     def collected(self) -> Iterator[None]:
-        """Counts the inputs of the layers that run in this context, and the gradients that reach their outputs later."""
-        seen: list[tuple[Tensor, int]] = []  # tensors that were read in this run, and which of the inputs they are
+        """Adds the inputs of layers that run within this context, and the gradients that reach their outputs later."""
+        seen: list[tuple[Tensor, int]] = []  # the tensors read in this run, each with its index in `inputs`
 
         def hook(place: int, layer: Layer) -> Callable[..., None]:
             def forward_hook(module: nn.Module, arguments: tuple, named: dict, result: Tensor) -> None:
@@ -81,7 +91,7 @@ class BlockMoments:
                     seen.append((value, read))
                     self.inputs[read].add(_rows(value))
                 if self.reads.setdefault(place, read) != read:
-                    raise NoTrunk("its layers read other tensors from sample to sample")
+                    raise NoTrunk("its layers do not read the same tensors for every sample")
                 result.register_hook(lambda gradient: self.gradients[place].add(_rows(gradient)))
 
             return forward_hook
@@ -91,7 +101,7 @@ class BlockMoments:
             for place, layer in enumerate(self.layers)
             if layer.part is None
         ]
-        experts: dict[tuple[int, int], list[int]] = {}  # parameter and expert: its layers
+        experts: dict[tuple[int, int], list[int]] = {}  # the layers of each expert, by parameter and expert
         stacks = {}
         for place, layer in enumerate(self.layers):
             if layer.part is not None:
@@ -111,7 +121,7 @@ class BlockMoments:
                 handle.remove()
 
     def _add_expert(self, places: list[int], value: Tensor, result: Tensor) -> None:
-        """An expert read and wrote: the matrices in it read the same positions."""
+        """Adds one call of an expert, whose matrices all read the same positions."""
         read = self.reads.setdefault(places[0], len(self.inputs))
         if read == len(self.inputs):
             size = self._size(self.layers[places[0]], 0)
@@ -131,7 +141,22 @@ class BlockMoments:
     def write(
         self, writer: StatisticsWriter, samples: int, positions: int, statistics: Statistics, same: dict[str, str]
     ) -> None:
-        """Writes the moments of the layers that were reached."""
+        """Writes the moments of the layers that inputs and gradients reached; the others are added to ``statistics.skipped``.
+
+        Parameters
+        ----------
+        samples
+            the number of gradients that were taken: samples times passes.
+        positions
+            the number of positions of all samples.
+        same
+            gets, for each side that is not stored, the name of the tensor that has its values.
+
+        Raises
+        ------
+        ValueError
+            if a moment is NaN or infinite.
+        """
         written: dict[int, str] = {}
         for place, layer in enumerate(self.layers):
             gradients = self.gradients[place]

@@ -1,4 +1,4 @@
-"""Values at the boundaries of a model's blocks: in a file, and in memory too if they are few."""
+"""Hidden states at the boundaries of a model's blocks: in a file, and also in memory if they fit."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Bytes that are kept in memory; more are in the file only.
 MEMORY = 2 << 30
+"""Up to this many bytes are also kept in memory; more are only in the file."""
 
 
 class Boundaries:
-    """Float32 tensors of one shape by place, where a place is a boundary and a batch.
+    """Float32 tensors of one shape, by the number of a place; each boundary has a place for each batch.
 
     Parameters
     ----------
     count
-        how many places there are.
+        the number of places.
     shape
-        of each tensor.
+        the shape of each tensor.
     path
-        the file, which holds what was set by an earlier run with the same count and shape.
+        the file. If it exists, it has the tensors of an earlier run with the same count and shape.
     memory
-        bytes; where all together are no larger, what is set is kept in memory too.
+        in bytes; if all tensors together take no more, they are also kept in memory.
     """
 
     def __init__(self, count: int, shape: torch.Size, path: Path, memory: int = MEMORY):
         self.shape = shape
         self._kept: dict[int, Tensor] | None = {} if count * shape.numel() * 4 <= memory else None
-        # Not buffered: what is set is in the file when the next statement runs.
+        # Without a buffer, so that a tensor is in the file as soon as it is set.
         self._file = open(path, "r+b" if path.exists() else "x+b", buffering=0)
 
     def __setitem__(self, place: int, value: Tensor) -> None:
@@ -50,6 +50,6 @@ class Boundaries:
         return torch.from_numpy(values).reshape(self.shape)
 
     def drop(self, place: int) -> None:
-        """Forgets a value that is not needed again."""
+        """Frees the memory of a tensor that is not needed again."""
         if self._kept is not None:
             self._kept.pop(place, None)

@@ -1,17 +1,4 @@
-"""Collects second moments of the inputs and the output gradients of a network's layers.
-
-For one layer ``y = W x`` and a small change ``D`` of its weight, a sample's output ``o`` changes by ``Σ J D x`` over its
-positions, ``J`` the Jacobian of ``o`` in ``y``. Gradients ``g`` of random projections ``r·o``, ``r`` standard normal,
-have the second moment ``E[g gᵀ] = JᵀJ``, so ``(Σ gᵀ D x)²`` is the squared change that can be expected: without labels,
-and in the same unit for every layer. A conversion wants it as ``tr(G D S Dᵀ)``, with one matrix for each side. For the
-``M = Σ g xᵀ`` of one sample, whose inner product with ``D`` that change is, these are the means over samples of
-
-    S ∝ MᵀM = Σ (g·g') x x'ᵀ        the second moment of the inputs, weighted by how much the output feels them
-    G ∝ M Mᵀ = Σ (x·x') g g'ᵀ       the second moment of the gradients, weighted by the size of the inputs
-
-over all pairs of positions of the sample, with ``tr G · tr S`` the mean of ``|M|²``. Pairs of different positions say what
-cancels or adds up in the output, but only for small changes: they count ``COHERENCE`` times.
-"""
+"""Collects statistics of a model's layers from batches that run through it, see `moments`."""
 
 from __future__ import annotations
 
@@ -24,17 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from .layers import Kind, kind_of
+from .moments import Scope, Use
 from .statistics import Statistics
-
-# The weight of pairs of different positions. On MiniLM at half its encoder parameters the cosine to the original is 0.917
-# with 0 (positions err independently) and with 1 (the linear model taken at its word), 0.922 with 0.2.
-COHERENCE = 0.2
 
 Forward = Callable[[nn.Module, Any], Tensor]
 
 
 def attention_mask(batch: Any) -> Tensor | None:
-    """The mask ``[samples, positions]`` a tokenizer puts beside its ids, 0 for padding."""
+    """The mask ``[samples, positions]`` that a tokenizer gives with its ids, 0 for padding; None if there is none."""
     return batch.get("attention_mask") if isinstance(batch, Mapping) or hasattr(batch, "get") else None
 
 
@@ -58,55 +42,57 @@ def collect_statistics(
     max_gram: int = 8192,
     description: str = "",
 ) -> Statistics:
-    """Runs batches through a model and collects both second moments of its linear and embedding layers.
+    """Runs batches through a model and collects the second moments of both sides of its linear and embedding layers.
 
-    The model is left as it was: its mode, its parameters and what of them requires gradients.
+    Afterwards the model is as before: its mode, its parameters, and which of them require gradients.
 
     Parameters
     ----------
     model
-        any module; layers are found by their class (``Linear``, ``Embedding``, GPT-2's ``Conv1D``) and by being
-        called, so what is computed from a weight directly is not seen.
+        any module. Only layers of a known class (``Linear``, ``Embedding``, GPT-2's ``Conv1D``) that are called count;
+        code that reads a layer's weight directly is not observed.
     batches
-        whatever ``forward`` takes; the first axis of its result counts the samples.
+        what ``forward`` takes.
     forward
-        of model and batch: the output whose change matters, ``[samples, …]``, differentiable.
+        a function of model and batch that gives the output whose change matters, ``[samples, …]``, differentiable.
     mask
-        of a batch: 1 where there is no padding, ``[samples, positions]``; or None.
+        a function of a batch that gives ``[samples, positions]``, 0 for padding, or None if there is no padding.
     loss
-        of output and batch: a loss per sample ``[samples]``, or their sum (not the mean). Its gradients are used
-        instead of those of random projections.
+        a function of output and batch that gives the loss of each sample, ``[samples]``, or their sum (not their mean). Its
+        gradients are used instead of those of random projections.
     losses
-        of output and batch: several such losses, one after the other; ``passes`` of them.
+        instead of ``loss``: a function of output and batch that gives ``passes`` such losses, one after the other.
     passes
-        how many losses there are; only with ``losses``.
+        the number of losses that ``losses`` gives.
     is_separable
-        the sides are the plain second moments ``mean x xᵀ`` and ``Σ g gᵀ`` of single positions, neither
-        weighted by the other: the better one for language models, see ``streaming.py``.
+        True: the sides are the plain second moments ``mean x xᵀ`` and ``Σ g gᵀ`` of single positions, neither weighted by
+        the other. This is better for language models, see `streaming`.
     has_element_weights
-        instead of both moments, the squared gradients of all elements are collected, see
-        ``element_weights.py``.
+        True: collects the squared gradients of all elements instead of the two sides, see `element_weights`.
     projections
-        random projections of each output, a backward pass each.
+        the number of random projections of each output; each takes a backward pass.
     seed
-        of the projections.
+        the seed of the projections.
     names
-        of a model's parameter name: the tensor's name in the checkpoint, or None to leave it out.
-    include
-        globs of checkpoint names.
-    exclude
-        globs of checkpoint names, stronger than ``include``.
+        a function of a parameter's name in the model that gives the tensor's name in the checkpoint, or None to leave it out.
+    include, exclude
+        globs of names in the checkpoint; ``exclude`` takes precedence.
     min_side
-        matrices with a smaller side are left out, as the conversion leaves them dense.
+        matrices with a smaller side are left out; a conversion leaves them dense.
     max_gram
-        sides larger than this get a scale instead of a gram matrix.
+        a larger side gets a scale instead of a Gram matrix.
     description
-        for the file's metadata.
+        text for the file's metadata.
 
     Returns
     -------
     Statistics
-        of all layers that the output depends on.
+        the statistics of all layers that the output depends on.
+
+    Raises
+    ------
+    ValueError
+        if no matrix is selected, if an argument is invalid, or if the output depends on no selected layer.
     """
     kind_of_use = Use
     if has_element_weights:
@@ -120,7 +106,7 @@ def collect_statistics(
     if passes < 1:
         raise ValueError("projections must be at least 1")
     samples = tokens = 0
-    scope = _Scope()
+    scope = Scope()
     generator = torch.Generator().manual_seed(seed)
     handles = [
         use.module.register_forward_hook(use.hook(scope, is_separable), with_kwargs=True) for weight in weights for use in weight.uses
@@ -136,7 +122,7 @@ def collect_statistics(
                 scope.mask = mask(batch)
                 result = forward(model, batch)
                 if not result.requires_grad:
-                    raise ValueError("the output does not depend on any layer the statistics are collected of")
+                    raise ValueError("the output depends on none of the selected layers; see include, exclude and forward")
                 samples += result.shape[0]
                 tokens += int(scope.mask.sum()) if scope.mask is not None else result.shape[0]
                 several = iter(losses(result, batch)) if losses else None
@@ -167,217 +153,26 @@ def collect_statistics(
 
 
 def _projection(result: Tensor, mask: Tensor | None, generator: torch.Generator) -> Tensor:
-    """``r·o`` for a standard normal ``r``, without the positions that are padding."""
+    """``r·o`` for a standard normal ``r``, without padding positions."""
     direction = torch.randn(result.shape, generator=generator).to(result)
     if mask is not None and result.ndim > 2 and result.shape[:2] == mask.shape:
         direction = direction * mask.reshape(*mask.shape, *(1,) * (result.ndim - 2)).to(result)
     return direction * result
 
 
-class _Scope:
-    """The batch that runs: its mask, and the calls of layers that wait for their gradients."""
-
-    def __init__(self) -> None:
-        self.mask: Tensor | None = None
-        self.calls: list[Call] = []
-
-    def grid(self, shape: torch.Size) -> tuple[tuple[int, int], Tensor | None]:
-        """Samples and positions of a layer's input without its features, and which of them are not padding."""
-        mask = self.mask
-        if mask is not None and shape.numel() == mask.numel() and shape[0] in (mask.shape[0], mask.numel()):
-            return (mask.shape[0], mask.numel() // mask.shape[0]), mask.reshape(mask.shape[0], -1) != 0
-        if mask is not None and len(shape) == 2 and shape[0] == 1 and shape[1] == mask.shape[1]:
-            return (1, shape[1]), (mask != 0).any(0)[None]  # position ids, looked up once for all samples
-        return (shape[0], shape[1:].numel()) if shape else (1, 1), None
-
-    def finish(self) -> None:
-        """Adds up the calls after all gradients came."""
-        for call in self.calls:
-            call.finish()
-        self.calls.clear()
-
-
-class _Moment:
-    """A sum of second moments, ``[n, n]``, or its diagonal ``[n]``.
-
-    Products of a batch are float32 (float64 for float64 layers), their sum over batches is float64.
-    """
-
-    def __init__(self, size: int, is_diagonal: bool):
-        self.sum = torch.zeros(size if is_diagonal else (size, size), dtype=torch.float64)
-
-    def add(self, rows: Tensor, coupling: Tensor | None = None) -> None:
-        """Adds ``Σ c x x'ᵀ`` over the rows of each sample.
-
-        Parameters
-        ----------
-        rows
-            ``[samples, positions, n]``.
-        coupling
-            ``c [samples, positions, positions]``; None for the identity.
-        """
-        others = rows if coupling is None else coupling @ rows
-        if self.sum.ndim == 1:
-            self.sum += (rows * others).sum((0, 1)).clamp(min=0).cpu()
-        else:
-            self.sum += (rows.flatten(0, 1).T @ others.flatten(0, 1)).cpu()
-
-    @property
-    def trace(self) -> float:
-        return _trace(self.sum)
-
-
-class Call:
-    """One call of a layer: its inputs ``[samples, positions, n]``, or ids ``[samples, positions]``."""
-
-    def __init__(
-        self, use: Use, inputs: Tensor, grid: tuple[int, int], is_counted: Tensor | None, is_separable: bool
-    ):
-        self.use, self.grid, self.is_counted = use, grid, is_counted
-        self.inputs = inputs if use.kind is Kind.EMBEDDING else self.rows(inputs)
-        self.is_separable = is_separable and use.kind is not Kind.EMBEDDING
-        self.coupling = None if use.kind is Kind.EMBEDDING or is_separable else _coupling(self.inputs)
-        self.weights: Tensor | None = None
-
-    def rows(self, values: Tensor) -> Tensor:
-        """``[samples, positions, n]`` of ``[..., n]``, zero where there is padding."""
-        rows = _at_least_single(values.detach().reshape(*self.grid, values.shape[-1]))
-        return rows if self.is_counted is None else rows * self.is_counted[..., None]
-
-    def add_gradients(self, gradients: Tensor) -> None:
-        """Gradients at the layer's output, ``[..., n]``; once for every backward pass."""
-        rows = self.rows(gradients)
-        self.use.gradients.add(rows, None if self.coupling is None else self.coupling.to(rows))
-        weights = rows.square().sum(-1) if self.coupling is None else _coupling(rows)
-        self.weights = weights if self.weights is None else self.weights + weights
-
-    def finish(self) -> None:
-        """Adds the inputs, weighted by the gradients that arrived."""
-        if self.weights is None:
-            return
-        if self.is_separable:
-            self.use.separable_positions += (
-                len(self.inputs.flatten(0, 1)) if self.is_counted is None else int(self.is_counted.sum())
-            )
-            self.use.inputs.add(self.inputs)
-            return
-        if self.use.kind is not Kind.EMBEDDING:
-            self.use.weight_sum += float(self.weights.diagonal(dim1=1, dim2=2).sum(dtype=torch.float64))
-            self.use.inputs.add(self.inputs, self.weights.to(self.inputs))
-            return
-        counted = torch.ones(self.grid, dtype=torch.bool) if self.is_counted is None else self.is_counted.cpu()
-        ids, weights = self.inputs.reshape(self.grid).cpu()[counted], self.weights.cpu()[counted]
-        self.use.weight_sum += float(weights.sum(dtype=torch.float64))
-        self.use.positions += len(ids)
-        self.use.inputs.sum += torch.bincount(ids, weights.double(), minlength=len(self.use.inputs.sum))
-
-
-class Use:
-    """A module that multiplies with a weight: the moments on the side it reads and on the side it writes."""
-
-    def __init__(self, module: nn.Module, kind: Kind, shape: torch.Size, max_gram: int):
-        rows, columns = shape
-        self.module, self.kind = module, kind
-        read, written = (columns, rows) if kind is Kind.LINEAR else (rows, columns)
-        self.inputs = _Moment(read, kind is Kind.EMBEDDING or read > max_gram)
-        self.gradients = _Moment(written, written > max_gram)
-        self.weight_sum = 0.0
-        self.positions = 0
-        self.separable_positions = 0
-
-    def hook(self, scope: _Scope, is_separable: bool) -> Callable[..., Tensor | None]:
-        def forward_hook(module: nn.Module, arguments: tuple, named: dict, result: Tensor) -> Tensor | None:
-            if not torch.is_grad_enabled():
-                return None
-            value = (arguments[0] if arguments else next(iter(named.values()))).detach()
-            positions = value.shape if self.kind is Kind.EMBEDDING else value.shape[:-1]
-            call = self.call(value, *scope.grid(positions), is_separable)
-            scope.calls.append(call)
-            replaced = None
-            if not result.requires_grad:  # nothing before it needs gradients, but what it writes does
-                result = replaced = result.detach().requires_grad_().clone()
-            result.register_hook(call.add_gradients)
-            return replaced
-
-        return forward_hook
-
-    def call(self, value: Tensor, grid: tuple[int, int], is_counted: Tensor | None, is_separable: bool) -> Call:
-        """What adds up one call of the module with its inputs."""
-        return Call(self, value, grid, is_counted, is_separable)
-
-    @staticmethod
-    def tensors(name: str, uses: list[Use], gradients: int) -> dict[str, np.ndarray]:
-        """The entries of the file for a weight with these uses; none if no gradient arrived."""
-        parts = [factors for use in uses if (factors := use.factors(gradients)) is not None]
-        if not parts:
-            return {}
-        rows, columns = parts[0] if len(parts) == 1 else _one_product(parts)
-        return {**_entries(f"{name}.row", rows), **_entries(f"{name}.column", columns)}
-
-    def factors(self, gradients: int) -> tuple[Tensor, Tensor] | None:
-        """The moments of rows and columns; None if no gradient arrived. ``gradients``: how many samples had one."""
-        if self.separable_positions and self.gradients.trace:
-            sides = self.gradients.sum / gradients, self.inputs.sum / self.separable_positions
-            return sides if self.kind is Kind.LINEAR else sides[::-1]
-        if not self.weight_sum or not self.gradients.trace:
-            return None
-        # The product of the traces is the mean over samples of |M|², which is the trace of either sum.
-        written = self.gradients.sum * (self.weight_sum / self.gradients.trace / gradients)
-        if self.kind is Kind.EMBEDDING:  # one average occurrence more of each row, so that unseen ones matter a little
-            read = (self.inputs.sum * self.positions / self.weight_sum + 1) / (self.positions + len(self.inputs.sum))
-        else:
-            read = self.inputs.sum / self.weight_sum
-        return (written, read) if self.kind is Kind.LINEAR else (read, written)
-
-
 class _Weight:
-    """A matrix and all modules that use it: several where weights are tied."""
+    """A matrix and all modules that use it; there are several if weights are tied."""
 
     def __init__(self, name: str, uses: list[Use]):
         self.name, self.uses = name, uses
 
     @property
     def reads_rows(self) -> bool:
-        """Whether the rows are the inputs, according to the first use."""
+        """Whether the rows are the inputs, which the first use decides."""
         return self.uses[0].kind is not Kind.LINEAR
 
     def tensors(self, gradients: int) -> dict[str, np.ndarray]:
         return type(self.uses[0]).tensors(self.name, self.uses, gradients)
-
-
-def _one_product(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """One Kronecker product in the place of a sum of them: sides of equal trace are added."""
-    balances = [(_trace(columns) / _trace(rows)) ** 0.5 for rows, columns in parts]
-    rows = [rows * balance for (rows, _), balance in zip(parts, balances)]
-    columns = [columns / balance for (_, columns), balance in zip(parts, balances)]
-
-    def total(moments: list[Tensor]) -> Tensor:
-        if len({moment.ndim for moment in moments}) > 1:
-            moments = [torch.diag(moment) if moment.ndim == 1 else moment for moment in moments]
-        return sum(moments[1:], moments[0])
-
-    return total(rows), total(columns)
-
-
-def _trace(moment: Tensor) -> float:
-    """The trace of a second moment or of its diagonal."""
-    return float((moment if moment.ndim == 1 else moment.diagonal()).sum())
-
-
-def _coupling(rows: Tensor) -> Tensor:
-    """Products of the rows of each sample ``[samples, positions, n]``, those of different rows times ``COHERENCE``."""
-    products = rows @ rows.transpose(1, 2)
-    return COHERENCE * products + (1 - COHERENCE) * torch.diag_embed(products.diagonal(dim1=1, dim2=2))
-
-
-def _at_least_single(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def _entries(name: str, moment: Tensor) -> dict[str, np.ndarray]:
-    if moment.ndim == 1:
-        return {f"{name}_scale": moment.sqrt().numpy()}
-    return {f"{name}_gram": ((moment + moment.T) / 2).numpy()}
 
 
 def _find_weights(

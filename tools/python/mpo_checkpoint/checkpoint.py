@@ -19,20 +19,25 @@ from .safetensors_file import Entry, read_entries, release
 class MPOCheckpoint:
     """An MPO checkpoint open for reading; its files are mapped.
 
-    Opening it checks everything FORMAT.md asks a reader to, but the checksums of the shards and what is found when an
-    array is read; `verify` checks those.
+    Opening a checkpoint checks what FORMAT.md asks a reader to check, except the SHA-256 of the files and the values of the
+    arrays; `verify` checks those too.
 
     Parameters
     ----------
     path
         the folder.
     companions
-        whether the files beside the tensors must be there too.
+        whether the files that accompany the tensors must exist too.
 
     Attributes
     ----------
     tensors, operators, cores
-        the records of the manifest, by name.
+        the records of the manifest by name.
+
+    Raises
+    ------
+    CheckpointError
+        if the folder is not a valid MPO checkpoint.
     """
 
     def __init__(self, path: Path | str, companions: bool = True):
@@ -62,18 +67,18 @@ class MPOCheckpoint:
             if (entry.dtype, entry.shape) != (dtype, shape):
                 raise CheckpointError(
                     f"{self.path}: {name}",
-                    f"is {entry.dtype} {list(entry.shape)}, the manifest calls for {dtype} {list(shape)}",
+                    f"is {entry.dtype} {list(entry.shape)}, but the manifest says {dtype} {list(shape)}",
                 )
         if rest := self._entries.keys() - expected.keys():
             raise CheckpointError(self.path, f"{min(rest)} is in the shards but not in the manifest")
 
     def verify(self) -> None:
-        """Compares the checksum of every file and reads every core and dense tensor.
+        """Compares the SHA-256 of every file with the manifest, and reads every core and dense tensor.
 
         Raises
         ------
         CheckpointError
-            for what is damaged.
+            for the first damaged file or tensor.
         """
         self.manifest.check_checksums()
         for name in self.cores:
@@ -108,17 +113,17 @@ class MPOCheckpoint:
         Parameters
         ----------
         record
-            of the core or of the tensor.
+            the record of the core or the tensor.
 
         Returns
         -------
         dict of str to Entry
-            by their names in the shards.
+            the entries by their names in the shards.
 
         Raises
         ------
         CheckpointError
-            for a packed entry that is damaged.
+            if a packed entry is damaged.
         """
         return {
             name: unpacked(self._entries[name], record.packed[name], f"{self.path}: {name}")
@@ -128,23 +133,23 @@ class MPOCheckpoint:
         }
 
     def core(self, name: str) -> np.ndarray:
-        """A core, whole, in whatever encoding it is stored.
+        """A core as a whole array, decoded.
 
         Parameters
         ----------
         name
-            of the core.
+            the name of the core.
 
         Returns
         -------
         ndarray
-            ``[d, i, j, d']``, of a basis ``[n, n]``, of scales or a permutation ``[n]``: F64 as float64, permutations as
-            integers, all else as float32.
+            ``[d, i, j, d']``; ``[n, n]`` for a basis; ``[n]`` for scales or a permutation; ``[d]`` for singular values. The
+            dtype is int64 for permutations, float64 for F64, and float32 for all others.
 
         Raises
         ------
         CheckpointError
-            for one that is damaged.
+            if the core is damaged.
         """
         core, where = self.cores[name], f"{self.path}: {name}"
         array = core.encoding.decode(self.entries(core), name, core.shape, where)
@@ -158,7 +163,7 @@ class MPOCheckpoint:
         return array
 
     def chain(self, operator: OperatorRecord) -> list[np.ndarray]:
-        """The cores of an operator, singular values multiplied into the central one.
+        """The cores of an operator, with the singular values multiplied into the central one.
 
         Parameters
         ----------
@@ -173,7 +178,7 @@ class MPOCheckpoint:
         Raises
         ------
         CheckpointError
-            for a core that is damaged.
+            if a core is damaged.
         """
         cores = [self.core(name) for name in operator.cores]
         if operator.singular_values is not None:
@@ -190,17 +195,17 @@ class MPOCheckpoint:
         operator
             one of ``operators``.
         dtype
-            that it is multiplied out in; float64 where a core is F64.
+            the dtype of the products; float64 if a core is F64.
 
         Returns
         -------
         ndarray
-            ``[I, J]``, with the bases of its sides.
+            ``[I, J]``, with the bases of its sides applied.
 
         Raises
         ------
         CheckpointError
-            for a core that is damaged.
+            if a core is damaged.
         """
         cores = [core.astype(np.result_type(core, dtype), copy=False) for core in self.chain(operator)]
         matrix = matrix_of(cores, operator.matrix_shape)
@@ -220,17 +225,17 @@ class MPOCheckpoint:
         Parameters
         ----------
         tensor
-            one whose ``kind`` is ``"dense"``.
+            a tensor whose ``kind`` is ``"dense"``.
 
         Returns
         -------
         Entry
-            its bytes in its dtype.
+            the bytes of the elements in the tensor's dtype.
 
         Raises
         ------
         CheckpointError
-            for what is damaged.
+            if the tensor is damaged.
         """
         assert tensor.encoding is not None
         entries = self.entries(tensor)
@@ -240,22 +245,22 @@ class MPOCheckpoint:
         return Entry.of(values, tensor.dtype)
 
     def tensor(self, name: str) -> np.ndarray:
-        """A tensor, restored.
+        """A tensor of the source, restored.
 
         Parameters
         ----------
         name
-            of a tensor of the source, tied ones too.
+            the name of a tensor of the source; tied tensors have names too.
 
         Returns
         -------
         ndarray
-            of its source's shape and dtype, but float32 for BF16, which NumPy does not have.
+            the tensor in its shape and dtype in the source; float32 for BF16, which NumPy lacks.
 
         Raises
         ------
         CheckpointError
-            for a name that is not there, and for what is damaged.
+            if there is no such tensor, or if it is damaged.
         """
         if name not in self.tensors:
             raise CheckpointError(self.path, f"has no tensor {name}")
@@ -283,7 +288,7 @@ class MPOCheckpoint:
 
     @cached_property
     def _shared_operators(self) -> set[str]:
-        """Operators that several tensors are made of."""
+        """The names of operators that several tensors use."""
         counts = Counter(name for tensor in self for name in tensor.operators)
         return {name for name, count in counts.items() if count > 1}
 
@@ -291,7 +296,7 @@ class MPOCheckpoint:
 def load_dense(path: Path | str) -> dict[str, np.ndarray]:
     """All tensors of an MPO checkpoint, restored, in the order of the source.
 
-    Matrices are multiplied out in float32, or float64 where their cores or their source are. Tensors of dtype BF16 come
+    Matrices are multiplied out in float32, or in float64 if their cores or their source are float64. BF16 tensors are returned
     as float32.
 
     Parameters
@@ -302,12 +307,12 @@ def load_dense(path: Path | str) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of str to ndarray
-        each of the shape that the tensor has in the source.
+        the tensors by name, each in the shape that it has in the source.
 
     Raises
     ------
     CheckpointError
-        for what is not a valid MPO checkpoint.
+        if the folder is not a valid MPO checkpoint.
     """
     checkpoint = MPOCheckpoint(path)
     matrices: dict[str, np.ndarray] = {}
@@ -322,12 +327,12 @@ def matrix_of(cores: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray
     cores
         ``[d, i, j, d']`` each.
     shape
-        ``(I, J)``, not larger than the products of the i and the j.
+        ``(I, J)``, at most ``∏ i`` and ``∏ j``.
 
     Returns
     -------
     ndarray
-        ``[I, J]``, the padding clipped.
+        ``[I, J]``, without padding.
     """
     result = np.ones((1, 1, 1, 1), cores[0].dtype)
     for core in cores:

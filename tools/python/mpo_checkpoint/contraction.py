@@ -1,6 +1,7 @@
-"""Products with a matrix product operator, without its matrix; and what they cost.
+"""Products with a matrix product operator that do not build its matrix, and their costs in multiplications.
 
-Cores are ``[d_k, i_k, j_k, d_{k+1}]``; rows are the digits ``i``, columns the digits ``j``, most significant first.
+Cores are ``[d_k, i_k, j_k, d_{k+1}]``. The index of a row has the digits ``i_k``, that of a column the digits ``j_k``, most
+significant digit first.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 Shapes = Sequence[tuple[int, int, int, int]]
 
 _GATHERED_ELEMENTS = 1 << 24
-"""How many elements of core slices a row lookup may hold at a time."""
+"""The maximum number of elements of core slices that a row lookup gathers at a time."""
 
 
 def matrix(cores: Sequence[Tensor]) -> Tensor:
@@ -30,7 +31,7 @@ def matrix(cores: Sequence[Tensor]) -> Tensor:
 
 
 def matrix_cost(shapes: Shapes) -> int:
-    """Multiplications to build the matrix."""
+    """The multiplications of `matrix`."""
     cost, built = 0, 1
     for left, i, j, right in shapes:
         cost += built * left * i * j * right
@@ -39,7 +40,7 @@ def matrix_cost(shapes: Shapes) -> int:
 
 
 def apply(cores: Sequence[Tensor], x: Tensor) -> Tensor:
-    """``W x`` for every row of ``x [batch, ∏ j_k]``: ``[batch, ∏ i_k]``, from the cheaper end."""
+    """``W x`` for every row of ``x [batch, ∏ j_k]``: ``[batch, ∏ i_k]``, beginning at the cheaper end of the chain."""
     shapes = [tuple(core.shape) for core in cores]
     if _cost_from_left(shapes) <= _cost_from_left(_mirrored(shapes)):
         return _apply_from_left(cores, x)
@@ -47,7 +48,7 @@ def apply(cores: Sequence[Tensor], x: Tensor) -> Tensor:
 
 
 def apply_cost(shapes: Shapes) -> int:
-    """Multiplications of `apply` for a batch of one."""
+    """The multiplications of `apply` for a batch of one."""
     return min(_cost_from_left(shapes), _cost_from_left(_mirrored(shapes)))
 
 
@@ -113,7 +114,7 @@ def _rows(cores: Sequence[Tensor], ids: Tensor) -> Tensor:
 
 
 def rows_cost(shapes: Shapes) -> int:
-    """Multiplications of `rows` for one row."""
+    """The multiplications of `rows` for one row."""
     cost, done = 0, 1
     for left, _, j, right in shapes:
         cost += done * left * j * right

@@ -1,7 +1,7 @@
-"""Fisher information of single elements: what TFWSVD (arXiv 2211.09718) weights the errors of a matrix with.
+"""Fisher information of single elements, with which TFWSVD (arXiv 2211.09718) weights the errors of a matrix.
 
-For each sample's objective, ``M = Σ g xᵀ`` over its positions is the gradient in a layer's matrix; the weights are the mean of
-``M²``, element by element. Where several layers use one matrix, what they give is added.
+The gradient of one sample's objective in a layer's matrix is ``M = Σ g xᵀ`` over the positions of the sample. The weights are the
+mean of ``M²`` over samples, element by element. If several layers use one matrix, their weights are added.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .calibration import Call, Use
 from .layers import Kind
+from .moments import Call, Use
 
 
 class ElementUse(Use):
-    """A module that multiplies with a weight: the sum of its squared gradients, ``[I, J]``."""
+    """A module that multiplies with a weight, and the sum of its squared gradients ``[I, J]``."""
 
     def __init__(self, module: nn.Module, kind: Kind, shape: torch.Size, max_gram: int):
         self.module, self.kind = module, kind
@@ -33,7 +33,7 @@ class ElementUse(Use):
 
 
 class _ElementCall(Call):
-    """One call of a layer; its gradients are added as soon as they come."""
+    """One call of a layer, whose gradients are added as soon as they arrive."""
 
     use: ElementUse
 

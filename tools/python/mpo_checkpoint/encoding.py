@@ -1,4 +1,4 @@
-"""Encodings: how the elements of a core or of a dense tensor are stored in the shards. New encodings are added here."""
+"""Encodings: how the elements of a core or a dense tensor are stored in the shards. New encodings are added here."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Shape = tuple[int, ...]
 Side = Literal["left", "right"]
 
 _INDICES = ("U8", "U16", "U32", "I64")
-"""The dtypes a permutation may have."""
+"""The dtypes that a permutation may have."""
 _SCALED_BITS = 8
 _VALUES_OF_A_SCALE = 128
-"""How many values share a scale at least: scales of four bytes then take at most 1/32 of the room."""
+"""The least number of values that share a scale: scales of four bytes then take at most 1/32 of the bytes of the values."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,17 @@ class Encoding:
     Attributes
     ----------
     kind
-        ``"plain"``, ``"scaled"``: bytes that are multiplied with scales, or ``"grouped"``: integers of few bits with a
+        ``"plain"``; ``"scaled"``: int8 values that are multiplied with scales; or ``"grouped"``: integers of few bits with a
         scale for each group of neighbours in a row, see `grouped`.
     dtype
-        of the values in the shards.
+        the dtype of the values in the shards.
     scale_shape
-        of ``"scaled"``: as many axes as the values, each 1 or that of the values.
+        only for ``"scaled"``: the shape of the scales, which broadcasts to that of the values; each axis is 1 or as for the
+        values.
     pivots
-        the side of an auxiliary core whose identity is left out.
+        the side of an auxiliary core whose identity is not stored; None if all of the core is stored.
     bits, group, columns
-        of ``"grouped"``: bits of a code, codes of a group, codes of a row.
+        only for ``"grouped"``: bits of a code, codes of a group, codes of a row.
     """
 
     kind: str
@@ -57,23 +58,23 @@ class Encoding:
 
     @classmethod
     def parse(cls, raw: Any, shape: Shape, role: str, where: str) -> Encoding:
-        """The encoding in a manifest.
+        """The encoding that a manifest describes.
 
         Parameters
         ----------
         raw
             the JSON object.
         shape
-            of the whole array.
+            the shape of the whole array.
         role
-            of the core, or ``"dense"``.
+            the role of the core, or ``"dense"``.
         where
-            what has it, for messages.
+            the name of the core or tensor, for messages.
 
         Raises
         ------
         Contradiction
-            for one that FORMAT.md does not know, or that does not fit the array.
+            if FORMAT.md does not allow the encoding, or if it does not fit the array.
         """
         if not isinstance(raw, dict):
             raise Contradiction(f"{where} has an encoding that is not an object")
@@ -137,26 +138,26 @@ class Encoding:
 
     @property
     def is_of_integers(self) -> bool:
-        """Whether integers with scales stand for the values."""
+        """Whether the values are stored as integers with scales."""
         return self.kind != "plain"
 
     def pivot_count(self, shape: Shape) -> int:
         return 0 if self.pivots is None else shape[-1] if self.pivots == "left" else shape[0]
 
     def value_shape(self, shape: Shape) -> Shape:
-        """The shape of the values of an array of a shape: two axes where pivots are left out."""
+        """The shape of the stored values of an array of this shape: two axes if the array is a pivoted core."""
         count = self.pivot_count(shape)
         if self.pivots == "left":
             return (prod(shape[:-1]) - count, count)
         return (count, prod(shape[1:]) - count) if self.pivots == "right" else shape
 
     def value_count(self, shape: Shape) -> int:
-        """How many numbers are stored: neither scales nor pivots count."""
+        """How many numbers are stored; scales and pivots do not count."""
         size = prod(shape[:-1]) if self.pivots == "left" else prod(shape[1:])
         return prod(shape) if self.pivots is None else self.pivot_count(shape) * (size - self.pivot_count(shape))
 
     def entries(self, name: str, shape: Shape) -> dict[str, tuple[str, Shape]]:
-        """Dtype and shape of the entries of the array ``name``, unpacked, by name: values, scales, pivots."""
+        """Dtype and shape, before packing, of the entries of the array ``name``, by name: values, scales, pivots."""
         values = self.value_shape(shape)
         if self.pivots and not prod(values):
             return {}
@@ -174,17 +175,17 @@ class Encoding:
     # Reading
 
     def decode(self, entries: Mapping[str, Entry], name: str, shape: Shape, where: str) -> np.ndarray:
-        """The whole array, of ``shape``: F64 as float64, integers as they are, all else as float32.
+        """The whole array, of ``shape``: float64 for F64, the same integers for integer dtypes, float32 for all others.
 
         Parameters
         ----------
         entries
-            those of `entries`, unpacked.
+            the entries that `entries` lists, unpacked.
 
         Raises
         ------
         CheckpointError
-            for pivots or scales that can't be.
+            if pivots or scales are invalid.
         """
         if self.pivots is None:
             return self._values(entries, name, shape, where)
@@ -210,19 +211,19 @@ class Encoding:
         return pivots
 
     def integers(self, entries: Mapping[str, Entry], name: str, where: str) -> tuple[np.ndarray, np.ndarray]:
-        """The stored values of an encoding of integers, as bytes or int8, and the scales.
+        """The stored integers, uint8 (packed codes) or int8, and their scales.
 
         Raises
         ------
         CheckpointError
-            for scales that can't be, and for bits behind the last code of a row.
+            if a scale is invalid, or if bits are set after the last code of a row.
         """
         values, scales = entries[name].numpy(), entries[f"{name}.scales"].numpy()
         if self.kind == "grouped":
             if not np.isfinite(scales).all():
                 raise CheckpointError(where, "has a scale that is not finite; convert the model again")
             if (used := self.columns * self.bits % 8) and (values[:, -1] >> used).any():
-                raise CheckpointError(where, "has bits behind the last code of a row; convert the model again")
+                raise CheckpointError(where, "has bits after the last code of a row; convert the model again")
         elif not (np.isfinite(scales).all() and (scales >= 0).all()):
             raise CheckpointError(where, "has a scale that is negative or not finite; convert the model again")
         return values, scales
@@ -243,19 +244,23 @@ class Encoding:
     def encode(
         self, name: str, array: np.ndarray, pivots: np.ndarray | None = None
     ) -> tuple[Encoding, dict[str, Entry]]:
-        """This encoding of an array, its scales chosen anew, and the entries.
+        """The entries of an array in this encoding, with new scales.
 
         Parameters
         ----------
         array
             the whole array, float64.
         pivots
-            ascending, where the encoding is pivoted: there the array must be the identity.
+            ascending; only if the encoding is pivoted. The array must be the identity there.
+
+        Returns
+        -------
+        the encoding with the shape of the new scales, and the entries by name.
 
         Raises
         ------
         CheckpointError
-            for elements that are not finite.
+            if an element is not finite, or too large for the dtype.
         """
         if not np.isfinite(array).all():
             raise CheckpointError(name, "has elements that are not finite")
@@ -273,7 +278,7 @@ class Encoding:
             encoding = replace(self, scale_shape=scales.shape)
             entries = {name: Entry.of(data, "I8"), f"{name}.scales": Entry.of(scales, "F32")}
         elif self.kind == "grouped":
-            if values.size % self.columns:  # another shape than it had: rows are the last axis then
+            if values.size % self.columns:  # the array has another shape than before: a row is its last axis
                 encoding = replace(self, columns=values.shape[-1])
             codes, scales = grouped.rounded(values.reshape(-1, encoding.columns), self.bits, self.group)
             data = grouped.packed_codes(codes, self.bits)
@@ -288,7 +293,7 @@ class Encoding:
 
 
 def _grouped(raw: dict[str, Any], role: str, pivots: Side | None, where: str) -> Encoding:
-    """The encoding ``grouped`` of a manifest; whether its columns divide the values is checked later."""
+    """The encoding ``grouped`` that a manifest describes. `parse` checks whether the columns divide the number of values."""
     if role == "permutation":
         raise Contradiction(f"{where} is a permutation with scales; it must be plain")
     for key, known in (("bits", grouped.BITS), ("group", grouped.GROUPS)):
@@ -302,7 +307,7 @@ def _grouped(raw: dict[str, Any], role: str, pivots: Side | None, where: str) ->
 
 
 def whole(values: np.ndarray, pivots: np.ndarray, shape: Shape, side: Side) -> np.ndarray:
-    """The core ``[d, i, j, d']`` that values and pivots stand for."""
+    """The core ``[d, i, j, d']`` of stored values and ascending pivots."""
     d, _, _, e = shape
     size, count = _pivot_room(shape, side), e if side == "left" else d
     result = np.zeros((size, count), values.dtype)
@@ -314,9 +319,14 @@ def whole(values: np.ndarray, pivots: np.ndarray, shape: Shape, side: Side) -> n
 
 
 def quantized(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bytes −127 … 127 and float32 scales, which broadcast: ``bytes * scales`` is nearest to the values.
+    """Int8 values from −127 to 127 and float32 scales that broadcast, so that their product is nearest to the values.
 
-    Scales go to the axes that have the most of them while they take at most 1/32 of the room of the bytes.
+    The scales have the shape with the most elements that takes at most 1/32 of the bytes of the values.
+
+    Raises
+    ------
+    CheckpointError
+        if a value is too large for float32.
     """
     shapes = product(*((1, size) for size in values.shape))
     ones = (1,) * values.ndim

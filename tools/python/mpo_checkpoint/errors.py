@@ -1,4 +1,4 @@
-"""What can be wrong with an MPO checkpoint."""
+"""Errors of MPO checkpoints and statistics files."""
 
 from __future__ import annotations
 
@@ -21,4 +21,8 @@ class CheckpointError(ValueError):
 
 
 class Contradiction(ValueError):
-    """A member of a manifest that contradicts the format; `Manifest.read` makes a `CheckpointError` of it."""
+    """A member of a manifest contradicts the format; `Manifest.read` raises it as a `CheckpointError` with the file's path."""
+
+
+class StatisticsError(ValueError):
+    """An invalid statistics file."""

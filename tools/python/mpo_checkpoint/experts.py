@@ -1,4 +1,4 @@
-"""Experts that a model holds stacked in a parameter ``[experts, rows, columns]``, as matrices of its checkpoint."""
+"""Experts that a model stacks in one parameter ``[experts, rows, columns]``, as matrices of its checkpoint."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch.overrides import TorchFunctionMode
 
 from .names import checkpoint_name
 
-# What a checkpoint calls the matrices that are below each other in an expert of the parameter.
+# The names, in a checkpoint, of the matrices that one expert of the parameter has below each other.
 LEAVES = {"gate_up_proj": (("gate_proj", "up_proj"), ("w1", "w3")), "down_proj": (("down_proj",), ("w2",))}
 
 
 @dataclass(frozen=True)
 class ExpertPart:
-    """Rows ``start`` to ``stop`` of one expert.
+    """Rows ``start`` to ``stop`` (exclusive) of one expert.
 
     Attributes
     ----------
     source
-        the tensor of the checkpoint that they come from.
+        the tensor of the checkpoint that has these rows.
     name
-        of the matrix, as a conversion calls it: the tensor, or ``<tensor>.<expert>`` where that is a stack too.
+        the name of the matrix in a conversion: that of the tensor, or ``<tensor>.<expert>`` if the tensor is a stack too.
     """
 
     source: str
@@ -36,13 +36,13 @@ class ExpertPart:
 
 
 def checkpoint_names(name: str, stored: Collection[str], prefix: str) -> str | None:
-    """`checkpoint_name`, also by what Mixtral's checkpoints call the block of experts."""
+    """As `names.checkpoint_name`, but also finds the name that Mixtral's checkpoints have for the block of experts."""
     found = checkpoint_name(name, stored, prefix)
     return found or checkpoint_name(name.replace(".mlp.", ".block_sparse_moe."), stored, prefix)
 
 
 def expert_parts(name: str, shape: torch.Size, stored: Collection[str], prefix: str) -> list[ExpertPart] | None:
-    """The matrices of a stacked parameter, expert by expert; None for no stack, and where the checkpoint lacks one."""
+    """The matrices of a stacked parameter, expert by expert; None if it is not a stack or the checkpoint lacks one of them."""
     head, _, leaf = name.rpartition(".")
     if leaf not in LEAVES or len(shape) != 3:
         return None
@@ -70,7 +70,7 @@ class ExpertCalls(TorchFunctionMode):
     stacks
         the parameters.
     seen
-        told of each product: the parameter, the expert, what the expert reads, and what it writes.
+        called for each product with the parameter, the number of the expert, the expert's input and its output.
     """
 
     def __init__(self, stacks: list[Tensor], seen: Callable[[Tensor, int, Tensor, Tensor], None]):

@@ -1,7 +1,8 @@
-"""Gauges of a chain of cores ``[d, i, j, d']``: other cores of the same matrix. NumPy, in float64.
+"""Gauges of a chain of cores ``[d, i, j, d']``: different cores of the same matrix. NumPy, in float64.
 
-A bond of dimension d lets any invertible d × d matrix pass. Here it is chosen so that the cores beside the centre are
-isometries (canonical) or contain the identity, which needs not be stored (compact).
+Any invertible d × d matrix and its inverse can be inserted at a bond of dimension d without changing the matrix of the chain.
+These functions choose them so that the cores beside the centre are isometries (canonical), or contain the identity, which need
+not be stored (compact).
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 
 LARGEST = 2.0
-"""What `pivot_rows` leaves at most of an element in magnitude."""
+"""`pivot_rows` swaps rows until no element is larger than this in magnitude."""
 _PANEL = 32
 
 
 def canonical(cores: Sequence[np.ndarray], central: int) -> list[np.ndarray]:
     """The same chain with isometries beside the central core, by QR from both ends.
 
-    Left of the centre ``AᵀA = 1`` as matrices ``[d·i·j, d']``, right of it ``BBᵀ = 1`` as matrices ``[d, i·j·d']``. Square
-    cores between two frames carry the weight together, see `deep`.
+    A core left of the centre has ``AᵀA = 1`` as a matrix ``[d·i·j, d']``; a core right of it has ``BBᵀ = 1`` as a matrix
+    ``[d, i·j·d']``. If the chain `is_deep`, the result is that of `deep`.
     """
     if is_deep([core.shape for core in cores]):
         return deep(cores)
@@ -32,13 +33,16 @@ def _isometry(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
 
 
 def is_deep(shapes: Sequence[tuple[int, ...]]) -> bool:
-    """Whether a chain has only square cores ``[r, 1, 1, r]`` between the frames of its rows and its columns."""
+    """Whether all cores between the first, which has the rows, and the last, which has the columns, are square ``[r, 1, 1, r]``."""
     inner = shapes[1:-1]
     return len(inner) > 0 and shapes[0][2] == shapes[-1][1] == 1 and all(i == j == 1 for _, i, j, _ in inner)
 
 
 def deep(cores: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The same chain, `is_deep`, with isometries at its ends and the singular values spread over the diagonals between."""
+    """The same chain with isometries at its ends and equal diagonal cores between them, whose product has the singular values.
+
+    The chain must be one that `is_deep`.
+    """
     first, *inner, last = [np.asarray(core, np.float64) for core in cores]
     left, middle = np.linalg.qr(first[0, :, 0])
     right, rest = np.linalg.qr(last[:, 0, :, 0].T)
@@ -50,12 +54,12 @@ def deep(cores: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def compact(cores: Sequence[np.ndarray], central: int) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
-    """The same chain with cores beside the central one that contain the identity, and the places of the identity.
+    """The same chain with an identity in each core beside the central one, and the places of the identities.
 
     Returns
     -------
-    the cores, whole, and for each the ascending pivots: rows of ``[d·i·j, d']`` left of the centre, columns of
-    ``[d, i·j·d']`` right of it, None for the central core. No element beside the centre is much larger than 2.
+    the whole cores, and for each core its ascending pivots: rows of ``[d·i·j, d']`` left of the centre, columns of
+    ``[d, i·j·d']`` right of it, None for the central core. No element beside the centre is much larger than 2 in magnitude.
     """
 
     def pivoted(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -70,7 +74,7 @@ def compact(cores: Sequence[np.ndarray], central: int) -> tuple[list[np.ndarray]
 
 
 def spectral(cores: Sequence[np.ndarray], central: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """The same chain with isometries everywhere and the singular values at the central bond apart, in falling order."""
+    """The same chain with an isometry in every core, and the singular values at the central bond in descending order."""
     chain = _toward_centre(cores, central, _isometry)[0]
     bond = max(0, central - 1)  # between the cores bond and bond + 1
     left, right = chain[bond], chain[bond + 1]
@@ -88,7 +92,7 @@ def spectral(cores: Sequence[np.ndarray], central: int) -> tuple[list[np.ndarray
 
 
 def _toward_centre(cores, central, split):
-    """Splits every core beside the centre into what stays and what goes inward: ``matrix = stays @ inward``."""
+    """Splits every core beside the centre as ``matrix = stays @ inward`` and multiplies ``inward`` into the next core inward."""
     cores = [np.asarray(core, np.float64) for core in cores]
     pivots: list[np.ndarray | None] = [None] * len(cores)
     for k in range(central):
@@ -105,19 +109,19 @@ def _toward_centre(cores, central, split):
 
 
 def pivot_rows(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of a matrix in whose basis all others are small.
+    """Rows of a matrix such that all other rows are combinations of them with small coefficients.
 
-    The rows are those of Gaussian elimination with partial pivoting, then one is swapped for another while that enlarges
-    the determinant by more than `LARGEST` (Goreinov et al., "How to find a good submatrix", 2010).
+    Gaussian elimination with partial pivoting gives the first rows. Then rows are swapped for others as long as a swap
+    multiplies the determinant by more than `LARGEST` (Goreinov et al., "How to find a good submatrix", 2010).
 
     Parameters
     ----------
     matrix
-        ``[m, d]`` of full column rank, m > d; orthonormal columns are best.
+        ``[m, d]`` of full column rank, m > d; best with orthonormal columns.
 
     Returns
     -------
-    the ascending pivots ``[d]``, and ``matrix @ inv(matrix[pivots])``, exactly the identity in the pivot rows.
+    the ascending pivots ``[d]``, and ``matrix @ inv(matrix[pivots])``, which is exactly the identity in the pivot rows.
     """
     count = matrix.shape[1]
     pivots = _eliminated_rows(matrix)
@@ -131,7 +135,7 @@ def pivot_rows(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         fixed -= np.outer(fixed[:, column] / fixed[row, column], change)
         pivots[column] = row
     pivots.sort()
-    fixed = np.linalg.solve(matrix[pivots].T, matrix.T).T  # ascending, and free of what the swaps rounded
+    fixed = np.linalg.solve(matrix[pivots].T, matrix.T).T  # anew, in the ascending order and without the swaps' rounding errors
     fixed[pivots] = np.eye(count)
     return pivots, fixed
 

@@ -1,6 +1,6 @@
-"""Integers of few bits with a scale for each group of neighbours in a row: codes, how they are packed, how they are chosen.
+"""Integers of few bits with a scale for each group of neighbours in a row: decoding, packing and rounding.
 
-A value is ``(code − zero) · scale``. A row is a stream of bits, the lowest bit of its first code first.
+A value is ``(code − zero) · scale``. The codes of a row are a stream of bits that begins with the lowest bit of the first code.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from .errors import CheckpointError
 BITS = (2, 3, 4, 5, 6, 8)
 GROUPS = (16, 32, 64, 128)
 _STEPS = tuple(1 - 0.04 * step for step in range(10))
-"""The scales that are tried, over the one that reaches the largest value of a group."""
+"""`rounded` tries these multiples of the scale with which the largest value of a group is exact."""
 
 
 def zero_of(bits: int) -> float:
-    """The code of zero: a whole number for 4 bits and more, between two codes for 3 and 2 bits."""
+    """The code of the value zero: an integer for 4 bits and more, halfway between two codes for 3 and 2 bits."""
     return float(1 << (bits - 1)) if bits >= 4 else ((1 << bits) - 1) / 2
 
 
@@ -26,7 +26,7 @@ def row_bytes(columns: int, bits: int) -> int:
 
 
 def group_count(columns: int, group: int) -> int:
-    """How many scales a row has; its last group may be shorter."""
+    """The number of scales of a row; its last group may be shorter."""
     return -(-columns // group)
 
 
@@ -62,7 +62,7 @@ def decoded(data: np.ndarray, scales: np.ndarray, bits: int, group: int, columns
 
 
 def rounded(values: np.ndarray, bits: int, group: int) -> tuple[np.ndarray, np.ndarray]:
-    """Codes to the nearest, with scales that leave the least squared error among a few.
+    """Rounds to the nearest codes; for each group, the scale with the least squared error of several is taken.
 
     Parameters
     ----------
@@ -71,12 +71,12 @@ def rounded(values: np.ndarray, bits: int, group: int) -> tuple[np.ndarray, np.n
 
     Returns
     -------
-    ``[m, n] uint8`` and ``[m, groups] float16``.
+    the codes ``[m, n] uint8`` and the scales ``[m, groups] float16``.
 
     Raises
     ------
     CheckpointError
-        for values that no float16 scale reaches.
+        if a value is too large for a float16 scale.
     """
     rows, columns = values.shape
     groups, zero, top = group_count(columns, group), zero_of(bits), (1 << bits) - 1
@@ -86,7 +86,7 @@ def rounded(values: np.ndarray, bits: int, group: int) -> tuple[np.ndarray, np.n
     is_there = (np.arange(groups * group) < columns).reshape(groups, group)
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(2)[..., None], 2)[..., 0]
     bases: list[np.ndarray] = [np.abs(largest) / (top - zero)]
-    if bits >= 4:  # there is one code more below zero than above it: the largest value may take that
+    if bits >= 4:  # there is one more code below zero than above; the largest value can have that code
         bases.append(-largest / zero)
 
     def codes_of(scales: np.ndarray) -> np.ndarray:
@@ -101,7 +101,7 @@ def rounded(values: np.ndarray, bits: int, group: int) -> tuple[np.ndarray, np.n
         for base in bases:
             for step in _STEPS:
                 candidate = (base * step).astype(np.float16)
-                for _ in range(2):  # the second time with the scale that is best for these codes
+                for _ in range(2):  # the second time with the best scale for the codes of the first
                     found = codes_of(candidate)
                     exact = (found - np.float32(zero)) * is_there
                     errors = np.square(exact * candidate.astype(np.float32)[..., None] - blocks).sum(2)

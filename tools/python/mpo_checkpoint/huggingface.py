@@ -1,12 +1,10 @@
-"""Hugging Face model folders: their text, their output, and the statistics of their layers. Nothing is downloaded."""
+"""Statistics of the layers of a model in a Hugging Face folder. Nothing is downloaded."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from .calibration import collect_statistics
-from .model_folder import configuration, loading, read_text, require_device, tokenizer_of, weight_files
+from .model_folder import configuration, loading, require_dense, require_device, weight_files
 from .names import checkpoint_name, stored_names
 from .objectives import Objective
+from .outputs import output_function
 from .statistics import Statistics
 from .streaming import OUTPUT_RIDGE, Selection, stream_statistics
+from .text_batches import TextBatches
 from .trunk import NoTrunk, Trunk, trunk_of
 
 TASKS = {
@@ -30,11 +30,16 @@ TASKS = {
     "token-classification": "AutoModelForTokenClassification",
     "question-answering": "AutoModelForQuestionAnswering",
 }
-OUTPUTS = ("auto", "embedding", "hidden", "logits")
 
 
 def auto_class(task: str) -> Any:
-    """The transformers class that loads a model for a task."""
+    """The transformers class that loads a model for a task.
+
+    Raises
+    ------
+    ValueError
+        if there is no such task.
+    """
     import transformers
 
     if task not in TASKS:
@@ -43,149 +48,16 @@ def auto_class(task: str) -> Any:
 
 
 def task_of(folder: Path | str) -> str:
-    """The task of a model folder: ``causal-lm`` where its configuration names a language model, else ``features``."""
+    """The task of a model folder: ``causal-lm`` if its configuration names a causal language model, otherwise ``features``."""
     architectures = configuration(folder).get("architectures")
     first = architectures[0] if isinstance(architectures, list) and architectures else ""
     return "causal-lm" if str(first).endswith(("ForCausalLM", "LMHeadModel")) else "features"
 
 
 def config_sha256(folder: Path | str) -> str | None:
-    """The SHA-256 of a model folder's ``config.json``; None where there is none."""
+    """The SHA-256 of a model folder's ``config.json``; None if the folder has none."""
     path = Path(folder) / "config.json"
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
-
-
-@dataclass(frozen=True)
-class SentencePooling:
-    """How a sentence-embedding model makes one vector of its hidden states."""
-
-    mode: str = "mean"
-    is_normalized: bool = True
-
-    @classmethod
-    def of(cls, folder: Path) -> SentencePooling | None:
-        """The pooling of a folder of the sentence-transformers library; None for other folders.
-
-        Raises
-        ------
-        ValueError
-            for poolings and modules that are not known here.
-        """
-        if not (folder / "modules.json").exists():
-            return None
-        modules = json.loads((folder / "modules.json").read_text("utf-8"))
-        kinds = [module["type"].rpartition(".")[2] for module in modules]
-        if "Pooling" not in kinds:
-            return None
-        if unknown := set(kinds) - {"Transformer", "Pooling", "Normalize"}:
-            raise ValueError(f"{folder}: modules {', '.join(sorted(unknown))} are not known; use the hidden states")
-        options = json.loads((folder / modules[kinds.index("Pooling")]["path"] / "config.json").read_text("utf-8"))
-        mode = options.get("pooling_mode") or next(
-            (mode for mode, key in (("mean", "mean_tokens"), ("cls", "cls_token")) if options.get(f"pooling_mode_{key}")),
-            "other",
-        )
-        if mode not in ("mean", "cls"):
-            raise ValueError(f"{folder}: only mean and cls pooling are known; use the hidden states")
-        return cls(mode, "Normalize" in kinds)
-
-    def __call__(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """``[samples, features]`` from ``[samples, positions, features]``."""
-        if self.mode == "cls":
-            pooled = hidden[:, 0]
-        else:
-            weights = mask[..., None].to(hidden.dtype)
-            pooled = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
-        return nn.functional.normalize(pooled, dim=-1) if self.is_normalized else pooled
-
-
-def sentence_embedding(hidden: Tensor, mask: Tensor) -> Tensor:
-    """The embedding of each sample: the mean of its hidden states, normalised.
-
-    Parameters
-    ----------
-    hidden
-        ``[samples, positions, features]``.
-    mask
-        ``[samples, positions]``, 1 where there is no padding.
-
-    Returns
-    -------
-    Tensor
-        ``[samples, features]`` of unit length.
-    """
-    return SentencePooling()(hidden, mask)
-
-
-class TextBatches:
-    """Samples as a model takes them, those of like length together, so that little is padding."""
-
-    def __init__(self, folder: Path | str, samples: Iterable[str], *, batch_size: int = 32, max_length: int = 128):
-        self.tokenizer = tokenizer_of(folder)
-        if self.tokenizer.pad_token is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.samples = sorted(samples, key=len)
-        self.batch_size, self.max_length = batch_size, max_length
-
-    def __len__(self) -> int:
-        return -(-len(self.samples) // self.batch_size)
-
-    def __iter__(self) -> Iterator[Any]:
-        for start in range(0, len(self.samples), self.batch_size):
-            yield self.encode(self.samples[start : start + self.batch_size])
-
-    def encode(self, texts: Sequence[str]) -> Any:
-        """A batch with ``input_ids`` and ``attention_mask``, ``[samples, positions]``."""
-        return self.tokenizer(
-            list(texts), return_tensors="pt", padding=True, truncation=True, max_length=self.max_length
-        )
-
-
-def read_samples(path: Path | str) -> list[str]:
-    """The lines of a text file that are not blank."""
-    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
-
-
-def output_function(folder: Path, task: str, output: str = "auto") -> tuple[Callable[[nn.Module, Any], Tensor], str]:
-    """A model's output for a batch, and its name.
-
-    ``auto`` is the sentence embedding of a folder that has one, else the last hidden states; the logits with a task.
-    """
-    if output not in OUTPUTS:
-        raise ValueError(f"unknown output '{output}'; choose one of {', '.join(OUTPUTS)}")
-    pooling = SentencePooling.of(folder) if task == "features" and output in ("auto", "embedding") else None
-    if output == "auto":
-        output = "logits" if task != "features" else "embedding" if pooling else "hidden"
-    if output == "embedding" and pooling is None:
-        raise ValueError(f"{folder}: is not a folder of a sentence-embedding model with the task 'features'")
-
-    def call(model: nn.Module, batch: Any) -> Any:
-        batch = dict(batch)
-        if model.config.is_encoder_decoder:
-            batch["decoder_input_ids"] = batch["input_ids"]
-        return model(**batch)
-
-    def embedding(model: nn.Module, batch: Any) -> Tensor:
-        return pooling(call(model, batch).last_hidden_state, batch["attention_mask"])
-
-    def hidden(model: nn.Module, batch: Any) -> Tensor:
-        result = call(model, batch)
-        if getattr(result, "last_hidden_state", None) is None:
-            raise ValueError("the hidden states are the output of the task 'features' only")
-        return result.last_hidden_state
-
-    def logits(model: nn.Module, batch: Any) -> Tensor:
-        result = call(model, batch)
-        if (start := getattr(result, "start_logits", None)) is not None:
-            return torch.stack([start, result.end_logits], -1)
-        if getattr(result, "logits", None) is None:
-            raise ValueError(f"a model for the task '{task}' has no logits")
-        return result.logits
-
-    return {
-        "embedding": (embedding, "the sentence embedding"),
-        "hidden": (hidden, "the last hidden states"),
-        "logits": (logits, "the logits"),
-    }[output]
 
 
 def calibrate_folder(
@@ -201,35 +73,42 @@ def calibrate_folder(
     show_progress: bool = False,
     **selection: Any,
 ) -> Statistics:
-    """Runs samples of text through the model in a folder; matrices are named as in the folder's checkpoint.
+    """Collects statistics of the model in a folder from samples of text. Matrices have the names of the folder's checkpoint.
 
     Parameters
     ----------
     folder
         a model folder of transformers.
     samples
-        texts.
+        the texts.
     task
-        the head of the model, as of `from_pretrained`.
+        the head of the model, as for `from_pretrained`.
     output
-        whose change is measured: ``"embedding"``, ``"hidden"``, ``"logits"``, or ``"auto"`` for what suits the folder.
+        the output whose change is measured: ``"embedding"``, ``"hidden"``, ``"logits"``, or ``"auto"`` for the first of these
+        that the folder and the task have.
     batch_size, max_length
-        how many samples run at a time, and of how many tokens at most.
+        the number of samples at a time, and the maximum number of tokens of a sample.
     projections
-        random projections of each output.
+        the number of random projections of each output.
     seed
-        of the projections.
+        the seed of the projections.
     show_progress
-        whether the samples are counted on the terminal.
+        whether to print the number of finished samples to standard error.
     selection
         passed on to `collect_statistics`: ``include``, ``exclude``, ``min_side``, ``max_gram``, ``has_element_weights``.
 
     Returns
     -------
     Statistics
-        of all layers that the output depends on.
+        the statistics of all layers that the output depends on.
+
+    Raises
+    ------
+    ValueError
+        if the folder can't be loaded, or if an argument is invalid.
     """
     folder = Path(folder)
+    require_dense(folder)
     forward, what = output_function(folder, task, output)
     batches = TextBatches(folder, samples, batch_size=batch_size, max_length=max_length)
     weight_files(folder)
@@ -273,10 +152,10 @@ def calibrate_language_model(
     progress: Callable[[int, int], None] = lambda done, total: None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> Statistics:
-    """Writes the statistics of a causal language model; matrices are named as in the folder's checkpoint.
+    """Writes the statistics of a causal language model. Matrices have the names of the folder's checkpoint.
 
-    The model runs block by block, so that one block is in memory. Where that can't be, because the model has no list of
-    blocks or matrices outside of it are asked for, ``notice`` is told and the whole model is loaded.
+    The model runs block by block, with one block in memory. If the model has no list of blocks, or if ``include`` selects
+    matrices outside the blocks, the whole model is loaded instead, and ``notice`` is called with the reason.
 
     Parameters
     ----------
@@ -287,28 +166,39 @@ def calibrate_language_model(
     output
         the statistics file.
     objective
-        what the gradients are of.
+        the objective whose gradients are taken.
     include, exclude
-        globs of matrices; without ``include``, the matrices of the model's blocks.
+        globs of matrices; by default all matrices of the model's blocks are included.
     min_side, max_gram, has_element_weights
-        see `collect_statistics`. The whole model is loaded for weights of elements.
+        see `collect_statistics`. With ``has_element_weights`` the whole model is loaded.
     dtype
-        of what is written.
+        the dtype of the numbers in the file, ``"float32"`` or ``"float64"``.
     batch_size
-        samples that run through a block together; None for a number that suits the memory.
+        the number of samples that run through a block at a time; None for as many as have 2048 positions.
     device
-        where blocks are computed.
+        the device that computes the blocks.
     is_restarted
-        what a run left that was killed is removed; else this run goes on with the block that one was at.
+        True: removes what an earlier run left that was killed. False: continues that run.
+    progress
+        called with the finished and the total number of steps.
+    notice
+        called with messages for the user.
 
     Returns
     -------
-    What the file says of itself, with no tensors.
+    Statistics
+        the metadata of the file, without tensors.
+
+    Raises
+    ------
+    ValueError
+        if the model can't be loaded, if it does not fit the pieces, or if no matrix is selected.
     """
     folder, output = Path(folder), Path(output)
     count, length = pieces.shape
     description = f"{folder.resolve().name}: {count} samples of {length} tokens, {objective}"
     auto = auto_class("causal-lm")
+    require_dense(folder)
     require_device(device)
     _require_fit(folder, pieces)
     selection = Selection(tuple(include or ("*",)), tuple(exclude), min_side, max_gram)
@@ -385,12 +275,12 @@ def calibrate_language_model(
 
 
 def _require_fit(folder: Path, pieces: Tensor) -> None:
-    """Raises ValueError if the model's embeddings have no rows for the pieces of text."""
+    """Raises ValueError if the model has too few tokens or positions for the pieces of text."""
     config = configuration(folder)
     tokens, positions = config.get("vocab_size"), config.get("max_position_embeddings", config.get("n_positions"))
     if isinstance(tokens, int) and (highest := int(pieces.max())) >= tokens:
         raise ValueError(
-            f"{folder}: its tokenizer gives token {highest}, and the model has only {tokens}; copy the tokenizer of this "
+            f"{folder}: its tokenizer gives token {highest}, but the model has only {tokens} tokens; copy the tokenizer of this "
             "model into the folder"
         )
     if isinstance(positions, int) and pieces.shape[1] > positions:
@@ -401,7 +291,7 @@ def _require_fit(folder: Path, pieces: Tensor) -> None:
 
 
 def _outer_matrices(trunk: Trunk) -> list[str]:
-    """Matrices around the trunk, as the checkpoint calls them."""
+    """The names, in the checkpoint, of the matrices outside the trunk."""
     return sorted(
         {
             source

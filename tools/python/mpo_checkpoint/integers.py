@@ -1,4 +1,4 @@
-"""Arrays of a loaded model that stay the integers and scales they are stored as, and what multiplies with them."""
+"""Arrays of a loaded model that stay integers with scales, as they are stored, and products with them."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from torch import Tensor, nn
 from . import grouped
 
 _BLOCK = 1 << 20
-"""How many elements are floats at a time when a product is computed."""
+"""How many elements are decoded to floats at a time in a product."""
 
 
 class IntegerArray(nn.Module):
-    """An array as integers with scales; buffers, which are not trained and which no cast of the model changes.
+    """An array as integers with scales. Both are buffers: they are not trained, and a cast of the model does not change them.
 
-    Subclasses say what the integers stand for. The values come in the dtype that the model has.
+    Subclasses decode the integers. The decoded values have the dtype of the model.
 
     Parameters
     ----------
     codes
         the integers as they are stored.
     scales
-        as they are stored; kept as bytes, so that ``model.half()`` leaves them alone.
+        the scales as they are stored; the buffer has their bytes, so that ``model.half()`` does not change them.
     shape
-        of the values.
+        the shape of the values.
     like
-        a tensor of the dtype and on the device that the values are to have.
+        a tensor with the dtype and the device of the decoded values.
     pivots
-        of a core whose identity is left out, ascending; None for none.
+        the ascending pivots of a core whose identity is not stored; None for any other array.
     side, whole_shape
-        the side of its pivots, and the shape of the whole core.
+        only with pivots: their side, ``"left"`` or ``"right"``, and the shape of the whole core.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class IntegerArray(nn.Module):
 
     @property
     def shape(self) -> torch.Size:
-        """Of the array, whole."""
+        """The shape of the whole array, with the identity that is not stored."""
         return torch.Size(self.whole_shape)
 
     @property
@@ -73,19 +73,19 @@ class IntegerArray(nn.Module):
         return self.scale_bytes.view(self._scale_dtype)
 
     def numel(self) -> int:
-        """Of the values."""
+        """The number of stored values."""
         return prod(self.value_shape)
 
     def key(self) -> tuple[Any, ...]:
-        """Another one once the values changed, moved, or come in another dtype."""
+        """A key that changes whenever the values, their place in memory or their dtype change."""
         return self.codes.data_ptr(), _version(self.codes), _version(self.scale_bytes), self._like.dtype
 
     def rows(self, begin: int, end: int, columns: int) -> Tensor:
-        """Rows ``begin ≤ i < end`` of the values as a matrix of so many columns."""
+        """Rows ``begin ≤ i < end`` of the values as a matrix with this number of columns."""
         raise NotImplementedError
 
     def is_in_rows(self, columns: int) -> bool:
-        """Whether rows of so many columns can be had for themselves."""
+        """Whether single rows can be decoded of the values as a matrix with this number of columns."""
         raise NotImplementedError
 
     def values(self) -> Tensor:
@@ -96,7 +96,7 @@ class IntegerArray(nn.Module):
         return self.rows(0, self.numel() // columns, columns).reshape(self.value_shape)
 
     def dense(self) -> Tensor:
-        """The array, whole."""
+        """The whole array, decoded, with the identity that is not stored."""
         values = self.values()
         if self.pivots is None:
             return values
@@ -111,7 +111,7 @@ class IntegerArray(nn.Module):
         return (result if self.side == "left" else result.T).reshape(self.whole_shape)
 
     def blocks(self, rows: int, columns: int) -> Iterator[tuple[int, int, Tensor]]:
-        """The values as a matrix ``[rows, columns]``, some rows at a time."""
+        """The values as a matrix ``[rows, columns]``, some rows at a time: first row, end, and the rows."""
         if not self.is_in_rows(columns):
             yield 0, rows, self.values().reshape(rows, columns)
             return
@@ -121,13 +121,13 @@ class IntegerArray(nn.Module):
             yield begin, end, self.rows(begin, end, columns)
 
     def product(self, x: Tensor, rows: int, columns: int, transposed: bool) -> Tensor:
-        """``x Mᵀ`` of ``x [batch, columns]``, or ``x M`` of ``x [batch, rows]``, M the values as ``[rows, columns]``."""
+        """``x Mᵀ`` for ``x [batch, columns]``; transposed, ``x M`` for ``x [batch, rows]``. M is the values as ``[rows, columns]``."""
         if torch.is_grad_enabled() and x.requires_grad:
             return _Product.apply(x, self, rows, columns, transposed)
         return self.multiplied(x, rows, columns, transposed)
 
     def multiplied(self, x: Tensor, rows: int, columns: int, transposed: bool) -> Tensor:
-        """`product` without a gradient."""
+        """As `product`, but not differentiable."""
         if not transposed:
             parts = [x @ block.T for _, _, block in self.blocks(rows, columns)]
             return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
@@ -137,7 +137,7 @@ class IntegerArray(nn.Module):
         return result
 
     def selected(self, ids: Tensor, columns: int) -> Tensor:
-        """The rows ``[n, columns]`` at ``ids [n]`` of the values as a matrix of so many columns."""
+        """The rows ``[n, columns]`` at ``ids [n]`` of the values as a matrix with this number of columns."""
         if self.is_in_rows(columns):
             return self._selected(ids, columns)
         return self.values().reshape(-1, columns)[ids]
@@ -150,7 +150,7 @@ class IntegerArray(nn.Module):
 
 
 class GroupedArray(IntegerArray):
-    """Integers of few bits, ``[m, bytes] uint8``, a float16 scale for each group in a row: the encoding ``grouped``."""
+    """The encoding ``grouped``: integers of few bits, ``[m, bytes] uint8``, with a float16 scale for each group in a row."""
 
     def __init__(self, codes: Tensor, scales: Tensor, shape: tuple[int, ...], like: Tensor, bits: int, group: int, columns: int, **rest: Any):
         super().__init__(codes, scales, shape, like, **rest)
@@ -179,15 +179,15 @@ class GroupedArray(IntegerArray):
 
 
 class ScaledArray(IntegerArray):
-    """Bytes ``int8`` with float32 scales that broadcast: the encoding ``scaled``."""
+    """The encoding ``scaled``: int8 values with float32 scales that broadcast."""
 
     def is_in_rows(self, columns: int) -> bool:
-        # A scale for each row, or for all of them, of a matrix whose rows are the array's.
+        # True if there is one scale for each row, or one for all, and if the matrix has the rows of the array.
         return len(self.value_shape) > 1 and self._columns == columns and prod(self.scales.shape[self._axis :]) == 1
 
     @property
     def _axis(self) -> int:
-        """The first axis that is a column's: rows are everything before the last axis that has a size."""
+        """The first axis of the columns: the last axis longer than 1. The axes before it are the rows."""
         sizes = [axis for axis, size in enumerate(self.value_shape) if size > 1]
         return sizes[-1] if sizes else len(self.value_shape) - 1
 
@@ -214,7 +214,7 @@ class ScaledArray(IntegerArray):
 
 
 class _Product(torch.autograd.Function):
-    """A product whose floats are made again for the gradient, not kept for it."""
+    """A product that decodes the values again for the gradient instead of keeping the floats."""
 
     @staticmethod
     def forward(context: Any, x: Tensor, array: IntegerArray, rows: int, columns: int, transposed: bool) -> Tensor:
@@ -228,7 +228,7 @@ class _Product(torch.autograd.Function):
 
 
 class StoredCores(nn.Module):
-    """The cores of a chain, some of them integers: indexed and iterated over, those come as floats, made anew each time."""
+    """The cores of a chain, some of which are integers. Indexing and iteration give floats, decoded each time."""
 
     def __init__(self, cores: list[nn.Parameter | IntegerArray]):
         super().__init__()
@@ -240,7 +240,7 @@ class StoredCores(nn.Module):
                 self.register_parameter(str(k), core)
 
     def stored(self, k: int) -> nn.Parameter | IntegerArray:
-        """A core as it is kept."""
+        """A core as the model holds it: a parameter, or integers."""
         return getattr(self, str(range(self.count)[k]))
 
     def __len__(self) -> int:
@@ -255,7 +255,7 @@ class StoredCores(nn.Module):
 
 
 def _unpacked(data: Tensor, bits: int, columns: int) -> Tensor:
-    """Codes ``[m, columns] uint8`` of the stream ``[m, bytes]``."""
+    """The codes ``[m, columns] uint8`` of packed rows ``[m, bytes] uint8``."""
     if bits == 8:
         return data
     if bits in (4, 2):
@@ -263,12 +263,12 @@ def _unpacked(data: Tensor, bits: int, columns: int) -> Tensor:
         return ((data[:, :, None] >> shifts) & ((1 << bits) - 1)).reshape(len(data), -1)[:, :columns]
     start = torch.arange(columns, device=data.device) * bits
     padded = nn.functional.pad(data, (0, 1)).to(torch.int16)
-    words = padded[:, start >> 3] | (padded[:, (start >> 3) + 1] & 0x7F) << 8  # the highest bit of a second byte is never read
+    words = padded[:, start >> 3] | (padded[:, (start >> 3) + 1] & 0x7F) << 8  # no code has the highest bit of its second byte
     return ((words >> (start & 7).to(torch.int16)) & ((1 << bits) - 1)).to(torch.uint8)
 
 
 def _version(tensor: Tensor) -> int:
     try:
         return tensor._version
-    except RuntimeError:  # what was made in inference mode has none
+    except RuntimeError:  # tensors that were made in inference mode have no version
         return 0

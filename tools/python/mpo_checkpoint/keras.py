@@ -1,9 +1,9 @@
-"""Keras layers made of cores, for any backend: `MPODense`, `MPOEmbedding`, and `with_cores`, which puts them into a model.
+"""Keras layers made of cores, for any backend: `MPODense` and `MPOEmbedding`. `with_cores` puts them into a model.
 
 >>> model = with_cores(keras.models.load_model("dense.keras"), "model.mpo")
 >>> model.fit(...); model.save("tuned.keras")
 
-A saved model is loaded like any other once this module is imported.
+After ``import mpo_checkpoint.keras``, Keras loads a saved model like any other.
 """
 
 from __future__ import annotations
@@ -13,9 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import keras
 import numpy as np
-from keras import ops
+
+try:
+    import keras
+    from keras import ops
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"mpo_checkpoint.keras needs Keras and a backend, but the package {error.name} is missing; run: pip install keras h5py jax, "
+        "and set KERAS_BACKEND=jax",
+        name=error.name,
+    ) from None
 
 from . import gauge
 from .checkpoint import MPOCheckpoint
@@ -27,11 +35,11 @@ Values = list[np.ndarray]
 
 
 class _MadeOfCores:
-    """The weight of a layer: a matrix ``[I, J]`` of blocks, stacked along the rows; each a sum of ranges of operators.
+    """The weight of a layer: a matrix ``[I, J]`` of blocks, stacked along the rows; each block is a sum of ranges of operators.
 
-    ``structure`` says it in JSON, as a layer's configuration has to: ``operators``, each with the ``shapes`` of its cores, its
-    ``matrix_shape``, the index of its ``central`` core and the shapes of what stands at its sides, and ``blocks``, lists of
-    terms ``[operator, rows, columns]``.
+    ``structure`` describes it in JSON values, so that it can be in the layer's configuration. It has ``operators``, each with
+    the ``shapes`` of its cores, its ``matrix_shape``, the index of its ``central`` core and, in ``sides``, the shapes of the
+    bases, permutations and scales of its rows and columns; and ``blocks``, lists of terms ``[operator, rows, columns]``.
     """
 
     structure: dict[str, Any]
@@ -58,7 +66,7 @@ class _MadeOfCores:
                     )  # fmt: skip
 
     def factors(self) -> tuple[Any, Any] | None:
-        """``up [I, r]`` and ``down [r, J]``, where the matrix is their product."""
+        """``up [I, r]`` and ``down [r, J]`` whose product is the matrix; None if it is not one low-rank operator."""
         operator = self.structure["operators"][0]
         first, *inner, last = operator["shapes"]
         rows, columns = operator["matrix_shape"]
@@ -72,7 +80,7 @@ class _MadeOfCores:
         return up, ops.reshape(self.cores[-1], (last[0], columns))
 
     def matrix(self) -> Any:
-        """``[I, J]``, built; differentiable in the cores."""
+        """The matrix ``[I, J]``; differentiable in the cores."""
         matrices, cores, sides = [], iter(self.cores), iter(self.sides)
         for operator in self.structure["operators"]:
             matrix = _multiplied([next(cores) for _ in operator["shapes"]], operator["matrix_shape"])
@@ -101,11 +109,11 @@ class MPODense(keras.layers.Layer, _MadeOfCores):
     Parameters
     ----------
     structure
-        of the kernel, see `with_cores`, which makes it.
+        a description of the kernel, which `with_cores` makes.
     activation, use_bias
-        as of the dense layer.
+        as for `keras.layers.Dense`.
     trainable_cores
-        ``"all"``, ``"auxiliary"`` (the central cores are frozen) or ``"none"``.
+        which cores are trained: ``"all"``, ``"auxiliary"`` (central cores are frozen) or ``"none"``.
     """
 
     def __init__(
@@ -188,22 +196,30 @@ def with_cores(model: keras.Model, path: Path | str, trainable: Trainable = "all
     Parameters
     ----------
     model
-        Sequential or functional, of the architecture that was converted; it stays as it is, and its values do not matter.
+        a Sequential or functional model of the architecture that was converted. It is not changed, and its weights are not used.
     path
-        what ``mpo convert`` made of the model's ``.keras`` or ``.weights.h5`` file.
+        the checkpoint that ``mpo convert`` made from the model's ``.keras`` or ``.weights.h5`` file.
     trainable
-        ``"all"``, ``"auxiliary"`` (central cores are frozen) or ``"none"``. Other weights are trained as in the model.
+        which cores are trained: ``"all"``, ``"auxiliary"`` (central cores are frozen) or ``"none"``. Other weights are trained
+        as in the model.
+
+    Returns
+    -------
+    Model
+        a new model.
 
     Raises
     ------
     CheckpointError
-        for what is not a valid checkpoint, or one of another architecture.
+        if the folder is not a valid checkpoint, or one of another architecture.
     """
     checkpoint = MPOCheckpoint(path)
     places = _places(model)
     missing = [name for name in places.values() if name not in checkpoint.tensors]
     if missing:
-        raise CheckpointError(path, f"has no tensor {missing[0]}, which the model has; it is of another architecture")
+        raise CheckpointError(
+            path, f"has no tensor {missing[0]}, so it is of another architecture; give the model that was converted"
+        )
     values: dict[str, list[tuple[Values, Values]]] = {}
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -246,7 +262,7 @@ def with_cores(model: keras.Model, path: Path | str, trainable: Trainable = "all
 def _structure(
     checkpoint: MPOCheckpoint, record: TensorRecord, trainable: Trainable
 ) -> tuple[dict[str, Any], list[tuple[Values, Values]]]:
-    """What a layer is told of its weight, and for each operator the values of its cores and of its sides."""
+    """The ``structure`` of a layer's weight, and for each operator the values of its cores and of its sides."""
     operators = [checkpoint.operators[name] for name in record.operators]
     blocks = [
         [[record.operators.index(term.operator), list(term.rows), list(term.columns)] for term in block]
@@ -277,7 +293,7 @@ def _side(checkpoint: MPOCheckpoint, basis: Basis) -> dict[str, np.ndarray]:
 
 
 def _multiplied(cores: list[Any], shape: list[int]) -> Any:
-    """The matrix of a chain, the padding clipped."""
+    """The matrix of a chain, without padding."""
     result = cores[0]
     for core in cores[1:]:
         left, rows, columns, bond = result.shape
@@ -289,7 +305,10 @@ def _multiplied(cores: list[Any], shape: list[int]) -> Any:
 
 
 def _places(model: keras.Model) -> dict[str, str]:
-    """The name that each weight of a model has in its file of weights, by the weight's path: as Keras itself writes it."""
+    """The name of each weight in a file that Keras writes, by the weight's path.
+
+    Keras saves a copy of the model whose weights have their own numbers as values; the values in the file tell the names.
+    """
     import h5py
 
     marked = keras.models.clone_model(model)

@@ -1,4 +1,4 @@
-"""Which layers hold a matrix that can be a matrix product operator."""
+"""The kinds of layers whose matrix can be made of matrix product operators."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Kind(Enum):
 
 
 def kind_of(module: nn.Module) -> Kind | None:
-    """The kind of a layer with a matrix of its own; None for any other module."""
+    """The kind of a layer that has a matrix; None for any other module."""
     if isinstance(module, nn.Linear):
         return Kind.LINEAR
     if isinstance(module, nn.Embedding):
         return Kind.EMBEDDING
-    # transformers is optional, and so is its class
+    # By name, because transformers need not be installed.
     if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):
         return Kind.CONV1D
     return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,104 +11,20 @@ from torch import Tensor, nn
 
 from .checkpoint import MPOCheckpoint
 from .errors import CheckpointError
-from .layers import Kind, kind_of
+from .integer_matrix import IntegerMatrix
 from .integers import IntegerArray
-from .modules import Constant, IntegerMatrix, MPOConv1D, MPOEmbedding, MPOLinear, MPOMatrix
+from .layers import Kind, kind_of
+from .load_report import LoadedCheckpoint, LoadReport
+from .mpo_layers import MPOConv1D, MPOEmbedding, MPOLinear
+from .mpo_matrix import MPOMatrix
 from .names import checkpoint_name
 from .records import TensorRecord
 from .safetensors_file import FLOATING
+from .side_basis import Constant
 from .torch_entries import tensor_of
 from .weights import WeightBuilder, stored_count
 
 Trainable = Literal["auxiliary", "all", "central", "inner", "none"]
-
-
-@dataclass
-class LoadedCheckpoint:
-    """Where a model's tensors came from; `save` needs it. It is the model's attribute ``mpo_source``.
-
-    Attributes
-    ----------
-    path
-        the checkpoint's folder.
-    digest
-        of its manifest.
-    names
-        tensors of the model, and paths of its `MPOMatrix`es, to names of tensors in the checkpoint.
-    report
-        what was loaded, and what of it is trained.
-    merged
-        tensors of the checkpoint that the model has within others: it can't be saved.
-    """
-
-    path: Path
-    digest: str
-    names: dict[str, str]
-    report: LoadReport
-    merged: list[str] = field(default_factory=list)
-
-
-@dataclass
-class LoadReport:
-    """Parameters by role, those that are trained among them, and names that found no counterpart.
-
-    Roles: ``central`` and ``auxiliary`` cores, ``inner`` ones (square, between frames), ``bases`` (with permutations and
-    scales; never trained), ``adapters`` that were put beside layers since, ``vectors`` (biases, norms), ``matrices`` (stored
-    dense) and ``new`` (of the model, not in the checkpoint).
-
-    Attributes
-    ----------
-    parameters
-        numbers the model holds. Whole cores have more numbers than the gauge compact stores.
-    trainable
-        those of them that require gradients: what an optimizer moves.
-    parameters_stored
-        numbers the checkpoint stores of what was loaded, and new ones.
-    parameters_before
-        numbers of the dense model.
-    new
-        parameters of the model that the checkpoint does not have.
-    unused
-        tensors of the checkpoint that the model does not have.
-    restored
-        tensors that are made of cores in the checkpoint and dense in the model.
-    integers
-        tensors that stay, wholly or in part, the integers they are stored as, and are not trained.
-    """
-
-    parameters: Counter[str] = field(default_factory=Counter)
-    trainable: Counter[str] = field(default_factory=Counter)
-    parameters_stored: int = 0
-    parameters_before: int = 0
-    new: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
-    restored: list[str] = field(default_factory=list)
-    integers: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        lines = [f"{'parameters':10} {'held':>12} {'trained':>12}"]
-        for role in ("central", "auxiliary", "inner", "bases", "adapters", "vectors", "matrices", "new"):
-            if self.parameters[role]:
-                lines.append(f"{role:10} {self.parameters[role]:12,} {self.trainable[role]:12,}")
-        held, trained = self.parameters.total(), self.trainable.total()
-        lines.append(f"{'all':10} {held:12,} {trained:12,}")
-        if self.parameters_before:
-            lines.append(
-                f"The dense model has {self.parameters_before:,} parameters: {self.parameters_stored / self.parameters_before:.1%} are "
-                f"stored ({self.parameters_stored:,}), {trained / self.parameters_before:.1%} trained."
-            )
-        if self.integers:
-            lines.append(
-                f"{len(self.integers)} tensors are stored as integers, wholly or in part; integers stay as they are and are never trained."
-            )
-        for what, names in (
-            ("Not in the checkpoint, left unchanged", self.new),
-            ("Not in the model, not loaded", self.unused),
-            ("Restored to dense, because no layer made of cores replaces theirs", self.restored),
-        ):
-            if names:
-                lines.append(f"{what}: {', '.join(names)}.")
-        return "\n".join(lines)
 
 
 def load_into(
@@ -124,55 +38,57 @@ def load_into(
 ) -> LoadReport:
     """Loads an MPO checkpoint into a model of the dense architecture, in place.
 
-    Layers whose weight is made of operators are replaced by layers made of cores; operators that share a core share one
-    parameter. Cores and tensors take the dtype and the device of what they replace: a half-precision checkpoint is trained
-    in float32 in a float32 model, and `save` rounds once. A weight used by a layer that has no such counterpart is
-    restored to dense.
+    Layers whose weight is made of operators are replaced by layers made of cores. Operators that share a core share one
+    parameter. Cores and tensors have the dtype and the device of what they replace: in a float32 model, a half-precision
+    checkpoint is trained in float32, and `save` rounds once. If a layer has no counterpart made of cores, its weight is restored
+    to dense.
 
-    Where cores are trained, an operator in the gauge compact is made canonical first (by QR, in float64): isometries beside
-    a centre that carries the weight. One that shares a core with another keeps its cores, whole. For inference, and beside
-    inner cores, a low-rank operator stays compact, see `CompactMPOWeight`.
+    If cores are trained, an operator in the gauge compact first becomes canonical (by QR in float64), with isometries beside a
+    central core that carries the weight; an operator that shares a core with another keeps its cores, whole. If only inner
+    cores or none are trained, a low-rank operator stays compact, see `CompactMPOWeight`.
 
-    Cores and dense matrices that are stored as integers of groups stay so in memory, and so does int8 where ``trainable`` is
-    ``"none"``: layers multiply with some rows at a time as floats. They are not trained, in whatever role; cores beside them are,
-    in the gauge they are stored in. (With ``"inner"`` all cores are floats.)
+    Cores and dense matrices in the encoding ``grouped`` stay integers in memory, and so do those in ``scaled`` if ``trainable``
+    is ``"none"``; layers decode some rows at a time. Integers are never trained. The other cores of such an operator are
+    trained in the gauge in which they are stored. With ``"inner"`` all cores are floats.
 
     Parameters
     ----------
     model
-        a model as it is built from its configuration; its values do not matter.
+        a model of the dense architecture, as its configuration builds it; its values are not used.
     path
         the checkpoint's folder.
     trainable
-        which cores are trained; bases never are. Parameters the checkpoint doesn't have always are. Of a low-rank
-        matrix (two sites) one factor counts as central, the other as auxiliary: train ``"all"`` of such checkpoints.
-        ``"inner"``: of low-rank matrices the square cores between their two frames: those of deep factors (``mpo convert
-        --structure svd --sites 3`` and more), and of others one of as many rows as the rank, which `save` multiplies in.
-        Everything else made of cores is frozen.
+        which cores are trained: ``"auxiliary"``, ``"all"``, ``"central"``, ``"inner"`` or ``"none"``. Bases are never trained;
+        parameters that the checkpoint does not have always are. In a low-rank matrix (two sites) one factor counts as central
+        and the other as auxiliary: choose ``"all"`` for such checkpoints. ``"inner"`` trains the square cores between the two
+        frames of low-rank matrices: those of deep factors (``mpo convert --structure svd --sites 3`` or more); other low-rank
+        matrices get one square core, which `save` multiplies into a frame.
     vectors
-        whether biases, norms and other vectors are trained; by default unless ``trainable`` is ``"none"``.
+        whether biases, norms and other vectors are trained; by default they are unless ``trainable`` is ``"none"``.
     matrices
-        whether matrices stored dense are trained; by default only if ``trainable`` is ``"all"``.
+        whether matrices that are stored dense are trained; by default only if ``trainable`` is ``"all"``.
     keeps_matrix
-        whether layers may keep the matrix of their cores in memory, see `MPOMatrix`; that of integers where an eighth of the
-        free memory holds it.
+        whether layers may keep the matrix of their cores in memory, see `MPOMatrix`. The matrix of integers is kept only if it
+        takes at most an eighth of the free memory.
 
     Returns
     -------
     LoadReport
-        what was loaded, and what of it is trained; it is ``model.mpo_source.report`` too.
+        what was loaded, and which part of it is trained; also available as ``model.mpo_source.report``.
 
     Raises
     ------
     CheckpointError
-        for what is not a valid checkpoint, or one of another architecture.
+        if the folder is not a valid checkpoint, or one of another architecture.
+    ValueError
+        if ``trainable`` is invalid, or if the model is made of cores already.
     """
     if trainable not in get_args(Trainable):
         raise ValueError(f"trainable is '{trainable}', not {', '.join(get_args(Trainable))}")
     if hasattr(model, "mpo_source") or any(isinstance(module, MPOMatrix) for module in model.modules()):
         raise ValueError("the model is made of cores already; build a new one, or use load_state_dict")
     checkpoint = MPOCheckpoint(path)
-    loader = _Loader(model, checkpoint, WeightBuilder(checkpoint, trainable, keeps_matrix))
+    loader = Loader(model, checkpoint, WeightBuilder(checkpoint, trainable, keeps_matrix))
     loader.replace_layers()
     loader.copy_tensors()
     report = loader.report(
@@ -196,16 +112,17 @@ def from_pretrained(
     keeps_matrix: bool = True,
     **config: Any,
 ) -> nn.Module:
-    """The Hugging Face model of a converted model folder, from the configuration that was carried over.
+    """The Hugging Face model of a converted model folder, built from the folder's ``config.json``.
 
     Parameters
     ----------
     folder
         the checkpoint's folder.
     task
-        the head of the model: ``features`` (none), ``causal-lm``, ``sequence-classification``, …
+        the head of the model: ``features`` (no head), ``causal-lm``, ``masked-lm``, ``seq2seq-lm``, ``sequence-classification``,
+        ``token-classification`` or ``question-answering``.
     dtype
-        of the model's parameters.
+        the dtype of the model's parameters.
     config
         members of the configuration to set, such as ``num_labels``.
     trainable, vectors, matrices, keeps_matrix
@@ -214,12 +131,14 @@ def from_pretrained(
     Returns
     -------
     Module
-        in evaluation mode; the counts are in its ``mpo_source.report``.
+        the model in evaluation mode; ``mpo_source.report`` has the numbers of its parameters.
 
     Raises
     ------
     CheckpointError
-        for what is not a valid checkpoint, and for one that has no ``config.json``.
+        if the folder is not a valid checkpoint, has no ``config.json``, or does not fit the task's model.
+    ValueError
+        if there is no such task, or if ``trainable`` is invalid.
     """
     from transformers import AutoConfig
 
@@ -233,8 +152,8 @@ def from_pretrained(
     return model.eval()
 
 
-class _Loader:
-    """One load of a checkpoint into a model."""
+class Loader:
+    """Loads one checkpoint into one model."""
 
     def __init__(self, model: nn.Module, checkpoint: MPOCheckpoint, builder: WeightBuilder):
         self.model, self.checkpoint, self.builder = model, checkpoint, builder
@@ -248,7 +167,7 @@ class _Loader:
         return None if name is None else self.checkpoint.tensors[name]
 
     def replace_layers(self) -> None:
-        """Puts layers made of cores in the place of those whose weight is kept as cores, or as integers."""
+        """Replaces the layers whose weight the checkpoint has as cores or as integers."""
         for members in _weights_of_layers(self.model).values():
             records = [record for path, _, _ in members if (record := self._record(_join(path, "weight")))]
             if not records:
@@ -269,7 +188,7 @@ class _Loader:
                 self.model.get_submodule(parent)._modules[child] = _counterpart(module, kind, weight)
 
     def copy_tensors(self) -> None:
-        """Copies what is not in layers made of cores."""
+        """Copies the tensors that are not in layers made of cores."""
         problems = []
         for tensor, names in dense_tensors(self.model).items():
             records = {name: record for name in names if (record := self._record(name))}
@@ -279,7 +198,7 @@ class _Loader:
             self.names.update({name: record.name for name, record in records.items()})
             name, record = next(iter(records.items()))
             if record.shape != tuple(tensor.shape):
-                problems.append(f"{record.name} is {list(record.shape)}, the model's {name} {list(tensor.shape)}")
+                problems.append(f"{record.name} is {list(record.shape)}, the model's {name} is {list(tensor.shape)}")
                 continue
             holder = self.checkpoint.holder(record)
             if holder.kind == "mpo":
@@ -292,10 +211,12 @@ class _Loader:
         if problems:
             raise CheckpointError(self.checkpoint.path, "does not fit the model: " + "; ".join(problems))
         if not self.names:
-            raise CheckpointError(self.checkpoint.path, "has no tensor of the model; it is of another architecture")
+            raise CheckpointError(
+                self.checkpoint.path, "has no tensor of the model, so it is of another architecture; load it into the model that was converted"
+            )
 
     def report(self, trainable: Trainable, vectors: bool, matrices: bool) -> LoadReport:
-        """Decides what is trained, and counts it."""
+        """Decides which parameters are trained, and counts them."""
         roles: dict[nn.Parameter, str] = {}
         for module in self.model.modules():
             if isinstance(module, MPOMatrix):
@@ -353,7 +274,7 @@ class _Loader:
 
 
 def _weights_of_layers(model: nn.Module) -> dict[Tensor, list[tuple[str, nn.Module, Kind]]]:
-    """The layers a weight belongs to, with their paths; several where it is tied."""
+    """The layers of each weight, with their paths; a tied weight has several."""
     layers: dict[Tensor, list[tuple[str, nn.Module, Kind]]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         kind = kind_of(module)
@@ -363,10 +284,10 @@ def _weights_of_layers(model: nn.Module) -> dict[Tensor, list[tuple[str, nn.Modu
 
 
 def _has_counterpart(model: nn.Module, path: str, module: nn.Module) -> bool:
-    """Whether a layer does nothing but what its counterpart does: subclasses may."""
+    """Whether a layer made of cores computes the same; that of a subclass may not."""
     parent = model.get_submodule(path.rpartition(".")[0])
     if isinstance(parent, nn.MultiheadAttention):
-        return False  # it reads the weight of its layer itself
+        return False  # it does not call its layer, but reads the layer's weight
     if type(module) is nn.Embedding:
         return module.max_norm is None and not module.scale_grad_by_freq and not module.sparse
     return type(module) is nn.Linear or type(module).__name__ == "Conv1D"
@@ -383,7 +304,7 @@ def _counterpart(module: nn.Module, kind: Kind, weight: MPOMatrix) -> nn.Module:
 
 
 def dense_tensors(model: nn.Module) -> dict[Tensor, list[str]]:
-    """Parameters and persistent buffers that are not cores, with their names: several where they are tied."""
+    """Parameters and persistent buffers that are not cores, with their names; a tied one has several."""
     weights = (module for module in model.modules() if isinstance(module, MPOMatrix))
     cores = {core for weight in weights for core in weight.state_dict(keep_vars=True).values()}
     names: dict[Tensor, list[str]] = {}

@@ -1,4 +1,4 @@
-"""The manifest of an MPO checkpoint: what FORMAT.md says of it, checked."""
+"""The manifest of an MPO checkpoint, read and checked against FORMAT.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VERSION = "2.0"
 _BLANK_DIGEST = "0" * 64
 _FREE_EXPANSION = 1 << 28
 _EXPANSION = 1 << 16
-"""How many elements a matrix may have: so many at any rate, and so many for each value that is stored of it."""
+"""A matrix may have at most `_FREE_EXPANSION` elements plus `_EXPANSION` for each value that is stored of it."""
 
 
 @dataclass
@@ -30,9 +30,9 @@ class Manifest:
     Attributes
     ----------
     raw
-        the JSON object, with the members that this reader does not know.
-    tensors
-        by name, in the order of the source; ``operators`` and ``cores`` likewise.
+        the JSON object, including members that this reader does not know.
+    tensors, operators, cores
+        the records by name, in the order of the manifest; tensors are in the order of the source.
     """
 
     path: Path
@@ -51,12 +51,17 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path, companions: bool = True) -> Manifest:
-        """Reads and checks the manifest in a folder, and that the files it lists (or only the shards) are there.
+        """Reads and checks the manifest in a folder, and checks that the files it lists exist and have their sizes.
+
+        Parameters
+        ----------
+        companions
+            False: checks the shards only.
 
         Raises
         ------
         CheckpointError
-            for what is not a manifest, was changed, or contradicts itself or the folder.
+            if there is no manifest, if it was changed, or if it contradicts itself, FORMAT.md or the folder.
         """
         path = folder / NAME
         if not path.is_file():
@@ -65,9 +70,9 @@ class Manifest:
         try:
             raw = json.loads(content)
         except (ValueError, RecursionError):
-            raise CheckpointError(path, "is not valid JSON") from None
+            raise CheckpointError(path, "is not valid JSON; copy the checkpoint again, or convert the model again") from None
         if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-            raise CheckpointError(path, "is not the manifest of an MPO checkpoint")
+            raise CheckpointError(path, f"is not the manifest of an MPO checkpoint: its 'format' is not '{FORMAT}'")
         version = str(raw.get("version"))
         if version.partition(".")[0] == "1":
             raise CheckpointError(
@@ -89,11 +94,17 @@ class Manifest:
         except Contradiction as contradiction:
             raise CheckpointError(path, str(contradiction)) from None
         except (KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(path, f"lacks a member, or has one of a wrong type ({error})") from None
+            raise CheckpointError(path, f"lacks a member, or has one of a wrong type ({error}); convert the model again") from None
         return manifest
 
     def entries(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Dtype and shape of all entries, as they are in the shards: the packed ones as bytes."""
+        """Dtype and shape of all entries in the shards, by name; a packed entry is a vector of bytes.
+
+        Raises
+        ------
+        Contradiction
+            if two entries have one name.
+        """
         entries: dict[str, tuple[str, tuple[int, ...]]] = {}
         records: list[TensorRecord | CoreRecord] = [*self.tensors.values(), *self.cores.values()]
         for record in records:
@@ -113,7 +124,7 @@ class Manifest:
             if (target.dtype, target.shape) != (tensor.dtype, tensor.shape):
                 raise Contradiction(f"{tensor.name} is tied to {tensor.tied_to}, of other dtype or shape")
         if both := self.tensors.keys() & self.cores.keys():
-            raise Contradiction(f"{min(both)} is the name of both a tensor and a core; names must be unique")
+            raise Contradiction(f"'{min(both)}' is the name of both a tensor and a core; names must be unique")
         for operator in self.operators.values():
             self._check_cores(operator)
         for kind, there, named in (
@@ -121,7 +132,7 @@ class Manifest:
             ("core", self.cores, (name for operator in self.operators.values() for name in operator.core_names)),
         ):
             if unused := there.keys() - set(named):
-                raise Contradiction(f"the {kind} {min(unused)} is not named by anything")
+                raise Contradiction(f"the {kind} {min(unused)} is not used by anything")
         self._check_expansion()
         self.entries()
         if not self.shards:
@@ -137,8 +148,8 @@ class Manifest:
                 raise Contradiction(f"{where} names the core {name}, which is not there")
             if (core.role, core.shape) != (role, shape):
                 raise Contradiction(
-                    f"{where} names the core {name} as its {role} of the shape {list(shape)}; its role is {core.role}, "
-                    f"its shape {list(core.shape)}"
+                    f"{where} names the core {name} as its {role} of shape {list(shape)}, but the core has the role {core.role} "
+                    f"and the shape {list(core.shape)}"
                 )
         if operator.gauge == "compact":
             for site, name in enumerate(operator.cores):
@@ -153,7 +164,7 @@ class Manifest:
             stored = sum(self.cores[core].value_count for core in named)
             if elements > _FREE_EXPANSION + _EXPANSION * stored:
                 raise Contradiction(
-                    f"{what} would expand {stored} values stored to {elements} elements, more than 2^28 + 2^16 each"
+                    f"{what} would expand {stored} stored values to {elements} elements; at most 2^28 + 2^16 per value are allowed"
                 )
 
         for operator in self.operators.values():
@@ -164,11 +175,19 @@ class Manifest:
                 check(tensor.name, prod(tensor.matrix_shape), tensor.operators)
 
     def check_checksums(self) -> None:
-        """Reads every file whole and compares its SHA-256 with the manifest's."""
+        """Reads every file and compares its SHA-256 with the manifest's.
+
+        Raises
+        ------
+        CheckpointError
+            for the first file that differs.
+        """
         for file in self.raw["shards"] + self.raw["companions"]:
             path = self.path.parent / file["name"]
             if fingerprint(path, file["name"])["sha256"] != file["sha256"]:
-                raise CheckpointError(path, "was changed after it was written: its SHA-256 differs")
+                raise CheckpointError(
+                    path, "was changed after it was written: its SHA-256 differs from the manifest's; copy it again or convert again"
+                )
 
 
 def _by_name(kind: str, records: Iterable[Any]) -> dict[str, Any]:
@@ -181,7 +200,7 @@ def _by_name(kind: str, records: Iterable[Any]) -> dict[str, Any]:
 
 
 def write_manifest(path: Path, raw: dict[str, Any]) -> None:
-    """Writes a manifest, its digest filled in."""
+    """Writes a manifest with its own SHA-256 filled in."""
     raw = {**raw, "manifest_sha256": _BLANK_DIGEST}
     blank = json.dumps(raw, indent=2, sort_keys=True, ensure_ascii=False).encode()
     digest = hashlib.sha256(blank).hexdigest()
@@ -191,9 +210,9 @@ def write_manifest(path: Path, raw: dict[str, Any]) -> None:
 
 
 def totals(tensors: Mapping[str, TensorRecord], cores: Mapping[str, CoreRecord]) -> dict[str, Any]:
-    """The sums over a checkpoint's tensors and cores, of which none is packed; each core counts once.
+    """The member ``totals`` of a manifest: sums over tensors and cores, none of which is packed. Each core counts once.
 
-    Training state counts in the bytes only.
+    Tensors of training state count only in the bytes.
     """
     records: list[TensorRecord | CoreRecord] = [*tensors.values(), *cores.values()]
     model = [tensor for tensor in tensors.values() if not tensor.is_training_state]
@@ -220,7 +239,7 @@ def totals(tensors: Mapping[str, TensorRecord], cores: Mapping[str, CoreRecord])
 
 
 def fingerprint(path: Path, name: str) -> dict[str, Any]:
-    """The ``file`` object of a file: name, bytes, SHA-256."""
+    """The JSON object of a file in a manifest: name, bytes, SHA-256."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _streamed_digest(file)
     return {"name": name, "bytes": path.stat().st_size, "sha256": digest.hexdigest()}
@@ -238,16 +257,16 @@ def _digest(content: bytes, recorded: str) -> str:
 
 
 def _check_file(folder: Path, name: str, size: int) -> None:
-    """A listed file is a regular file inside the folder, reached through no link, and of its size."""
+    """Raises CheckpointError unless the file is a regular file inside the folder, without links in its path, and has its size."""
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\0" in name or PurePosixPath(name).is_absolute():
-        raise CheckpointError(folder / NAME, f"names a file outside the folder: {name!r}")
+        raise CheckpointError(folder / NAME, f"names a file outside the folder: {name!r}; don't use this checkpoint")
     path = folder
     for part in parts:
         path = path / part
         if path.is_symlink():
-            raise CheckpointError(path, "is a symbolic link, not a file of the checkpoint")
+            raise CheckpointError(path, "is a symbolic link; copy the file itself into the folder")
     if not path.is_file():
         raise CheckpointError(path, "is missing; copy the whole folder or convert again")
     if path.stat().st_size != size:
-        raise CheckpointError(path, f"has {path.stat().st_size} bytes, the manifest says {size}; copy it again")
+        raise CheckpointError(path, f"has {path.stat().st_size} bytes, but the manifest says {size}; copy it again")

@@ -1,4 +1,4 @@
-"""How much memory is free."""
+"""Whether there is enough free memory to keep something only for speed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 
 _SHARE = 8
-"""Of the free memory, what is kept for speed alone may take this part at most at a time."""
+"""A single array that is kept only for speed may take at most this part, 1/8, of the free memory."""
 
 
 def has_room(size: int, device: torch.device) -> bool:
-    """Whether so many bytes may be taken for speed alone; they may where it is not known."""
+    """Whether this number of bytes may be taken only for speed; True if the free memory is not known."""
     free = _free(device)
     return free is None or size * _SHARE <= free
 

@@ -1,4 +1,4 @@
-"""Statistics of several parts of a text as one file."""
+"""Merges the statistics of several parts of a text into one file."""
 
 from __future__ import annotations
 
@@ -7,27 +7,35 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
 
-from .statistics import FORMAT, VERSION, StatisticsError, StatisticsWriter
+from .errors import StatisticsError
+from .statistics import FORMAT, VERSION, opened
+from .statistics_writer import StatisticsWriter
 
 
 def merge_statistics(paths: Sequence[Path | str], output: Path | str) -> tuple[int, int]:
-    """Writes the means over all samples of files that are of the same matrices, one tensor at a time.
+    """Writes the means over all samples of several statistics files of the same matrices, one tensor at a time.
 
-    Means over positions (the inputs' sides) and over samples (the outputs') are weighted by how many samples a file has,
-    which is the same where all pieces have one length.
+    Each file is weighted by its number of samples. That is right for the sides of the outputs, means over samples, and, because
+    all pieces must have one length, for the sides of the inputs, means over positions.
+
+    Parameters
+    ----------
+    paths
+        the statistics files; each has other samples.
+    output
+        the file to write.
 
     Returns
     -------
-    Samples and tokens of the result.
+    the numbers of samples and of tokens of the result.
 
     Raises
     ------
     StatisticsError
-        for files of other matrices, and for what is not a statistics file of this version.
+        if the files have different matrices or options, or if one is not a statistics file of this version.
     """
-    files = [safe_open(path, "np") for path in paths]
+    files = [opened(path) for path in paths]
     metadata = [file.metadata() or {} for file in files]
     for path, one in zip(paths, metadata):
         if one.get("format") != FORMAT or one.get("version", "1").partition(".")[0] != VERSION:

@@ -1,4 +1,4 @@
-"""Mixed-rank fine-tuning (LPAF, arXiv 2306.14152): matrices stand in for their factors, less and less often."""
+"""Mixed-rank fine-tuning (LPAF, arXiv 2306.14152): layers use their original matrix instead of its factors, less and less often."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .modules import MPOMatrix
+from .mpo_matrix import MPOMatrix
 from .names import checkpoint_name
 
 
 class MixedRank:
-    """Before each batch, every matrix made of cores is replaced by the matrix it came from, by chance.
+    """Randomly replaces matrices made of cores by the matrices that they approximate, anew before each batch.
 
-    The chance falls linearly from ``probability`` to nought. A model that is trained so sees, at each layer, now the
-    sparse or dense matrix and now its factors: the factors adapt to inputs that are not yet spoiled. Matrices that stand in
-    are not trained.
+    The probability falls linearly from ``probability`` to zero. In this way factors are trained on inputs to which the layers
+    before them have not yet added their errors. The matrices that stand in are not trained.
 
     Example: ::
 
@@ -30,21 +29,21 @@ class MixedRank:
     Parameters
     ----------
     model
-        loaded by `load_into` or `from_pretrained`.
+        a model loaded by `load_into` or `from_pretrained`.
     matrices
-        what stands in: a model folder, or tensors by the names of the model or of its checkpoint. Weights of which it has
-        none always stay factors.
+        the matrices that stand in: a model folder, or tensors by their names in the model or in its checkpoint. A weight for
+        which there is no matrix always uses its factors.
     probability
-        that a matrix stands in, at the beginning.
+        the probability, at the start, that a matrix stands in for its factors: from 0 to 1.
     until
-        the part of the training after which none does.
+        the part of the training after which no matrix stands in: above 0, at most 1.
     seed
-        of the draws.
+        the seed of the random choices.
 
     Raises
     ------
     ValueError
-        for a probability or a part that is none, for a matrix of another shape, and where no matrix fits.
+        if ``probability`` or ``until`` is out of its range, if a matrix has another shape than its factors, or if no matrix fits.
     """
 
     def __init__(
@@ -73,29 +72,32 @@ class MixedRank:
                 continue
             matrix = get(name)
             if matrix.shape != weight.shape:
-                raise ValueError(f"{name} is {list(matrix.shape)}, the factors are those of {list(weight.shape)}")
+                raise ValueError(
+                    f"{name} is {list(matrix.shape)}, but its factors are those of a matrix {list(weight.shape)}; give the matrices of "
+                    "this model"
+                )
             found[weight] = matrix.detach().to(weight.device, weight.dtype)
         if not found:
-            raise ValueError("no matrix fits a weight that is made of cores; give the matrices of this model")
+            raise ValueError("none of the matrices belongs to a weight made of cores; give the matrices of this model")
         self.matrices = found
 
     def probability(self, progress: float) -> float:
-        """That a matrix stands in for its factors.
+        """The probability that a matrix stands in for its factors.
 
         Parameters
         ----------
         progress
-            how much of the training is done: 0 at its beginning, 1 at its end.
+            the finished part of the training: 0 at its start, 1 at its end.
 
         Returns
         -------
         float
-            from 0 to 1.
+            a probability from 0 to 1.
         """
         return self.start * max(0.0, 1 - progress / self.until)
 
     def draw(self, progress: float) -> int:
-        """Decides for every matrix anew.
+        """Chooses anew, for every matrix, whether it stands in for its factors.
 
         Parameters
         ----------
@@ -105,7 +107,7 @@ class MixedRank:
         Returns
         -------
         int
-            how many stand in.
+            the number of matrices that stand in.
         """
         chance = self.probability(progress)
         draws = torch.rand(len(self.matrices), generator=self._generator) < chance
@@ -126,14 +128,14 @@ class MixedRank:
 
 
 def _reader(matrices: Path | str | Mapping[str, Tensor]) -> tuple[Callable[[str], Tensor], set[str]]:
-    """What gives a tensor by name, and the names that there are."""
+    """A function that gives a tensor by its name, and all names."""
     if isinstance(matrices, Mapping):
         return matrices.__getitem__, set(matrices)
     from safetensors import safe_open
 
     paths = sorted(Path(matrices).glob("*.safetensors"))
     if not paths:
-        raise ValueError(f"{matrices}: has no *.safetensors files")
+        raise ValueError(f"{matrices}: has no *.safetensors files; give the folder of the model that was converted")
     files: dict[str, Any] = {}
     for path in paths:
         file = safe_open(path, "pt")

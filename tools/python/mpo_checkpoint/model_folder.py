@@ -1,4 +1,4 @@
-"""What is read of a Hugging Face model folder, with what to do where it can't be read."""
+"""Reads Hugging Face model folders and text files; every error says what to do."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 
 def read_text(path: Path | str) -> str:
-    """A text file.
+    """The content of a text file.
 
     Raises
     ------
     ValueError
-        for a file that can't be read, is not UTF-8, or has nothing but blanks.
+        if the file can't be read, is not UTF-8, or is blank.
     """
     try:
         text = Path(path).read_text("utf-8")
@@ -32,17 +32,26 @@ def read_text(path: Path | str) -> str:
 
 
 def configuration(folder: Path | str) -> dict[str, Any]:
-    """The members of ``config.json``.
+    """The members of a folder's ``config.json``.
 
     Raises
     ------
     ValueError
-        where there is none, or no JSON object in it.
+        if there is no such file, or if it is not a JSON object.
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
-        raise ValueError(f"{folder}: is not a model folder: it has no config.json")
+        raise ValueError(f"{folder}: is not a model folder: it has no config.json; give the folder of a Hugging Face model")
     return _json_object(path)
+
+
+def require_dense(folder: Path | str) -> None:
+    """Raises ValueError for the folder of an MPO checkpoint, whose layers made of cores get no statistics."""
+    if (Path(folder) / "manifest.json").is_file():
+        raise ValueError(
+            f"{folder}: is an MPO checkpoint, and statistics are of dense models; give the folder that was converted, or what "
+            "'mpo restore' makes of this one"
+        )
 
 
 def tokenizer_of(folder: Path | str) -> Any:
@@ -51,7 +60,7 @@ def tokenizer_of(folder: Path | str) -> Any:
     Raises
     ------
     ValueError
-        where transformers can't read one.
+        if transformers can't read it.
     """
     from transformers import AutoTokenizer
 
@@ -65,12 +74,12 @@ def tokenizer_of(folder: Path | str) -> Any:
 
 
 def weight_files(folder: Path | str) -> dict[str, Path] | None:
-    """The safetensors file of each tensor; None where the folder has no such files.
+    """The safetensors file of each tensor, by the tensor's name; None if the folder has no such files.
 
     Raises
     ------
     ValueError
-        for an index that can't be read or names files that are not there, and for damaged files.
+        if the index can't be read or names missing files, or if the file is damaged.
     """
     folder = Path(folder)
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
@@ -81,7 +90,7 @@ def weight_files(folder: Path | str) -> dict[str, Path] | None:
             return dict.fromkeys(file.keys(), single)
     files = _json_object(index).get("weight_map")
     if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
-        raise ValueError(f"{index}: has no 'weight_map' of tensors and files; copy it again")
+        raise ValueError(f"{index}: has no valid 'weight_map'; copy the file again")
     for name in sorted(set(files.values())):
         if not (folder / name).is_file():
             raise ValueError(f"{folder}: the file {name} is missing, which {index.name} names; copy it into the folder")
@@ -90,12 +99,12 @@ def weight_files(folder: Path | str) -> dict[str, Path] | None:
 
 @contextmanager
 def open_weights(path: Path) -> Iterator[Any]:
-    """A safetensors file, for PyTorch's tensors.
+    """A safetensors file, open within the context; it gives PyTorch tensors.
 
     Raises
     ------
     ValueError
-        for a file that is damaged, and for tensors that it does not have.
+        if the file is damaged, or lacks a tensor that is read within the context.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -110,12 +119,12 @@ def open_weights(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def loading(folder: Path | str) -> Iterator[None]:
-    """Where transformers builds a model: its errors become one line.
+    """A context in which transformers loads a model; its errors become one line.
 
     Raises
     ------
     ValueError
-        for what it can't load.
+        if transformers can't load the model.
     """
     from safetensors import SafetensorError
 

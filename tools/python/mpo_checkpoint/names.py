@@ -1,4 +1,4 @@
-"""Tensor names: a checkpoint's and a model's need not be the same."""
+"""Names of tensors, which may differ between a checkpoint and a model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ _LEGACY_SUFFIXES = {".weight": ".gamma", ".bias": ".beta"}
 
 
 def checkpoint_name(model_name: str, stored: Collection[str], prefix: str = "") -> str | None:
-    """The stored name of a model's tensor; None if it isn't stored.
+    """The name of a model's tensor in a checkpoint; None if the checkpoint does not have it.
 
-    The names differ by the base model's prefix (``bert.``) where the checkpoint holds a task head and the model none, or
-    the other way round, and by what layer norms were once called.
+    The names may differ by the base model's prefix (``bert.``), if only one of checkpoint and model has a task head, and by the
+    old names of layer norms' parameters (``gamma``, ``beta``).
+
+    Parameters
+    ----------
+    model_name
+        the name in the model.
+    stored
+        all names in the checkpoint.
+    prefix
+        the base model's prefix without the dot; empty if there is none.
     """
     prefix = f"{prefix}." if prefix else ""
     candidates = [model_name]
@@ -27,7 +36,7 @@ def checkpoint_name(model_name: str, stored: Collection[str], prefix: str = "") 
 
 
 def stored_names(folder: Path) -> set[str] | None:
-    """Names of all tensors in the safetensors files of a model folder; None where it has none."""
+    """The names of all tensors in the safetensors files of a model folder; None if it has no such files."""
     from safetensors import safe_open
 
     index = folder / "model.safetensors.index.json"

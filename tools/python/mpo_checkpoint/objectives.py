@@ -1,4 +1,4 @@
-"""The objectives whose changes a language model's statistics measure."""
+"""The objectives of a language model whose gradients its statistics contain."""
 
 from __future__ import annotations
 
@@ -18,14 +18,19 @@ class Objective:
     Attributes
     ----------
     kind
-        ``loss``: the negative log-likelihood of the text's own next tokens. ``fisher``: the same of tokens that are
-        sampled from the model. ``projections``: the logits times standard normal numbers.
+        ``loss``: the negative log-likelihood of the text's own next tokens. ``fisher``: the negative log-likelihood of tokens
+        sampled from the model. ``projections``: the inner product of the logits with standard normal numbers.
     passes
-        how many gradients are taken of each sample; 1 for ``loss``, which has but one.
+        how many gradients are taken of each sample; must be 1 for ``loss``, which has only one.
     seed
-        of what is random; each sample has random numbers of its own.
+        the seed of the random numbers, which are different for each sample.
     first
-        the number of the first sample in the text, where only a part of the text is run.
+        the number of the first sample, if only a part of the text is run.
+
+    Raises
+    ------
+    ValueError
+        if there is no such kind, or if it does not allow this number of passes.
     """
 
     kind: str = "loss"
@@ -37,7 +42,7 @@ class Objective:
         if self.kind not in OBJECTIVES:
             raise ValueError(f"unknown objective '{self.kind}'; choose one of {', '.join(OBJECTIVES)}")
         if self.passes < 1 or (self.kind == "loss" and self.passes > 1):
-            raise ValueError("at least one projection is needed, and the text's own loss has only one gradient")
+            raise ValueError(f"passes is {self.passes}; it must be 1 for 'loss', at least 1 for 'fisher' and 'projections'")
 
     def values(self, logits: Tensor, ids: Tensor, sample: int) -> Iterator[Tensor]:
         """The value of the objective for each pass.
@@ -49,7 +54,7 @@ class Objective:
         ids
             ``[1, positions]``.
         sample
-            its number among those that are run.
+            the number of the sample among those that are run.
         """
         logits = logits[0].float()
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.first + sample)

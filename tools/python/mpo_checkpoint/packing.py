@@ -16,23 +16,25 @@ from .safetensors_file import BITS, Entry
 CODEC = "shuffle-deflate"
 _MAXIMUM_BLOCK_BYTES = 1 << 24
 _INFLATED_BYTES = 1032
-"""What deflate makes of one byte at most."""
+"""One deflated byte can become at most this many bytes."""
 
 
 def packing_problem(packed: Any, entries: Mapping[str, tuple[str, tuple[int, ...]]]) -> str | None:
-    """What contradicts the format in the member ``packed`` of a core or a dense tensor; None if nothing does.
+    """How the member ``packed`` of a core or a dense tensor contradicts the format; None if it does not.
 
     Parameters
     ----------
+    packed
+        the JSON value of the member.
     entries
-        dtype and shape of its entries, unpacked, by name.
+        dtype and shape, before packing, of the core's or tensor's entries, by name.
     """
     if not isinstance(packed, list) or not all(isinstance(member, dict) for member in packed):
         return "has a 'packed' that is not a list of objects"
     names = [member.get("name") for member in packed]
     for member, name in zip(packed, names):
         if not isinstance(name, str) or name not in entries or names.count(name) > 1:
-            return f"packs '{name}', which is not an entry of its own, or twice"
+            return f"packs '{name}', which is not one of its entries or is packed twice"
         dtype, shape = entries[name]
         if member.get("codec") != CODEC:
             return f"packs '{name}' with the unknown codec '{member.get('codec')}'; update mpo_checkpoint"
@@ -49,19 +51,21 @@ def packing_problem(packed: Any, entries: Mapping[str, tuple[str, tuple[int, ...
 
 
 def unpacked(stored: Entry, packed: Mapping[str, Any], where: str) -> Entry:
-    """An entry as it was before it was packed; its blocks are unpacked in parallel.
+    """A packed entry, unpacked; its blocks are unpacked in parallel.
 
     Parameters
     ----------
     stored
-        the entry of the shards, of as many bytes as ``packed`` says.
+        the packed entry in the shards; it has as many bytes as ``packed`` says.
     packed
-        the member of the manifest, without a `packing_problem`.
+        the object that describes it in the manifest; it has no `packing_problem`.
+    where
+        the name of the entry, for messages.
 
     Raises
     ------
     CheckpointError
-        for an entry that is damaged.
+        if the entry is damaged.
     """
     dtype, shape, block_bytes = packed["dtype"], tuple(packed["shape"]), packed["block_bytes"]
     size = _element_size(dtype)
@@ -95,11 +99,11 @@ def unpacked(stored: Entry, packed: Mapping[str, Any], where: str) -> Entry:
 
 
 def _inflated(data: np.ndarray, count: int, where: str) -> np.ndarray:
-    """Exactly ``count`` bytes from all of a deflated plane."""
+    """Inflates a plane, all of which must give exactly ``count`` bytes."""
     inflater = zlib.decompressobj(-15)
     try:
         content = inflater.decompress(data.tobytes(), count)
-        if len(content) == count and not inflater.eof:  # what is left may be the mark of the end
+        if len(content) == count and not inflater.eof:  # only the end-of-stream mark may be left
             content += inflater.decompress(inflater.unconsumed_tail, 1)
     except zlib.error:
         content = b""

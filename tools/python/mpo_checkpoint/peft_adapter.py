@@ -1,4 +1,4 @@
-"""Adapters as the PEFT library has them: a folder with ``adapter_config.json`` and ``adapter_model.safetensors``."""
+"""Writes adapters for the PEFT library: a folder with ``adapter_config.json`` and ``adapter_model.safetensors``."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from .errors import CheckpointError
 def save_peft_adapter(model: nn.Module, folder: Path | str, *, base: Path | str = "", force: bool = False) -> None:
     """Writes the adapters of a model as one LoRA adapter of the PEFT library.
 
-    It is for the model without them: the dense one, or what ``mpo restore`` makes of the checkpoint that the model was loaded
-    from. Square cores are multiplied into the frame on the outputs' side. Other parameters that were trained, such as biases
-    and norms, have no place in it.
+    The adapter is for the model without adapters: the dense model, or the model that ``mpo restore`` makes from the checkpoint
+    that was loaded. Square cores are multiplied into the frame on the side of the outputs. Other trained parameters, such as
+    biases and norms, are not part of the adapter.
 
     Parameters
     ----------
     model
         a model with adapters, see `add_lora` and `add_deep_lora`.
     folder
-        to write.
+        the folder to write.
     base
         the model that the adapter is for: a folder, or a name on a hub.
     force
-        whether an adapter that is there already is replaced.
+        whether to replace an adapter that exists.
 
     Raises
     ------
     CheckpointError
-        for a model without adapters, and where that can't be written.
+        if the model has no adapters, or if the folder exists.
     """
     from safetensors.torch import save_file
 
@@ -71,7 +71,7 @@ def save_peft_adapter(model: nn.Module, folder: Path | str, *, base: Path | str 
 
 @torch.no_grad()
 def _down_and_up(adapter: Adapter) -> tuple[Tensor, Tensor]:
-    """``A [r, inputs]`` and ``B [outputs, r]``, so that ``B A`` is added to the matrix ``[outputs, inputs]``."""
+    """``A [r, inputs]`` and ``B [outputs, r]``, whose product ``B A`` is added to the matrix ``[outputs, inputs]``."""
     left, *inner, right = [core.detach().cpu().double() for core in adapter.whole_cores()]
     left, right = left[0, :, 0], right[:, 0, :, 0]
     if adapter.is_transposed:

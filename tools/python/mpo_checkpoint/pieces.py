@@ -1,4 +1,4 @@
-"""A text as a language model takes it: pieces of tokens, cut without regard to lines."""
+"""Cuts a text into pieces of equally many tokens, without regard to lines, for a language model."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ def text_pieces(folder: Path | str, text: Path | str, length: int, count: int | 
     Parameters
     ----------
     folder
-        the model folder, whose tokenizer is taken.
+        the model folder, whose tokenizer is used.
     text
         a UTF-8 file.
     length
-        tokens of a piece. Where the tokenizer begins a text with a token of its own, each piece has it.
+        the number of tokens of a piece. If the tokenizer begins every text with a special token, each piece begins with it.
     count
-        how many pieces; None for all that there are.
+        the number of pieces; None for all.
 
     Returns
     -------
-    Token ids ``[count, length]``.
+    Tensor
+        token ids ``[count, length]``.
 
     Raises
     ------
     ValueError
-        for a text with fewer pieces or that is not UTF-8, and for a folder whose tokenizer can't be read.
+        if the text can't be read or is too short, or if the folder's tokenizer can't be read.
     """
     content = read_text(text)
     tokenizer = tokenizer_of(folder)
@@ -46,7 +47,7 @@ def text_pieces(folder: Path | str, text: Path | str, length: int, count: int | 
     if whole < (count or 1):
         remedy = f"--samples {whole} or " if whole else ""
         raise ValueError(
-            f"{text}: has {len(ids)} tokens, which are {whole} pieces of {length}, {count or 1} are needed; "
+            f"{text}: has {len(ids)} tokens, enough for {whole} pieces of {length} tokens, but {count or 1} are needed; "
             f"give a longer text, {remedy}a smaller --max-length"
         )
     starts = [index * whole // count * size for index in range(count)] if count else range(0, whole * size, size)

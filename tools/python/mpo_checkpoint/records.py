@@ -1,4 +1,4 @@
-"""Tensors, operators and cores: the three nouns of FORMAT.md, each checked for itself."""
+"""The records of tensors, operators and cores in a manifest, each checked on its own against FORMAT.md."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ _MAXIMUM_ELEMENTS = 1 << 57
 _MAXIMUM_SIDE = 1 << 31
 
 Packed = dict[str, dict[str, Any]]
-"""What is said of the entries that are stored packed, by name."""
+"""The manifest's descriptions of packed entries, by the names of the entries."""
 
 
 @dataclass(frozen=True)
 class CoreRecord:
-    """One array as it is stored.
+    """The record of one stored array.
 
     Attributes
     ----------
     role
         one of `ROLES`.
     shape
-        ``[d, i, j, d']`` of the whole core; ``[d]`` of singular values, ``[n, n]`` of a basis, else ``[n]``.
+        the shape of the whole array: ``[d, i, j, d']`` for a core of a chain, ``[d]`` for singular values, ``[n, n]`` for a
+        basis, ``[n]`` for a permutation or scales.
     """
 
     name: str
@@ -52,7 +53,7 @@ class CoreRecord:
 
     @property
     def entries(self) -> dict[str, tuple[str, Shape]]:
-        """Dtype and shape of its entries, unpacked, by name."""
+        """Dtype and shape, before packing, of its entries, by name."""
         return self.encoding.entries(self.name, self.shape)
 
     @property
@@ -66,7 +67,7 @@ class CoreRecord:
 
 @dataclass(frozen=True)
 class Basis:
-    """Names of the cores that stand between a side of a matrix and its chain: ``basis`` or ``permutation``, and ``scale``."""
+    """The names of the cores between a side of a matrix and its chain: a ``basis`` or a ``permutation``, and a ``scale``."""
 
     basis: str | None = None
     permutation: str | None = None
@@ -83,13 +84,13 @@ class Basis:
 
     @property
     def names(self) -> dict[str, str]:
-        """The name of the core of each role that is there."""
+        """The names by role, without the roles that have no core."""
         return {role: name for role, name in vars(self).items() if name is not None}
 
 
 @dataclass(frozen=True)
 class OperatorRecord:
-    """A chain of cores that stands for a matrix ``[I, J]``; cores and bases by name, as several operators may share them."""
+    """The record of a chain of cores that stands for a matrix ``[I, J]``. It names its cores, because operators may share them."""
 
     name: str
     matrix_shape: tuple[int, int]
@@ -118,10 +119,10 @@ class OperatorRecord:
                 f"{where} has factors, bonds and cores of different numbers of sites, or fewer than two"
             )
         if padded != (prod(rows), prod(columns)) or len(matrix) != 2 or any(p < m for p, m in zip(padded, matrix)):
-            raise Contradiction(f"{where} has a padded shape {list(padded)} that its factors or its matrix contradict")
+            raise Contradiction(f"{where} has a padded shape {list(padded)} that contradicts its factors or its matrix")
         is_factored = rows[0] > 1 and columns[-1] > 1 and prod(rows[1:]) == prod(columns[:-1]) == 1
         if not is_factored and any(i * j == 1 for i, j in zip(rows, columns)):
-            raise Contradiction(f"{where} has a site of the factors 1 and 1 that is not between two frames")
+            raise Contradiction(f"{where} has a site with the factors 1 and 1; only a low-rank operator may have such sites, inside")
         if max(padded) >= _MAXIMUM_SIDE:
             raise Contradiction(f"{where} has a padded shape {list(padded)} with a side of 2^31 or more")
         operator = cls(
@@ -131,19 +132,19 @@ class OperatorRecord:
         )  # fmt: skip
         for left, i, j, right in operator.core_shapes:
             if right > left * i * j or left > i * j * right:
-                raise Contradiction(f"{where} has bonds {list(bonds)}, more than its factors allow")
+                raise Contradiction(f"{where} has bonds {list(bonds)}, which are larger than its factors allow")
         if full != full_bonds(rows, columns):
             raise Contradiction(
-                f"{where} has the full bonds {list(full)}; its factors give {list(full_bonds(rows, columns))}"
+                f"{where} has the full bonds {list(full)}, but its factors give {list(full_bonds(rows, columns))}"
             )
         if type(operator.central) is not int or operator.central != central_index(rows, columns):
             raise Contradiction(
-                f"{where} has the central core {operator.central}; its factors give {central_index(rows, columns)}"
+                f"{where} has the central core {operator.central}, but its factors give {central_index(rows, columns)}"
             )
         if operator.gauge not in GAUGES:
             raise Contradiction(f"{where} has the unknown gauge '{operator.gauge}': update mpo_checkpoint")
         if (operator.gauge == "spectral") != (operator.singular_values is not None):
-            raise Contradiction(f"{where} is {operator.gauge}; it has singular values if and only if it is spectral")
+            raise Contradiction(f"{where} is {operator.gauge}; an operator must have singular values if and only if it is spectral")
         return operator
 
     @property
@@ -158,7 +159,7 @@ class OperatorRecord:
 
     @property
     def central_bond(self) -> int:
-        """The index of the bond that has the singular values: left of the central core, right of it if that is the first."""
+        """The index of the bond with the singular values: left of the central core, or right of it if that core is the first."""
         return max(0, self.central - 1)
 
     @property
@@ -167,16 +168,16 @@ class OperatorRecord:
 
     @property
     def chain_names(self) -> list[str]:
-        """The cores of its chain, and its singular values."""
+        """The names of the cores of its chain, and of its singular values."""
         return [*self.cores, *([self.singular_values] if self.singular_values else [])]
 
     @property
     def core_names(self) -> list[str]:
-        """All cores it names: the chain, singular values, bases."""
+        """The names of all its cores: the chain, singular values, bases."""
         return [*self.chain_names, *self.basis_names]
 
     def places(self) -> list[tuple[str, str, Shape]]:
-        """Name, role and shape of every core that it needs."""
+        """Name, role and shape of every core that it names."""
         roles = ["central" if k == self.central else "auxiliary" for k in range(len(self.cores))]
         places: list[tuple[str, str, Shape]] = list(zip(self.cores, roles, self.core_shapes))
         if self.singular_values is not None:
@@ -187,11 +188,11 @@ class OperatorRecord:
         return places
 
     def pivot_side(self, site: int) -> Side | None:
-        """Where the pivots of a core are in the gauge compact."""
+        """The side of the pivots of a core in the gauge compact; None for the central core."""
         return None if site == self.central else "left" if site < self.central else "right"
 
     def json(self) -> dict[str, Any]:
-        """The JSON object, with the members of ``raw`` that this reader does not know."""
+        """The JSON object, including the members of ``raw`` that this reader does not know."""
         raw = {**self.raw, "gauge": self.gauge, "singular_values": self.singular_values}
         if self.singular_values is None:
             del raw["singular_values"]
@@ -200,7 +201,7 @@ class OperatorRecord:
 
 @dataclass(frozen=True)
 class Term:
-    """Rows ``rows[0] ≤ i < rows[1]`` and columns likewise of an operator."""
+    """The rows ``rows[0] ≤ i < rows[1]`` and the columns ``columns[0] ≤ j < columns[1]`` of an operator's matrix."""
 
     operator: str
     rows: tuple[int, int]
@@ -213,20 +214,20 @@ class Term:
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """One tensor of the source.
+    """The record of one tensor of the source.
 
     Attributes
     ----------
     kind
-        ``"mpo"``, ``"dense"`` or ``"tied"``.
+        ``"mpo"`` (made of operators), ``"dense"`` or ``"tied"``.
     encoding
-        of a dense tensor.
+        the encoding of a dense tensor; None for others.
     matrix_shape
-        of a tensor made of operators.
+        the matrix shape ``(I, J)`` of a tensor made of operators.
     blocks
-        of a tensor made of operators: stacked along the rows; each is a list of terms that are added.
+        the blocks of a tensor made of operators, stacked along the rows; each is a list of terms, which are added.
     raw
-        the JSON object, with the members that this reader does not know.
+        the JSON object, including members that this reader does not know.
     """
 
     name: str
@@ -249,11 +250,11 @@ class TensorRecord:
             raise Contradiction(f"{name} has the unknown dtype '{dtype}'")
         shape = _sizes(raw["shape"], 0)
         if shape is None or prod(shape) >= _MAXIMUM_ELEMENTS:
-            raise Contradiction(f"{name} has the shape {raw['shape']}, which no tensor has")
+            raise Contradiction(f"{name} has the shape {raw['shape']}, which is not a list of sizes with less than 2^57 elements")
         tensor = cls(name, dtype, shape, kind, raw)
         if kind == "tied":
             if not isinstance(raw.get("tied_to"), str):
-                raise Contradiction(f"{name} is tied to nothing")
+                raise Contradiction(f"{name} is tied, but its 'tied_to' is not the name of a tensor")
             return replace(tensor, tied_to=raw["tied_to"])
         if kind == "dense":
             encoding = Encoding.plain(dtype)
@@ -284,17 +285,17 @@ class TensorRecord:
 
     @property
     def entries(self) -> dict[str, tuple[str, Shape]]:
-        """Dtype and shape of its own entries, unpacked, by name: none unless it is dense."""
+        """Dtype and shape, before packing, of its own entries, by name; only a dense tensor has any."""
         return {} if self.encoding is None else self.encoding.entries(self.name, self.shape)
 
     @property
     def operators(self) -> list[str]:
-        """The names of the operators it is made of, each once."""
+        """The names of its operators, each once."""
         return list(dict.fromkeys(term.operator for block in self.blocks for term in block))
 
     @property
     def is_training_state(self) -> bool:
-        """Whether it belongs to training and not to the model."""
+        """Whether it is state of the training (such as an optimizer's) and not part of the model."""
         return bool(self.raw.get("training_state", False))
 
     def json(self) -> dict[str, Any]:
@@ -308,7 +309,7 @@ def full_bonds(rows: Shape, columns: Shape) -> Shape:
 
 
 def central_index(rows: Shape, columns: Shape) -> int:
-    """The first core whose site, with those left of it, is not smaller than those right of it together."""
+    """The first core for which the product of the sites up to it is at least the product of the sites after it."""
     sites = [i * j for i, j in zip(rows, columns)]
     return next(k for k in range(len(sites)) if prod(sites[: k + 1]) >= prod(sites[k + 1 :]))
 
@@ -322,7 +323,7 @@ def _term(raw: dict[str, Any], operators: dict[str, OperatorRecord], tensor: str
         limits = [0, size] if raw.get(key) is None else raw[key]
         bounds = _sizes(limits, 0)
         if bounds is None or len(bounds) != 2 or not bounds[0] < bounds[1] <= size:
-            raise Contradiction(f"{tensor} has the {key} {limits} of {operator.name}, which has {size}")
+            raise Contradiction(f"{tensor} has the {key} {limits} of {operator.name}, which has only {size}")
         ranges.append(bounds)
     return Term(operator.name, *ranges)
 

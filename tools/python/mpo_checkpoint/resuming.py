@@ -1,4 +1,4 @@
-"""A long run that can continue after it was killed: a folder beside the result keeps its finished steps."""
+"""A long run that can continue after it was killed, because a folder beside the result keeps its finished steps."""
 
 from __future__ import annotations
 
@@ -12,25 +12,30 @@ from typing import Any
 
 
 class UnfinishedRun:
-    """The folder ``<result>.unfinished`` while a run goes on.
+    """The folder ``<result>.unfinished``, which exists while a run goes on.
 
-    It holds ``settings.json``, what the run was started with, ``finished.json``, which is replaced as a whole each time a
-    step is done, and the files that the run makes itself. Use it as a context: a run that is done or fails with an error
-    removes the folder; one that is killed or interrupted leaves it, and the next run with the same settings finds what was finished.
+    It has ``settings.json``, the settings of the run; ``finished.json``, which is replaced atomically after each step; and the
+    files that the run makes itself. Use it as a context: a run that succeeds or fails with an error removes the folder. A run
+    that is killed or interrupted leaves it, and the next run with the same settings continues from there.
 
     Parameters
     ----------
     output
-        the result.
+        the path of the result.
     settings
-        what decides the result, by the words that a message calls it by.
+        everything that decides the result, by the name that messages give it.
     is_restarted
-        what an earlier run left is removed.
+        whether to remove what an earlier run left.
+
+    Attributes
+    ----------
+    finished
+        what the earlier run recorded last; empty if there was none.
 
     Raises
     ------
     ValueError
-        when an earlier run had other settings, or is still going on.
+        if an earlier run had other settings, or if another run is writing the result.
     """
 
     def __init__(self, output: Path, settings: Mapping[str, Any], is_restarted: bool = False):
@@ -69,7 +74,7 @@ class UnfinishedRun:
         self._lock.close()
 
     def path(self, name: str) -> Path:
-        """A file of the run."""
+        """The path of a file in the folder."""
         return self.folder / name
 
     def finish(self, **finished: Any) -> None:

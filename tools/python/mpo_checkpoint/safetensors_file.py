@@ -1,4 +1,4 @@
-"""Entries of safetensors files as raw bytes, whatever their dtype: NumPy has no bfloat16, and codecs want the bytes."""
+"""Entries of safetensors files as raw bytes of any dtype, because NumPy has no bfloat16 and codecs work on bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BITS = {
     "F4": 4,
 }
 FLOATING = ("F64", "F32", "F16", "BF16")
-"""The dtypes a matrix product operator can have, and the ones that are trained."""
+"""The dtypes that cores can have; only tensors of these dtypes are trained."""
 
 _PIECE = 1 << 22
 
@@ -42,14 +42,20 @@ _WRITER_NAMES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor of a file: dtype in the names of the format, shape, and its bytes ``[n] uint8``, a view of the file."""
+    """A tensor of a file: its dtype as the format names it, its shape, and its bytes ``[n] uint8``, a view of the mapped file."""
 
     dtype: str
     shape: tuple[int, ...]
     data: np.ndarray
 
     def numpy(self) -> np.ndarray:
-        """The elements; BF16 widened exactly to float32, as NumPy does not have it."""
+        """The elements; BF16 becomes float32, exactly, because NumPy lacks it.
+
+        Raises
+        ------
+        CheckpointError
+            if NumPy has no such dtype.
+        """
         if self.dtype == "BF16":
             return (self.data.view("<u2").astype("<u4") << 16).view("<f4").reshape(self.shape)
         if self.dtype not in _NUMPY:
@@ -58,7 +64,7 @@ class Entry:
 
     @classmethod
     def of(cls, array: np.ndarray, dtype: str) -> Entry:
-        """An array's elements in a dtype of `FLOATING`, or in the array's own."""
+        """The elements of an array, converted to a dtype of `FLOATING` or in the array's own dtype."""
         if dtype == "BF16":
             bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
             rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
@@ -73,7 +79,7 @@ class Entry:
 
 
 def copied(entry: Entry) -> np.ndarray:
-    """A copy of the bytes of an entry; of a mapped file only a piece is in memory at a time."""
+    """A copy of the bytes of an entry, made piece by piece, so that little of the mapped file is in memory at a time."""
     result = np.empty(entry.data.size, np.uint8)
     for start in range(0, result.size, _PIECE):
         result[start : start + _PIECE] = entry.data[start : start + _PIECE]
@@ -82,23 +88,23 @@ def copied(entry: Entry) -> np.ndarray:
 
 
 def release(entry: Entry) -> None:
-    """Removes the file of an entry from memory; it is read again when it is needed."""
+    """Frees the memory of an entry's mapped file; the file is read again when it is needed."""
     if isinstance(entry.data, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
         entry.data._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 def element_bytes(dtype: str, shape: Iterable[int]) -> int:
-    """The bytes of a tensor."""
+    """The size of a tensor in bytes."""
     return -(-prod(shape) * BITS[dtype] // 8)
 
 
 def read_entries(path: Path) -> dict[str, Entry]:
-    """All entries of a file, mapped, not read.
+    """All entries of a file, by name. The file is mapped, not read.
 
     Raises
     ------
     CheckpointError
-        for what is not a safetensors file.
+        if the file is not a valid safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -106,7 +112,7 @@ def read_entries(path: Path) -> dict[str, Entry]:
         with safe_open(path, "np"):  # checks the header against the file: ranges, overlaps, sizes
             pass
     except SafetensorError as error:
-        raise CheckpointError(path, f"is not a valid safetensors file ({error})") from None
+        raise CheckpointError(path, f"is not a valid safetensors file ({error}); copy it again") from None
     content = np.memmap(path, np.uint8, "r")
     start = 8 + int(content[:8].view("<u8")[0])
     entries = {}
@@ -118,12 +124,12 @@ def read_entries(path: Path) -> dict[str, Entry]:
 
 
 def write_entries(path: Path, entries: dict[str, Entry], metadata: dict[str, str]) -> None:
-    """Writes a file of these entries.
+    """Writes these entries as a file.
 
     Raises
     ------
     CheckpointError
-        for dtypes the safetensors library can't write.
+        if the safetensors library can't write a dtype.
     """
     from safetensors import TensorSpec, serialize_file
 

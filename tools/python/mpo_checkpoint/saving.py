@@ -1,116 +1,105 @@
-"""Writes a model that was loaded from an MPO checkpoint back as one."""
+"""Writes a model that was loaded from an MPO checkpoint as an MPO checkpoint again."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from . import __version__
-from . import gauge as gauges
-from .adapter_records import adapter_operator, added, dense_operator, free_name
-from .adapters import Adapter, adapters_of
 from .checkpoint import MPOCheckpoint
-from .encoding import Encoding, Side
+from .contents import Contents, Gauge
 from .errors import CheckpointError
-from .integers import IntegerArray
-from .loading import LoadedCheckpoint, dense_tensors
+from .load_report import LoadedCheckpoint
 from .manifest import NAME, VERSION, fingerprint, totals, write_manifest
-from .modules import CompactMPOWeight, IntegerMatrix, MPOMatrix, MPOWeight
-from .records import GAUGES, CoreRecord, OperatorRecord, TensorRecord
-from .safetensors_file import Entry, write_entries
-from .spectral import SpectralMPOWeight
-from .torch_entries import entry_of, tensor_of
-from .weights import core_digests, shared_cores
+from .records import GAUGES
+from .safetensors_file import write_entries
 
 SHARD = "tensors.safetensors"
 _INDEX = SHARD + ".index.json"
-_ERRORS = ("relative_error", "metric_relative_error")
-
-Gauge = Literal["compact", "canonical", "spectral"]
 
 
 def save(model: nn.Module, path: Path | str, *, gauge: Gauge | None = None, force: bool = False) -> None:
     """Writes a model that `load_into` or `from_pretrained` made as an MPO checkpoint.
 
-    Everything is written in the encodings and dtypes of the checkpoint it was loaded from, which must still be there: what
-    the model does not have is taken from it, its companions are carried over. Errors against the source stay in the
-    manifest for tensors whose cores did not change and go for the others. Tensors the checkpoint did not have (a new head)
-    are added under the model's names, and the configuration is the model's then. An adapter becomes one more term of its
-    tensor's blocks; a tensor that was dense is then an operator of full rank, the same numbers, and the adapter.
+    Everything is written in the encodings and dtypes of the checkpoint that the model was loaded from. That checkpoint must still
+    exist: its companion files, and tensors that the model does not have, are copied from it. Tensors that it does not have (a
+    new head) are added under the model's names, and then ``config.json`` is the model's. An adapter becomes one more term of its
+    tensor's blocks; if the tensor was dense, it becomes an operator of full rank, with the same numbers, plus the adapter.
 
-    Nothing is packed. What did not change stays bit for bit; a core with scales that is written anew is rounded to the nearest
-    again.
+    Tensors and cores that did not change are written bit for bit. Integers that changed are rounded to nearest. The manifest
+    keeps the errors against the source only for tensors whose cores did not change. Nothing is packed.
 
     Parameters
     ----------
     model
-        with the attribute ``mpo_source``.
+        a model that was loaded from an MPO checkpoint.
     path
         the folder to write; it appears whole or not at all.
     gauge
-        of the operators: ``"compact"`` (no redundant number is stored), ``"canonical"`` (isometries beside the
-        centre) or ``"spectral"`` (canonical, singular values apart). By default each operator keeps the gauge it had,
-        and the cores of canonical ones are written as training left them, so that frozen ones stay bit for bit.
-        Operators that share cores keep theirs in any case; where those changed, they are written whole.
+        the gauge of the operators: ``"compact"`` (no redundant number is stored), ``"canonical"`` (isometries beside the central
+        core) or ``"spectral"`` (canonical, with separate singular values). By default each operator keeps its gauge, and the
+        cores of canonical operators are written as they are after training, so that frozen cores stay the same bit for bit.
+        Operators that share cores always keep their gauge; if their cores changed, these are written whole.
     force
-        whether a checkpoint that is there already is replaced.
+        whether to replace a checkpoint that exists.
 
     Raises
     ------
     CheckpointError
-        where that can't be done.
+        if the model was not loaded from an MPO checkpoint, if that checkpoint changed, if ``path`` exists, or if the format has
+        no place for something in the model.
+    ValueError
+        if there is no such gauge.
     """
     path = Path(path)
     if gauge is not None and gauge not in GAUGES:
-        raise ValueError(f"gauge is '{gauge}', not {', '.join(GAUGES)} or None")
+        raise ValueError(f"gauge is '{gauge}'; it must be {', '.join(GAUGES)} or None")
+    source = _source(model, path)
     if path.exists():
-        _source(model, path)
         if not force:
             raise CheckpointError(path, "exists; pass force=True to replace it")
         if not (path / NAME).is_file():
-            raise CheckpointError(path, "is not an MPO checkpoint and is not replaced")
+            raise CheckpointError(path, "is not an MPO checkpoint, so it is not replaced; give another path")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        _write(model, temporary, gauge)
+        _write(model, source, temporary, gauge)
         _replace(path, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def save_into(model: nn.Module, path: Path | str, texts: dict[str, str]) -> None:
-    """Writes a model as `save` does into a folder that may have other files, the manifest last.
+    """Writes a model as `save` does, but into a folder that may have other files. The manifest is written last.
 
-    Companions are not carried over: whoever saves a model so writes its tokenizer and the like himself, before or after.
+    Companion files, such as those of the tokenizer, are not copied; the caller writes them.
 
     Parameters
     ----------
     model
-        with the attribute ``mpo_source``.
+        a model that was loaded from an MPO checkpoint.
     path
-        the folder; it is made where it is missing.
+        the folder, which is created if it does not exist.
     texts
-        files that are written instead, by name.
+        the contents of companion files, by name.
 
     Raises
     ------
     CheckpointError
-        where that can't be done.
+        for the reasons of `save`, or if ``path`` is a file.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise CheckpointError(path, "is a file; give the name of a folder")
+    source = _source(model, path)
     path.mkdir(parents=True, exist_ok=True)
     temporary = path / f".mpo.{os.getpid()}"
     try:
-        digest = _write(model, temporary, None, texts)
+        digest = _write(model, source, temporary, None, texts)
         old = json.loads((path / NAME).read_bytes()) if (path / NAME).is_file() else {}
         (path / NAME).unlink(missing_ok=True)
         for file in [*old.get("shards", []), *old.get("companions", [])]:
@@ -126,13 +115,21 @@ def save_into(model: nn.Module, path: Path | str, texts: dict[str, str]) -> None
 
 
 def _source(model: nn.Module, path: Path) -> tuple[LoadedCheckpoint, MPOCheckpoint]:
-    """What a model was loaded from."""
+    """The record of how a model was loaded, and its checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        if the model was not loaded from an MPO checkpoint or can't be saved, or if the checkpoint changed.
+    """
     loaded: LoadedCheckpoint | None = getattr(model, "mpo_source", None)
     if loaded is None:
         raise CheckpointError(path, "the model was not loaded from an MPO checkpoint; load it with load_into or from_pretrained")
     if loaded.merged:
         raise CheckpointError(
-            path, f"can't be written: transformers merged {loaded.merged[0]} and others into tensors of another shape"
+            path,
+            f"can't be written: transformers merged {loaded.merged[0]} and other tensors into tensors of another shape; save the "
+            "model in another format",
         )
     checkpoint = MPOCheckpoint(loaded.path)
     if checkpoint.manifest.raw["manifest_sha256"] != loaded.digest:
@@ -140,10 +137,16 @@ def _source(model: nn.Module, path: Path) -> tuple[LoadedCheckpoint, MPOCheckpoi
     return loaded, checkpoint
 
 
-def _write(model: nn.Module, folder: Path, gauge: Gauge | None, texts: dict[str, str] | None = None) -> str:
-    """Writes a folder anew; returns the digest of its manifest."""
-    loaded, checkpoint = _source(model, folder)
-    contents = _Contents(model, checkpoint, loaded, gauge)
+def _write(
+    model: nn.Module,
+    source: tuple[LoadedCheckpoint, MPOCheckpoint],
+    folder: Path,
+    gauge: Gauge | None,
+    texts: dict[str, str] | None = None,
+) -> str:
+    """Writes a new folder with a loaded model; returns the SHA-256 that its manifest records of itself."""
+    loaded, checkpoint = source
+    contents = Contents(model, checkpoint, loaded, gauge)
     folder.mkdir(parents=True)
     write_entries(folder / SHARD, contents.entries, {"format": "pt"})
     companions = [
@@ -176,269 +179,13 @@ def _write(model: nn.Module, folder: Path, gauge: Gauge | None, texts: dict[str,
     return json.loads((folder / NAME).read_bytes())["manifest_sha256"]
 
 
-class _Contents:
-    """What a new checkpoint holds: tensors, operators and cores in their orders, and the entries.
-
-    Attributes
-    ----------
-    added
-        names of tensors that the old checkpoint does not have.
-    """
-
-    def __init__(self, model: nn.Module, checkpoint: MPOCheckpoint, loaded: LoadedCheckpoint, gauge: Gauge | None):
-        self.checkpoint, self.gauge = checkpoint, gauge
-        self.tensors: dict[str, TensorRecord] = {}
-        self.operators: dict[str, OperatorRecord] = {}
-        self.cores: dict[str, CoreRecord] = {}
-        self.entries: dict[str, Entry] = {}
-        self.added: list[str] = []
-        self._new_cores: dict[str, tuple[CoreRecord, dict[str, Entry]]] = {}
-        self._sources: dict[str, MPOMatrix] = {}
-        self._weights: dict[str, MPOWeight] = {}
-        for path, module in model.named_modules(remove_duplicate=False):
-            if isinstance(module, MPOMatrix) and path in loaded.names:
-                self._sources[loaded.names[path]] = module
-                self._weights |= {operator.origin.operator: operator for operator in module.operators}
-
-        dense: dict[str, Tensor] = {}
-        new: dict[str, Tensor] = {}
-        for tensor, names in dense_tensors(model).items():
-            known = [loaded.names[name] for name in names if name in loaded.names]
-            dense.update(dict.fromkeys(known, tensor))
-            if not known:
-                new[names[0]] = tensor
-        if new and (checkpoint.manifest.raw.get("source") or {}).get("skeleton"):
-            raise CheckpointError(checkpoint.path, f"came from HDF5, which has no place for {', '.join(new)}")
-
-        shared = shared_cores(checkpoint)
-        operators = {o.name: self._written_operator(o, shared) for o in checkpoint.operators.values()}
-        adapters = self._adapters(model, loaded)
-        for old in checkpoint:
-            tensor, entries = self._written_tensor(old, dense)
-            if old.name in adapters:
-                tensor, entries = self._with_adapter(tensor, entries, adapters[old.name], operators)
-            self._add(tensor, entries)
-        for name, tensor in new.items():
-            entry = entry_of(tensor)
-            raw = {"name": name, "kind": "dense", "dtype": entry.dtype, "shape": list(entry.shape)}
-            self._add(TensorRecord.parse(raw, {}), {name: entry})
-            self.added.append(name)
-        for name in dict.fromkeys(name for tensor in self.tensors.values() for name in tensor.operators):
-            self.operators[name] = self._labelled(operators[name])
-            for core in self.operators[name].core_names:
-                self._add_core(core)
-
-    def _add(self, tensor: TensorRecord, entries: dict[str, Entry]) -> None:
-        self.tensors[tensor.name] = tensor
-        self.entries |= entries
-
-    def _add_core(self, name: str) -> None:
-        if name in self.cores:
-            return
-        if name in self._new_cores:
-            self.cores[name], entries = self._new_cores[name]
-        else:
-            self.cores[name] = replace(self.checkpoint.cores[name], packed={})
-            entries = self.checkpoint.entries(self.checkpoint.cores[name])
-        if both := self.entries.keys() & entries.keys():
-            raise CheckpointError(name, f"the model's tensor {min(both)} has the name of an entry of this core")
-        self.entries |= entries
-
-    # Operators
-
-    def _written_operator(self, old: OperatorRecord, shared: set[str]) -> OperatorRecord:
-        """An operator now; its new cores, if any, go to ``_new_cores``."""
-        weight = self._weights.get(old.name)
-        gauge = self.gauge or ("spectral" if isinstance(weight, SpectralMPOWeight) else old.gauge)
-        digests = () if weight is None else core_digests(weight)
-        is_core_changed = (
-            [False] * len(old.cores) if weight is None else [a != b for a, b in zip(digests, weight.origin.digests)]
-        )
-        is_shared = not shared.isdisjoint(old.chain_names)
-        is_deepened = weight is not None and weight.is_deepened
-        if weight is not None and weight.integers and self.gauge is None:
-            return self._with_integers(old, weight, is_core_changed)
-        if not any(is_core_changed) and (is_shared or gauge == old.gauge):
-            return old
-        chain = self.checkpoint.chain(old) if weight is None else [_array(core) for core in weight.whole_cores()]
-        while is_deepened and len(chain) > 2:
-            chain[1:3] = [np.tensordot(chain[1][:, 0, 0], chain[2], 1)]
-        if [core.shape for core in chain] != old.core_shapes:
-            raise CheckpointError(old.name, "has cores whose shapes changed since it was loaded")
-        if is_shared and old.gauge == "spectral":
-            raise CheckpointError(
-                old.name, "shares cores and has singular values; such operators can't be saved once trained"
-            )
-        if is_shared or (gauge == "canonical" and self.gauge is None and not is_deepened):
-            for name, core, is_changed in zip(old.cores, chain, is_core_changed):
-                if is_changed:
-                    self._new_core(name, core)
-            return old
-        sides: list[np.ndarray | None] = [None] * len(chain)
-        sigma = None
-        if gauge == "compact":
-            chain, sides = gauges.compact(chain, old.central)
-        elif gauge == "canonical":
-            chain = gauges.canonical(chain, old.central)
-        else:
-            chain, sigma = gauges.spectral(chain, old.central)
-        for site, (name, core, pivots) in enumerate(zip(old.cores, chain, sides)):
-            self._new_core(name, core, old.pivot_side(site) if gauge == "compact" else None, pivots)
-        return replace(old, gauge=gauge, singular_values=None if sigma is None else self._singular_values(old, sigma))
-
-    def _with_integers(self, old: OperatorRecord, weight: MPOWeight, is_changed: list[bool]) -> OperatorRecord:
-        """An operator with cores of integers: each core that changed is written in the place of the old one, as it is."""
-        pivots = weight.pivots.cpu().numpy() if isinstance(weight, CompactMPOWeight) else None
-        if old.gauge == "spectral" and is_changed[old.central]:
-            raise CheckpointError(old.name, "has integers and singular values; such operators can't be saved once trained")
-        for site, (name, core) in enumerate(zip(old.cores, weight.stored_cores)):
-            if not is_changed[site]:
-                continue
-            if isinstance(core, IntegerArray):
-                record, entries = self.checkpoint.cores[name], self.checkpoint.entries(self.checkpoint.cores[name])
-                self._new_cores[name] = replace(record, packed={}), entries | _stored(name, core)
-            elif pivots is not None and site != old.central:
-                self._new_core(name, _array(weight.whole_cores()[site]), old.pivot_side(site), pivots)
-            else:
-                self._new_core(name, _array(core))
-        return old
-
-    def _new_core(
-        self, name: str, array: np.ndarray, side: Side | None = None, pivots: np.ndarray | None = None
-    ) -> None:
-        old = self.checkpoint.cores[name]
-        encoding = old.encoding if old.encoding.pivots == side else replace(old.encoding, pivots=side)
-        encoding, entries = encoding.encode(name, np.asarray(array, np.float64), pivots)
-        self._new_cores[name] = replace(old, encoding=encoding, packed={}), entries
-
-    def _singular_values(self, operator: OperatorRecord, sigma: np.ndarray) -> str:
-        """The name of the core with the singular values."""
-        central = self.checkpoint.cores[operator.cores[operator.central]].encoding
-        name = operator.singular_values or f"{operator.name}.singular_values"
-        if operator.singular_values is None and name in self.checkpoint.cores.keys() | self.checkpoint.tensors.keys():
-            raise CheckpointError(operator.name, f"has no room for singular values: {name} is taken")
-        encoding = Encoding.plain("F64" if central.dtype == "F64" else "F32")
-        record = CoreRecord(name, "singular_values", sigma.shape, encoding)
-        self._new_cores[name] = record, encoding.encode(name, sigma)[1]
-        return name
-
-    def _labelled(self, operator: OperatorRecord) -> OperatorRecord:
-        """The operator with its new gauge: one whose shared cores became whole is not compact any more."""
-
-        def pivots(name: str) -> str | None:
-            return (
-                self._new_cores[name][0] if name in self._new_cores else self.checkpoint.cores[name]
-            ).encoding.pivots
-
-        is_compact = all(pivots(name) == operator.pivot_side(site) for site, name in enumerate(operator.cores))
-        return replace(operator, gauge="canonical") if operator.gauge == "compact" and not is_compact else operator
-
-    # Adapters
-
-    def _adapters(self, model: nn.Module, loaded: LoadedCheckpoint) -> dict[str, Adapter]:
-        """Adapters by the name of the tensor that holds the elements of the layer's matrix."""
-        adapters, tensors = {}, self.checkpoint.tensors
-        for path, adapter in adapters_of(model).items():
-            name = loaded.names.get(f"{path}.weight")
-            if name is None:
-                raise CheckpointError(path, "has an adapter beside a matrix that the checkpoint does not have")
-            if tensors[name].kind == "tied" or any(other.tied_to == name for other in tensors.values()):
-                raise CheckpointError(path, f"has an adapter, but its matrix {name} is tied to another tensor")
-            adapters[name] = adapter
-        return adapters
-
-    def _with_adapter(
-        self, tensor: TensorRecord, entries: dict[str, Entry], adapter: Adapter, operators: dict[str, OperatorRecord]
-    ) -> tuple[TensorRecord, dict[str, Entry]]:
-        """A tensor as it is written, with an adapter; adds the operators that are new."""
-        base = None
-        if tensor.kind == "dense":
-            value = tensor.encoding.decode(entries, tensor.name, tensor.shape, tensor.name)
-            base, encoding = tensor.name, tensor.encoding
-            if encoding.kind == "scaled":
-                encoding = Encoding.plain(tensor.dtype)
-            operators[base], cores = dense_operator(base, np.asarray(value, np.float64), encoding)
-            if encoding.kind == "grouped":  # the central core has the same values in the same order: not rounded again
-                central = operators[base].cores[operators[base].central]
-                renamed = {central + entry.removeprefix(base): stored for entry, stored in entries.items()}
-                cores[central] = cores[central][0], renamed
-            self._new_cores |= cores
-        name = free_name(tensor.name, set(operators))
-        operators[name], cores = adapter_operator(adapter, name)
-        self._new_cores |= cores
-        return added(tensor, operators, base, name), {} if base else entries
-
-    # Tensors
-
-    def _written_tensor(self, old: TensorRecord, dense: dict[str, Tensor]) -> tuple[TensorRecord, dict[str, Entry]]:
-        """A tensor's record and entries now."""
-        holder, checkpoint = self.checkpoint.holder(old), self.checkpoint
-        is_value = old.name in dense and old.name not in self._sources
-        if not is_value:
-            if old.kind == "mpo" and self._is_changed(old):
-                return _without(old, *_ERRORS), {}
-            source = self._sources.get(old.name)
-            if isinstance(source, IntegerMatrix) and old.kind == "dense":
-                return _without(old, "packed"), checkpoint.entries(old) | _stored(old.name, source.array)
-            return _without(old, "packed"), checkpoint.entries(old) if old.kind == "dense" else {}
-        value = entry_of(dense[old.name], old.dtype)
-        if old.kind == "mpo":  # it was restored for a layer that has no counterpart
-            if _same(value, entry_of(torch.from_numpy(checkpoint.tensor(old.name)), old.dtype)):
-                return (_without(old, *_ERRORS) if self._is_changed(old) else old), {}
-        elif old.kind == "tied":
-            if holder.name in self._sources:
-                target = self._sources[holder.name].matrix().reshape(old.shape)
-            elif holder.name in dense:
-                target = dense[holder.name]
-            elif holder.kind == "mpo":
-                target = torch.from_numpy(checkpoint.tensor(holder.name))
-            else:
-                target = tensor_of(checkpoint.dense(holder))
-            if _same(value, entry_of(target, old.dtype)):
-                return old, {}
-        elif old.encoding != Encoding.plain(old.dtype):
-            assert old.encoding is not None
-            if _same(value, checkpoint.dense(old)):
-                return _without(old, "packed"), checkpoint.entries(old)
-            encoding, entries = old.encoding.encode(old.name, _array(dense[old.name]))
-            return replace(
-                old, encoding=encoding, packed={}, raw={**_without(old, "packed").raw, "encoding": encoding.json()}
-            ), entries
-        members: dict[str, Any] = {key: old.raw[key] for key in ("name", "dtype", "shape", "orientation") if key in old.raw}
-        return TensorRecord.parse({**members, "kind": "dense"}, {}), {old.name: value}
-
-    def _is_changed(self, tensor: TensorRecord) -> bool:
-        """Whether a core of it was written anew."""
-        return any(
-            core in self._new_cores for name in tensor.operators for core in self.checkpoint.operators[name].cores
-        )
-
-
-def _stored(name: str, array: IntegerArray) -> dict[str, Entry]:
-    """The entries of integers and scales."""
-    return {name: entry_of(array.codes), f"{name}.scales": entry_of(array.scales)}
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().to("cpu", torch.float64).numpy()
-
-
-def _without(tensor: TensorRecord, *members: str) -> TensorRecord:
-    packed = {} if "packed" in members else tensor.packed
-    return replace(tensor, packed=packed, raw={key: value for key, value in tensor.raw.items() if key not in members})
-
-
-def _same(a: Entry, b: Entry) -> bool:
-    return a.dtype == b.dtype and a.shape == b.shape and bool((a.data == b.data).all())
-
-
 def _flush(file: Path) -> None:
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
 
 
 def _replace(path: Path, temporary: Path) -> None:
-    """Puts a folder in the place of another."""
+    """Renames a folder to a path, where it replaces another one."""
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     if path.exists():
         os.replace(path, old)

@@ -1,4 +1,4 @@
-"""Training on the manifold of a gauge spectral: cores stay isometries, the singular values are parameters of their own."""
+"""Training in the gauge spectral: cores stay isometries, and the singular values are separate parameters."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from torch.nn.utils import parametrize
 
 from . import gauge
 from .adapters import Adapter
-from .modules import MPOMatrix, MPOWeight
+from .mpo_matrix import MPOMatrix
+from .mpo_weight import MPOWeight
 
 
 class Householder(nn.Module):
     """Orthonormal columns ``[n, r]`` as a product of r reflections, whose vectors are the parameters.
 
-    The same map as `torch.nn.utils.parametrizations.orthogonal` has under this name, without its two costs: the product is
-    that of matrices (the compact WY form), so that its gradient takes milliseconds and not seconds, and the signs of the
-    columns are out of reach of weight decay.
+    It is the map ``householder`` of `torch.nn.utils.parametrizations.orthogonal` with two improvements: it multiplies matrices
+    (the compact WY form), so that its gradient takes milliseconds instead of seconds, and weight decay does not change the
+    signs of the columns, which are buffers.
     """
 
     def __init__(self, count: int):
@@ -26,7 +27,7 @@ class Householder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         count, dtype = x.shape[1], x.dtype
-        x = x if x.device.type == "mps" else x.double()  # in single precision a few hundred reflections lose a digit
+        x = x if x.device.type == "mps" else x.double()  # in single precision, a few hundred reflections lose a digit
         identity = torch.eye(*x.shape, dtype=x.dtype, device=x.device)
         vectors = x.tril(-1) + identity
         gram = vectors.T @ vectors
@@ -38,7 +39,7 @@ class Householder(nn.Module):
     def right_inverse(self, frame: Tensor) -> Tensor:
         vectors, factors = torch.geqrf(frame)
         signs = torch.where(vectors.diagonal() < 0, -1.0, 1.0)
-        # Where nothing is left to reflect, the map reflects all the same.
+        # `geqrf` leaves a vector out if there is nothing to reflect; `forward` reflects in that case too, so the sign is turned.
         self.signs.copy_(torch.where(factors == 0, -signs, signs))
         return vectors.tril(-1)
 
@@ -58,12 +59,14 @@ class Bounded(nn.Module):
 
 
 class Isometry(nn.Module):
-    """A core ``[d, i, j, d']`` that is an isometry as a matrix, whatever its parameters are.
+    """A core ``[d, i, j, d']`` that is an isometry for any values of its parameters.
 
     Parameters
     ----------
     core
-        ``AᵀA = 1`` as a matrix ``[d·i·j, d']``, or, on the right, ``BBᵀ = 1`` as a matrix ``[d, i·j·d']``.
+        an isometry: ``AᵀA = 1`` as a matrix ``[d·i·j, d']``; with ``is_right``, ``BBᵀ = 1`` as a matrix ``[d, i·j·d']``.
+    is_right
+        whether the core is right of the bond with the singular values.
     """
 
     def __init__(self, core: Tensor, is_right: bool):
@@ -78,19 +81,26 @@ class Isometry(nn.Module):
 
 
 class SpectralMPOWeight(MPOWeight):
-    """A chain of isometries with the singular values at its central bond apart; made of another weight, in its place.
+    """A chain of isometries and the singular values at its central bond. `take` makes it from another weight.
 
     Attributes
     ----------
     isometries
-        one module a core.
+        a module for each core.
     singular_values
-        ``[d]``: those of the matrix unfolded at the central bond; of a low-rank operator, of the matrix itself.
+        ``[d]``, the singular values of the matrix unfolded at the central bond. For a low-rank operator they are those of the
+        matrix itself.
     """
 
     @staticmethod
     def take(weight: MPOWeight, bound: float | None) -> None:
-        """Turns a weight into a spectral one in place, so that layers that share it still share it."""
+        """Turns a weight into a spectral one in place, so that layers that share it still do.
+
+        Parameters
+        ----------
+        bound
+            an upper bound of the singular values; None for no bound.
+        """
         cores = [core.detach() for core in weight.whole_cores()]
         place = cores[0].device, cores[0].dtype
         exact, sigma = gauge.spectral([core.to("cpu", torch.float64).numpy() for core in cores], weight.central)
@@ -109,7 +119,7 @@ class SpectralMPOWeight(MPOWeight):
 
     @property
     def cores(self) -> list[Tensor]:
-        """``[d, i, j, d']``, whole: the singular values are multiplied into the one behind their bond."""
+        """The whole cores ``[d, i, j, d']``, with the singular values multiplied into the core right of their bond."""
         cores = [isometry() for isometry in self.isometries]
         bond = max(0, self.central - 1)
         cores[bond + 1] = self.singular_values[:, None, None, None] * cores[bond + 1]
@@ -132,30 +142,31 @@ class SpectralMPOWeight(MPOWeight):
 
 
 def parametrized(module: nn.Module, bound: float | None = None) -> nn.Module:
-    """Lets the operators of a layer, or of a whole model, be trained on the manifold of their gauge spectral, in place.
+    """Changes the operators of a layer or a model, in place, so that training keeps them in the gauge spectral.
 
     Isometries are products of `Householder` reflections, so that after any step of any optimizer the
     parameters ``singular_values`` are the singular values. `save` writes such operators in the gauge spectral.
 
-    Call it before the optimizer is made: the parameters are new ones, all of which are trained. Adapters stay as they are. Within
-    `torch.nn.utils.parametrize.cached()` a core that is used several times is computed once.
+    Call this function before you make the optimizer, because it makes new parameters, all of which are trained. It does not
+    change adapters. Within `torch.nn.utils.parametrize.cached()` a core that is used several times is computed only once.
 
     Parameters
     ----------
     module
         a layer made of cores, or a model with such layers.
     bound
-        what the singular values stay below; of low-rank operators that is the spectral norm. Larger ones are lowered to it.
+        an upper bound of the singular values; larger ones are lowered to it. For low-rank operators it bounds the spectral norm.
+        None for no bound.
 
     Returns
     -------
     Module
-        the same.
+        the same module.
 
     Raises
     ------
     ValueError
-        for a bound that is not positive, and for operators that share cores with others or have some that stay integers.
+        if the bound is not positive, or if an operator shares cores with another or has cores of integers.
     """
     if bound is not None and not bound > 0:
         raise ValueError(f"bound is {bound}; it must be positive")
@@ -163,10 +174,10 @@ def parametrized(module: nn.Module, bound: float | None = None) -> nn.Module:
     operators = list(dict.fromkeys(operator for weight in weights for operator in weight.operators))
     for operator in operators:
         if operator.shares_cores:
-            raise ValueError("an operator shares cores with another, and such cores can't be isometries of both")
+            raise ValueError("an operator shares cores with another, and a core can't be an isometry of both; convert without --share-central")
     for operator in operators:
         if operator.integers:
-            raise ValueError("an operator has cores that are stored as integers; integers are not trained, and they are not isometries")
+            raise ValueError("an operator has cores that are stored as integers, which are not trained; convert to floats instead")
     for operator in operators:
         if not isinstance(operator, SpectralMPOWeight):
             SpectralMPOWeight.take(operator, bound)

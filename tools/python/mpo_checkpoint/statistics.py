@@ -1,36 +1,34 @@
-"""The statistics file: what a conversion in a metric needs to know about a network's layers. NumPy only.
+"""The statistics file, with which a conversion measures errors in a metric of the network's layers. NumPy only.
 
-For a matrix ``[I, J]`` as the checkpoint stores it, the sides are named by the axes, whatever the layer does with them:
-``row`` is ``I``, ``column`` is ``J``. A side has a ``gram``, a symmetric second moment ``[n, n]``, or a ``scale`` ``[n]``,
-the square root of its diagonal. Instead of sides, a matrix can have ``element_weights [I, J]``. The file also says of each
-matrix which side the layer's inputs are on: the ridges of a conversion go by that.
+The sides of a matrix ``[I, J]``, as the checkpoint stores it, are named after its axes: ``row`` is ``I`` and ``column`` is
+``J``. A side has a ``gram``, a symmetric second moment ``[n, n]``, or a ``scale`` ``[n]``, the square root of the diagonal.
+Instead of sides, a matrix can have ``element_weights [I, J]``. The file also says which side of each matrix the layer's inputs
+are on, because a conversion adds different ridges to the sides of inputs and outputs.
 
-A gram of a language model is stored as its upper triangle, row by row: ``[n (n + 1) / 2]``. A side that several matrices
-have in common (``q``, ``k`` and ``v`` read the same input) is stored once; the metadata ``same`` say whose it is, a JSON
-object from ``<matrix>.<side>_<kind>`` to the name of the tensor that is stored.
+A Gram matrix of a language model is stored as its upper triangle, row by row: ``[n (n + 1) / 2]``. A side that several matrices
+have in common (``q``, ``k`` and ``v`` read the same input) is stored once; the metadata ``same``, a JSON object, maps each other
+``<matrix>.<side>_<kind>`` to the name of the stored tensor.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .errors import StatisticsError
+from .statistics_writer import StatisticsWriter
+
 FORMAT = "mpo-statistics"
 VERSION = "2"
 KINDS = ("row_gram", "row_scale", "column_gram", "column_scale", "element_weights")
-# What version 1 called the sides, whatever the layer did with them.
+# The names of the sides in version 1, for all kinds of layers.
 OLD_SIDES = {"output": "row", "input": "column"}
-
-
-class StatisticsError(ValueError):
-    """An invalid statistics file."""
 
 
 @dataclass
@@ -40,27 +38,31 @@ class Statistics:
     Attributes
     ----------
     tensors
-        ``<matrix>.<side>_<kind>`` to ``[n, n]`` (gram) or ``[n]`` (scale). The names of version 1 are taken for
-        what they are called now.
+        arrays ``[n, n]`` (gram), ``[n]`` (scale) or ``[I, J]`` (element weights), by ``<matrix>.<side>_<kind>`` or
+        ``<matrix>.element_weights``. Names of version 1 are changed to those of version 2.
     samples
-        how many samples they are the means of.
+        the number of samples.
     tokens
-        how many positions those samples have, padding not counted.
+        the number of positions of these samples, without padding.
     description
-        what was run through which model, for people.
+        text for people: which samples ran through which model.
     skipped
-        matrices that were left out, because no sample reached them.
+        matrices that were left out, because no sample reached them or the output does not depend on them.
     input_rows
-        matrices whose rows are the layer's inputs; of all others the columns are. None when that is not known:
-        a conversion then goes by the orientation of the model's format.
+        the matrices whose rows are the layer's inputs; for all others, the columns are. None if this is not known: a conversion
+        then assumes the orientation of the model's format.
     output_ridge, input_ridge
-        what a conversion adds to the diagonals, relative to their means, unless it is told
-        otherwise; None for the conversion's own defaults.
+        what a conversion adds to the diagonals by default, relative to their means; None for the conversion's own defaults.
     written
-        matrices whose tensors went to a file and are not kept here.
+        matrices whose tensors are in a file and not in ``tensors``.
     config_sha256
-        of the ``config.json`` of the model folder, so that a conversion refuses statistics of another model;
-        None for what is not a model folder.
+        the SHA-256 of the model folder's ``config.json``, with which a conversion refuses statistics of another model; None if
+        the model was not a folder.
+
+    Raises
+    ------
+    StatisticsError
+        if one side has both its name of version 1 and its name of version 2.
     """
 
     tensors: dict[str, np.ndarray]
@@ -86,7 +88,7 @@ class Statistics:
         Parameters
         ----------
         matrix
-            its name.
+            the name of the matrix.
 
         Returns
         -------
@@ -97,7 +99,7 @@ class Statistics:
 
     @property
     def matrices(self) -> list[str]:
-        """Names of the matrices that the statistics are of, sorted."""
+        """The names of all matrices that have statistics, sorted."""
         return sorted({name.rpartition(".")[0] for name in self.tensors} | set(self.written))
 
     def save(self, path: Path | str, dtype: np.dtype | type | str = np.float32, *, is_packed: bool = False) -> None:
@@ -108,11 +110,15 @@ class Statistics:
         path
             the file to write.
         dtype
-            of what is stored.
+            the dtype of the numbers in the file.
         is_packed
-            of each gram matrix, only the upper triangle is stored.
-        """
+            whether to store only the upper triangle of each Gram matrix.
 
+        Raises
+        ------
+        StatisticsError
+            if an array is not valid, see `validate`.
+        """
         path = Path(path)
         self.validate(path)
         with StatisticsWriter(path, self.tensors, dtype) as writer:
@@ -122,7 +128,7 @@ class Statistics:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the file says beside its tensors."""
+        """The metadata of the file."""
         metadata = {
             "format": FORMAT,
             "version": VERSION,
@@ -146,24 +152,22 @@ class Statistics:
         Parameters
         ----------
         path
-            of version 1 or 2.
+            a statistics file of version 1 or 2.
 
         Returns
         -------
         Statistics
-            triangles unpacked, sides that were stored once under each of their names.
+            the statistics, with triangles as whole matrices and with a shared side under each of its names.
 
         Raises
         ------
         StatisticsError
-            for what is not a statistics file, or has values a second moment can't have.
+            if the file is not a valid statistics file.
         """
-        from safetensors import safe_open
-
-        with safe_open(path, "np") as file:
+        with opened(path) as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise StatisticsError(f"{path}: is not a statistics file: its metadata has no 'format' '{FORMAT}'")
+                raise StatisticsError(f"{path}: is not a statistics file: its metadata has no 'format' '{FORMAT}'; give one that 'calibrate' wrote")
             if metadata.get("version", "1").partition(".")[0] not in ("1", VERSION):
                 raise StatisticsError(f"{path}: has version {metadata['version']}; this reads versions 1 and {VERSION}: update mpo_checkpoint")
             tensors = {name: _unpacked(path, name, file.get_tensor(name)) for name in file.keys()}
@@ -190,12 +194,12 @@ class Statistics:
         Parameters
         ----------
         path
-            what messages name.
+            the file that messages name.
 
         Raises
         ------
         StatisticsError
-            for values that a second moment or a scale can't have.
+            if an array has a value that a second moment, a scale or a weight can't have.
         """
         for name, value in self.tensors.items():
             kind = name.rpartition(".")[2]
@@ -205,101 +209,41 @@ class Statistics:
                 raise StatisticsError(f"{path}: {name}: has NaN or infinite elements")
             if kind.endswith("_scale"):
                 if value.ndim != 1 or (value < 0).any():
-                    raise StatisticsError(f"{path}: {name}: is not a vector of scales, which can't be negative")
+                    raise StatisticsError(f"{path}: {name}: is not a vector of nonnegative scales")
                 continue
             if kind == "element_weights":
                 if value.ndim != 2 or (value < 0).any():
-                    raise StatisticsError(f"{path}: {name}: is not a matrix of weights, which can't be negative")
+                    raise StatisticsError(f"{path}: {name}: is not a matrix of nonnegative weights")
                 continue
             if value.ndim != 2 or value.shape[0] != value.shape[1]:
                 raise StatisticsError(f"{path}: {name}: is {list(value.shape)}, not square")
             diagonal = value.diagonal()
             if (diagonal < 0).any() or np.abs(value - value.T).max(initial=0) > 1e-5 * diagonal.max(initial=0):
-                raise StatisticsError(f"{path}: {name}: is not a second moment: not symmetric, or negative diagonal")
+                raise StatisticsError(f"{path}: {name}: is not a second moment: it is not symmetric, or its diagonal is negative")
 
 
-class StatisticsWriter:
-    """Writes a statistics file tensor by tensor, with one tensor in memory at a time. It appears whole or not at all.
+def opened(path: Path | str) -> Any:
+    """A safetensors file, open for reading NumPy arrays.
 
-    Use it as a context; without `finish` nothing is left behind.
-
-    Parameters
-    ----------
-    path
-        where the file appears.
-    names
-        of all tensors that may be added or referred to: they decide how much room the header gets.
-    dtype
-        of what is stored.
-    temporary
-        where the file is made; without it, it is made beside the path and removed when it is not finished.
-    state
-        what `state` was when an earlier writer of this temporary file stopped; tensors after that are forgotten.
+    Raises
+    ------
+    StatisticsError
+        if the file can't be read or is not a safetensors file.
     """
+    from safetensors import SafetensorError, safe_open
 
-    def __init__(
-        self,
-        path: Path | str,
-        names: Iterable[str],
-        dtype: np.dtype | type | str = np.float32,
-        *,
-        temporary: Path | None = None,
-        state: Mapping[str, Any] | None = None,
-    ):
-        self.path = Path(path)
-        self.dtype = np.dtype(dtype)
-        # An entry takes at most its name (escaped) and some numbers; names occur in the metadata once more.
-        self._room = 65536 + sum(400 + 14 * len(name) for name in names)
-        self._is_kept = temporary is not None
-        self._temporary = temporary or self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        self._is_resumed = state is not None
-        self._header: dict[str, object] = dict(state["header"]) if state else {}
-        self._end: int = state["end"] if state else 0
-
-    def __enter__(self) -> StatisticsWriter:
-        self._file = open(self._temporary, "r+b" if self._is_resumed else "wb" if self._is_kept else "xb")
-        self._file.truncate(self._room + self._end)
-        self._file.seek(self._room + self._end)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-        if not self._is_kept:
-            self._temporary.unlink(missing_ok=True)
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """What a later writer needs to continue the temporary file; all tensors are in the file."""
-        self._file.flush()
-        return {"header": self._header, "end": self._end}
-
-    def add(self, name: str, value: np.ndarray) -> None:
-        """Stores a tensor as it is."""
-        value = np.ascontiguousarray(value, self.dtype)
-        end = self._end + value.nbytes
-        dtype = {2: "F16", 4: "F32", 8: "F64"}[self.dtype.itemsize]
-        self._header[name] = {"dtype": dtype, "shape": list(value.shape), "data_offsets": [self._end, end]}
-        self._file.write(value.astype(self.dtype.newbyteorder("<"), copy=False).data)
-        self._end = end
-
-    def finish(self, metadata: Mapping[str, str]) -> None:
-        """Writes the header and puts the file in its place."""
-        header = json.dumps({"__metadata__": dict(metadata), **self._header}).encode()
-        room = self._room - 8
-        if len(header) > room:
-            raise StatisticsError(f"{self.path}: its metadata has {len(header)} bytes, but there is room for {room}")
-        self._file.seek(0)
-        self._file.write(room.to_bytes(8, "little") + header.ljust(room))
-        self._file.close()
-        os.replace(self._temporary, self.path)
+    try:
+        return safe_open(path, "np")
+    except OSError:
+        raise StatisticsError(f"{path}: can't be read; give a statistics file, which 'calibrate' writes") from None
+    except SafetensorError as error:
+        raise StatisticsError(f"{path}: is not a statistics file ({error}); give one that 'calibrate' wrote") from None
 
 
 def tokens_per_dimension(path: Path | str) -> float:
-    """Tokens over the largest side that a statistics file has a gram matrix of; infinite where it has none."""
-    from safetensors import safe_open
-
+    """The number of tokens over the size of the largest Gram matrix in a statistics file; infinite if there is none."""
     largest = 0
-    with safe_open(path, "np") as file:
+    with opened(path) as file:
         for name in file.keys():
             if name.endswith("_gram"):
                 shape = file.get_slice(name).get_shape()
@@ -318,7 +262,13 @@ def triangle_size(length: int) -> int:
 
 
 def unpacked(triangle: np.ndarray) -> np.ndarray:
-    """The symmetric matrix of an upper triangle; ValueError if no triangle has its length."""
+    """The symmetric matrix of an upper triangle.
+
+    Raises
+    ------
+    ValueError
+        if no triangle has this number of elements.
+    """
     size = triangle_size(len(triangle))
     if size * (size + 1) // 2 != len(triangle):
         raise ValueError(f"{len(triangle)} elements do not form a triangle")

@@ -1,12 +1,12 @@
-"""Statistics of a language model that is never in memory as a whole: forward and backward go through it block by block.
+"""Statistics of a language model, collected block by block, so that the whole model is never in memory.
 
-Forward, each block takes all samples from the boundary before it to the one after it. The head turns the last boundary into
-the objective's gradient there. Backward, each block is computed once more from its inputs; the gradient goes from the
-boundary after it to the one before it, and the second moments of its layers' inputs and output gradients are
-summed and written before the next block's turn. So the memory is that of one block and of the boundaries.
+Forward, each block computes the hidden states after it from those before it, for all samples. The head gives the gradient of the
+objective after the last block. Backward, each block is computed again from its inputs; it turns the gradient after it into the
+gradient before it, and the second moments of its layers' inputs and output gradients are summed and written before the next block
+begins. The memory is that of one block and of the hidden states between blocks.
 
-What each block gives is in files beside the result while the run goes on (`UnfinishedRun`): one that is killed goes on
-with the block it was at, and its result has the bytes of a run that was not.
+Files beside the result keep the results of each block while the run goes on (`UnfinishedRun`). A run that was killed continues
+with the block that it had not finished, and writes the same bytes as an uninterrupted run.
 
 For a linear layer with inputs ``x`` and output gradients ``g`` at the positions of the text, the sides are
 
@@ -14,7 +14,7 @@ For a linear layer with inputs ``x`` and output gradients ``g`` at the positions
     G = sum over a sample's positions of g gᵀ, mean over samples
 
 whose product approximates the curvature of the objective (K-FAC, arXiv 1503.05671). For an expert of a mixture, S is the mean
-over the positions that come to it.
+over the positions that are routed to it.
 """
 
 from __future__ import annotations
@@ -36,30 +36,31 @@ from .boundaries import Boundaries
 from .layers import Kind, kind_of
 from .objectives import Objective
 from .resuming import UnfinishedRun
-from .statistics import Statistics, StatisticsWriter
+from .statistics import Statistics
+from .statistics_writer import StatisticsWriter
 from .trunk import Trunk
 
-# Positions that run through a block together.
 BATCH_POSITIONS = 2048
-# What the output side needs on its diagonal, relative to its mean: measured on SmolLM2 (tools/bench/QUALITY.md).
+"""The default number of positions that run through a block at a time."""
 OUTPUT_RIDGE = 0.1
+"""The best ridge of the outputs' side, relative to the mean of its diagonal, measured on SmolLM2 (tools/bench/QUALITY.md)."""
 
-# What is written so far, in the folder of an unfinished run.
 WRITTEN = "statistics.safetensors"
+"""The file, in the folder of an unfinished run, with the statistics of the finished blocks."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which matrices statistics are collected of, and which sides keep a gram matrix.
+    """Which matrices get statistics, and which sides get a Gram matrix.
 
     Attributes
     ----------
     include, exclude
-        globs of checkpoint names; ``exclude`` is the stronger.
+        globs of names in the checkpoint; ``exclude`` takes precedence.
     min_side
         matrices with a smaller side are left out.
     max_gram
-        sides larger than this keep their diagonal only.
+        a larger side gets only the diagonal of its Gram matrix.
     """
 
     include: tuple[str, ...] = ("*",)
@@ -99,34 +100,37 @@ def stream_statistics(
     trunk
         the model.
     pieces
-        token ids ``[samples, positions]``, no padding.
+        token ids ``[samples, positions]`` without padding.
     objective
-        whose gradients are taken.
+        the objective whose gradients are taken.
+    selection
+        the matrices.
     output
-        the file, which appears whole or not at all.
+        the statistics file, which appears whole or not at all.
     dtype
-        of what is written; sums over batches are float64 always.
+        the dtype of the numbers in the file; sums over batches are always float64.
     batch_size
-        samples at a time; by default as many as have ``BATCH_POSITIONS`` positions.
+        the maximum number of samples at a time; by default as many as have ``BATCH_POSITIONS`` positions.
     description, config_sha256
         see `Statistics`.
     is_restarted
-        what a run left that was killed is removed; else this run goes on with it.
+        True: removes what an earlier run left that was killed. False: continues that run.
     progress
-        told how much of the work is done, ``done`` of ``total``.
+        called with the finished and the total number of steps.
     notice
-        told that an earlier run is gone on with.
+        called with a message if an earlier run is continued.
 
     Returns
     -------
-    What the file says of itself, with no tensors.
+    Statistics
+        the metadata of the file, without tensors.
 
     Raises
     ------
     ValueError
-        when no matrix is selected, and when an unfinished run had other settings.
+        if no matrix is selected, if the objective depends on none of them, or if an unfinished run had other settings.
     NoTrunk
-        when the model's own forward does more with its blocks than to call them one after the other.
+        if the model's forward does more than call its blocks one after the other.
     """
     layers = [_layers(trunk, index, selection) for index in range(len(trunk.blocks))]
     if not any(layers):
@@ -146,7 +150,7 @@ def stream_statistics(
     }
     with UnfinishedRun(output, settings, is_restarted) as run:
         if run.finished.get("writer") and not run.path(WRITTEN).exists():
-            run.finished = {}  # killed when the result was in its place already
+            run.finished = {}  # the earlier run was killed after it had moved the result to its path
         stream = _Stream(trunk, pieces, objective, batch_size, run, progress)
         if run.finished:
             notice(f"{output}: continues the run in {run.folder.name}, of which {stream.percent} % are done")
@@ -159,13 +163,13 @@ def stream_statistics(
 
 
 class _Stream:
-    """A run through a model: forward through all blocks, the objective, and backward. Each goes on with what is finished.
+    """A run through a model: forward through all blocks, the objective, and backward. Each step continues an unfinished run.
 
     Parameters
     ----------
     run
-        ``finished`` has ``forward``, the blocks whose outputs are there, ``backward``, the blocks that are left
-        once the objective's gradient is there, and what `backward` has written.
+        its ``finished`` has ``forward``, the number of blocks whose outputs are computed; after the objective, ``backward``, the
+        number of blocks that are left; and the state of what `backward` has written.
     """
 
     def __init__(
@@ -190,7 +194,7 @@ class _Stream:
         for index, value in enumerate(self.calls.inputs):
             self.inputs[index] = value
         self.calls.inputs.clear()
-        # Those after a block and those before it alternate: a block that is not done leaves those after it as they are.
+        # Each pass has two sets of gradients, which alternate between boundaries, so that an unfinished block can begin again.
         self.gradients = [
             Boundaries(2 * count, shape, run.path(f"gradients-{index}"), memory=1 << 62)
             for index in range(objective.passes)
@@ -207,7 +211,7 @@ class _Stream:
         return 100 * self.done // self.total
 
     def forward(self) -> None:
-        """Fills the boundaries after the blocks."""
+        """Computes the hidden states after every block."""
         if "backward" in self.run.finished:
             return
         for index in range(self.run.finished.get("forward", 0), self.depth):
@@ -220,7 +224,7 @@ class _Stream:
             self.run.finish(forward=index + 1)
 
     def head(self) -> None:
-        """Fills the objective's gradients after the last block."""
+        """Computes the objective's gradients after the last block."""
         if "backward" in self.run.finished:
             return
         with self.trunk.loaded(None):
@@ -239,7 +243,7 @@ class _Stream:
         self.run.finish(backward=self.depth)
 
     def backward(self, layers: list[list[Layer]], max_gram: int, statistics: Statistics, dtype: str) -> None:
-        """Writes the moments, from the last block to the first."""
+        """Computes and writes the moments, from the last block to the first."""
         finished = self.run.finished
         for name in ("written", "skipped", "input_rows"):
             getattr(statistics, name).extend(finished.get(name, ()))
@@ -259,7 +263,7 @@ class _Stream:
                     same=same,
                 )
             if len(statistics.skipped) == len(names):
-                raise ValueError("the objective depends on no matrix of the model's blocks; is the text for this model?")
+                raise ValueError("the objective depends on no selected matrix of the model's blocks; see --include, and check the weights")
             writer.finish(statistics.metadata | ({"same": _json(same)} if same else {}))
 
     def _block_moments(self, index: int, layers: list[Layer], max_gram: int) -> BlockMoments:
@@ -306,7 +310,7 @@ def _layers(trunk: Trunk, index: int, selection: Selection) -> list[Layer]:
 
 
 def _divisor(count: int, limit: int) -> int:
-    """The largest divisor of a count up to a limit: all batches have one size."""
+    """The largest divisor of a count that is at most a limit, so that all batches have one size."""
     return next(size for size in range(min(count, limit), 0, -1) if count % size == 0)
 
 

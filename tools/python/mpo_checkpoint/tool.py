@@ -1,4 +1,4 @@
-"""The program ``mpo``: the one in this package, where it was installed from a wheel that has it, or one elsewhere."""
+"""Finds the program ``mpo``: in this package, if a wheel installed it with the program, or elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BUNDLED = Path(__file__).parent / "bin" / "mpo"
 
 
 def program() -> str:
-    """The path of ``mpo``: from the environment variable ``MPO``, in this package, or from ``PATH``, in this order.
+    """The path of ``mpo``. Looks in the environment variable ``MPO``, in this package, and in ``PATH``, in this order.
 
     Returns
     -------
@@ -21,7 +21,7 @@ def program() -> str:
     Raises
     ------
     FileNotFoundError
-        where there is none.
+        if it is in none of them.
     """
     found = os.environ.get("MPO") or (str(BUNDLED) if BUNDLED.is_file() else shutil.which("mpo"))
     if not found:
@@ -32,5 +32,5 @@ def program() -> str:
 
 
 def main() -> None:
-    """The command ``mpo`` of a wheel with the program: becomes it, with the same arguments."""
+    """The command ``mpo`` of a wheel with the program: runs the program with the same arguments in place of this process."""
     os.execv(BUNDLED, ["mpo", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""Entries of a checkpoint as PyTorch tensors, and back; all dtypes, byte for byte."""
+"""Converts entries of a checkpoint to PyTorch tensors and back, byte for byte in all dtypes."""
 
 from __future__ import annotations
 
@@ -25,27 +25,33 @@ _NAMES = {dtype: name for name, dtype in _TORCH.items()}
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """The PyTorch type of a dtype of the format."""
+    """The PyTorch dtype of a dtype of the format.
+
+    Raises
+    ------
+    CheckpointError
+        if this version of PyTorch has no such dtype.
+    """
     if name not in _TORCH:
-        raise CheckpointError(name, "this version of PyTorch has no such type")
+        raise CheckpointError(name, "this version of PyTorch has no such dtype; install a newer one")
     return _TORCH[name]
 
 
 def tensor_of(entry: Entry) -> Tensor:
-    """An entry's elements, copied."""
+    """A copy of an entry's elements."""
     dtype = torch_dtype(entry.dtype)
     return torch.from_numpy(copied(entry)).view(dtype).reshape(entry.shape)
 
 
 def entry_of(tensor: Tensor, dtype: str | None = None) -> Entry:
-    """A tensor's elements in a dtype of the format, or in its own."""
+    """A tensor's elements as an entry, converted to a dtype of the format or in the tensor's own dtype."""
     if dtype is None and tensor.dtype not in _NAMES:
-        raise CheckpointError(str(tensor.dtype), "the checkpoint format has no such type")
+        raise CheckpointError(str(tensor.dtype), "the checkpoint format has no such dtype; cast the tensor to another one")
     dtype = dtype or _NAMES[tensor.dtype]
     values = tensor.detach().to("cpu", torch_dtype(dtype)).contiguous()
     return Entry(dtype, tuple(tensor.shape), values.reshape(-1).view(torch.uint8).numpy())
 
 
 def digest_of(tensor: Tensor) -> str:
-    """Tells whether a tensor's elements changed."""
+    """The SHA-256 of a tensor's bytes, which tells whether its elements changed."""
     return hashlib.sha256(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()

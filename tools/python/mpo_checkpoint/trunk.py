@@ -1,8 +1,8 @@
-"""A model whose weights come block by block: a skeleton without weights, its trunk of equal blocks, and their loading.
+"""A model whose weights are loaded block by block.
 
-The model is built with its parameters on PyTorch's ``meta`` device, where they take no memory; buffers are real. The trunk is the
-``ModuleList`` with most of the parameters. Weights of one block, or of what surrounds the trunk, are read from the
-safetensors files of the model folder when they are needed, in float32.
+The parameters are built on PyTorch's ``meta`` device, where they take no memory; buffers are real. The trunk is the
+``ModuleList`` with most of the parameters. The weights of one block, or of everything outside the trunk, are read from the
+safetensors files of the model folder when they are needed, as float32.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from .model_folder import loading, open_weights, weight_files
 
 
 class NoTrunk(ValueError):
-    """The reason why a model can't run block by block."""
+    """A model can't run block by block; the message is the reason, after ``because``."""
 
 
 class Trunk:
-    """The skeleton of a model in a folder, and the list of its blocks.
+    """A model without weights, and the list of its blocks.
 
     Parameters
     ----------
@@ -33,14 +33,25 @@ class Trunk:
     auto_class
         the transformers class that builds the model.
     device
-        where the weights are put.
+        the device of the weights when they are loaded.
+
+    Attributes
+    ----------
+    model
+        the model, whose parameters are on the ``meta`` device.
+    path, blocks
+        the path of the trunk in the model, and its blocks.
+    names
+        the names of parameters in the checkpoint, by their names in the model; without stacked experts.
+    experts
+        the matrices of stacked parameters of experts, by the names of the parameters in the model.
 
     Raises
     ------
     NoTrunk
-        where there is no list of blocks, or the checkpoint does not have the model's parameters one by one.
+        if the model has no list of blocks, or if the checkpoint lacks one of its parameters.
     ValueError
-        for weights or a configuration that can't be read.
+        if the weights or the configuration can't be read.
     """
 
     def __init__(self, folder: Path, auto_class: Any, device: torch.device | str = "cpu"):
@@ -58,7 +69,7 @@ class Trunk:
         self.path, self.blocks = trunk_of(self.model)
         prefix = getattr(self.model, "base_model_prefix", "")
         inside = {id(parameter) for block in self.blocks for parameter in block.parameters()}
-        # Of each parameter, its places in the model and its name in the checkpoint: several places where it is tied.
+        # The places of each parameter in the model; a tied parameter has several.
         slots: dict[int, list[tuple[nn.Module, str, str]]] = {}
         for module_name, module in self.model.named_modules():
             for key, parameter in module._parameters.items():
@@ -95,17 +106,17 @@ class Trunk:
 
     @property
     def files(self) -> list[tuple[str, int, int]]:
-        """Name, size and time of change of each file with weights: they tell whether it is still the same model."""
+        """Name, bytes and modification time (in nanoseconds) of each file with weights, which tell whether the model changed."""
         paths = sorted(set(self._files.values()))
         return [(path.name, (found := path.stat()).st_size, found.st_mtime_ns) for path in paths]
 
     def block_path(self, index: int) -> str:
-        """The name of a block in the model."""
+        """The path of a block in the model."""
         return f"{self.path}.{index}"
 
     @contextmanager
     def loaded(self, index: int | None) -> Iterator[None]:
-        """Loads the weights of a block within the context; with None, those of everything around the trunk."""
+        """Loads the weights of a block within the context; with None, the weights of everything outside the trunk."""
         wanted = (
             self._outer if index is None else list(dict.fromkeys(id(p) for p in self.blocks[index].parameters()))
         )
@@ -117,7 +128,7 @@ class Trunk:
                     parameter = parameter.reshape(empty[identity].shape)
                 if parameter.shape != empty[identity].shape:
                     raise NoTrunk(
-                        f"its tensor '{self._sources[identity][0]}' is {list(parameter.shape)}, the model's "
+                        f"its tensor '{self._sources[identity][0]}' is {list(parameter.shape)}, but the model's is "
                         f"{list(empty[identity].shape)}"
                     )
                 weight = nn.Parameter(parameter, requires_grad=False)
@@ -130,14 +141,14 @@ class Trunk:
                     module._parameters[key] = empty[identity]
 
     def _read(self, identities: list[int]) -> Iterator[Tensor]:
-        """Reads parameters; a parameter made of several tensors is these stacked."""
+        """Reads parameters; several tensors of one parameter are concatenated."""
         names = [name for identity in identities for name in self._sources[identity]]
         tensors: dict[str, Tensor] = {}
         for path in dict.fromkeys(self._files[name] for name in names):
             with open_weights(path) as file:
                 for name in names:
                     if self._files[name] == path:
-                        # A copy, not a view of the mapped file: its pages don't stay in memory.
+                        # A copy instead of a view of the mapped file, so that the file's pages don't stay in memory.
                         tensors[name] = file.get_tensor(name).to(self.device, torch.float32, copy=True)
         for identity in identities:
             first, *others = [tensors.pop(name) for name in self._sources[identity]]
@@ -145,12 +156,12 @@ class Trunk:
 
 
 def trunk_of(model: nn.Module) -> tuple[str, list[nn.Module]]:
-    """Path and blocks of the trunk: the list of modules of one class that holds most parameters.
+    """Path and blocks of the trunk: the ``ModuleList`` of one class of modules with the most parameters.
 
     Raises
     ------
     NoTrunk
-        when there is none that holds a twentieth of the model's.
+        if no such list has at least a twentieth of the model's parameters.
     """
     total = sum(p.numel() for p in model.parameters())
     best: tuple[int, str, list[nn.Module]] = (0, "", [])
@@ -167,7 +178,7 @@ def trunk_of(model: nn.Module) -> tuple[str, list[nn.Module]]:
 
 @contextmanager
 def _parameters_on_meta() -> Iterator[None]:
-    """Modules built here have their parameters on the meta device, without memory; their buffers are real."""
+    """A context in which modules are built with parameters on the meta device, which takes no memory, and with real buffers."""
     register = nn.Module.register_parameter
 
     def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:

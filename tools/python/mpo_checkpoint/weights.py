@@ -1,4 +1,4 @@
-"""Weights of layers, built from the operators of a checkpoint; what the operators share, the weights share."""
+"""Builds the weights of layers from the operators of a checkpoint; weights share the cores that operators share."""
 
 from __future__ import annotations
 
@@ -12,32 +12,41 @@ import torch
 from torch import Tensor, nn
 
 from . import gauge
+from .block_weight import MPOBlockWeight
 from .checkpoint import MPOCheckpoint
+from .compact_weight import CompactMPOWeight
 from .encoding import Encoding
+from .integer_matrix import IntegerMatrix
 from .integers import GroupedArray, IntegerArray, ScaledArray
-from .modules import CompactMPOWeight, Constant, IntegerMatrix, MPOBlockWeight, MPOMatrix, MPOWeight, SideBasis
+from .mpo_matrix import MPOMatrix
+from .mpo_weight import MPOWeight
 from .records import Basis, CoreRecord, OperatorRecord, TensorRecord
+from .side_basis import Constant, SideBasis
 from .torch_entries import digest_of, tensor_of
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What an `MPOWeight` was loaded from: the name of its operator, and the digests of its cores as they were then."""
+    """What an `MPOWeight` was loaded from: the name of its operator, and the digests of its cores when they were loaded."""
 
     operator: str
     digests: tuple[str, ...]
 
 
 class WeightBuilder:
-    """Makes the weights of one model.
+    """Builds the weights of one model.
 
     Parameters
     ----------
+    checkpoint
+        the checkpoint.
     trainable
-        which cores are to be trained, see `load_into`. Operators in the gauge compact that are to be trained become
-        canonical, by QR in float64, but for those that share a core, whose cores stay as they are, whole. Other low-rank
-        operators stay compact. What is stored as integers of groups stays so, frozen, unless inner cores are trained; int8
-        with scales that broadcast stays so where no core is trained.
+        which cores will be trained, see `load_into`. An operator in the gauge compact that will be trained becomes canonical (by
+        QR in float64), unless it shares a core with another: then its cores are whole but otherwise unchanged. Other low-rank
+        operators stay compact. The encoding ``grouped`` stays integers, frozen, unless inner cores are trained; ``scaled`` stays
+        integers if no core is trained.
+    keeps_matrix
+        whether the weights may keep their matrix in memory, see `MPOMatrix`.
     """
 
     def __init__(self, checkpoint: MPOCheckpoint, trainable: str, keeps_matrix: bool):
@@ -49,7 +58,7 @@ class WeightBuilder:
         self._constants: dict[tuple[str, ...], Constant] = {}
 
     def weight(self, tensor: TensorRecord, like: Tensor) -> MPOMatrix:
-        """The weight of a tensor that `is_held`, in the dtype and on the device of another tensor."""
+        """The weight of a tensor that `is_held`, with the dtype and the device of the tensor ``like``."""
         key = ("tensor", tensor.name, *_place(like))
         if tensor.kind == "dense" and key not in self._weights:
             assert tensor.encoding is not None
@@ -67,7 +76,7 @@ class WeightBuilder:
         return self._weights[key]
 
     def is_held(self, tensor: TensorRecord) -> bool:
-        """Whether the matrix of a tensor is held otherwise than as a dense parameter: as cores, or as integers."""
+        """Whether the model holds the matrix of a tensor as cores or as integers, and not as a dense parameter."""
         if tensor.kind == "dense":
             assert tensor.encoding is not None
             return len(tensor.shape) == 2 and self._stays_integers(tensor.encoding)
@@ -82,12 +91,12 @@ class WeightBuilder:
         return any(self._stays_integers(self.checkpoint.cores[name].encoding) for name in operator.chain_names)
 
     def _array(self, record: CoreRecord | TensorRecord, encoding: Encoding, like: Tensor, is_whole: bool = True) -> IntegerArray:
-        """The integers of a core or a dense tensor; of a pivoted core, if it is not to be whole, those of its values."""
+        """The integers of a core or a dense tensor. If a pivoted core need not be whole, only those of its stored values."""
         key = (record.name, str(is_whole), *_place(like))
         if key in self._integers:
             return self._integers[key]
         entries, where = self.checkpoint.entries(record), f"{self.checkpoint.path}: {record.name}"
-        encoding.integers(entries, record.name, where)  # checks them
+        encoding.integers(entries, record.name, where)  # raises if they are invalid
         codes, scales = tensor_of(entries[record.name]), tensor_of(entries[f"{record.name}.scales"])
         shape = encoding.value_shape(record.shape)
         rest: dict[str, Any] = {}
@@ -103,7 +112,7 @@ class WeightBuilder:
         return self._integers[key]
 
     def _core(self, name: str, like: Tensor) -> nn.Parameter | IntegerArray:
-        """A core, whole: integers where it stays so, else a parameter."""
+        """A whole core: integers if it stays integers, otherwise a parameter."""
         core = self.checkpoint.cores[name]
         if self._stays_integers(core.encoding) and core.value_count:
             return self._array(core, core.encoding, like)
@@ -124,7 +133,7 @@ class WeightBuilder:
         return self._weights[key]
 
     def _deepened(self, operator: OperatorRecord, like: Tensor, bases: list[SideBasis | None]) -> MPOWeight | None:
-        """Where inner cores are trained, a low-rank operator of two sites with a square core between two frames.
+        """A low-rank operator of two sites with a square core put between its frames, if inner cores are trained.
 
         None for any other operator, for one of full rank, and for one that shares a core.
         """
@@ -143,7 +152,7 @@ class WeightBuilder:
     def _compact(
         self, operator: OperatorRecord, like: Tensor, bases: list[SideBasis | None]
     ) -> CompactMPOWeight | None:
-        """A low-rank operator of two sites as it is stored; None for any other, and where its cores are trained."""
+        """A low-rank operator of two sites in the gauge compact; None for any other, and if its cores are trained."""
         if operator.gauge != "compact" or not _is_low_rank(operator):
             return None
         if self.trainable not in ("none", "inner") and not self._has_integers(operator):
@@ -178,7 +187,7 @@ class WeightBuilder:
             if operator.gauge == "compact" and self.trainable != "none" and not is_shared:
                 chain = gauge.canonical(chain, operator.central)
             keys = [("whole", name) for name in operator.cores]
-            if operator.gauge == "spectral":  # its central core is not the one that is stored
+            if operator.gauge == "spectral":  # its central core includes the singular values, so it is not the stored one
                 keys[operator.central] = ("central", operator.name)
             cores = [self._parameter(key, core, like) for key, core in zip(keys, chain)]
         weight = MPOWeight(cores, operator.matrix_shape, operator.central, self.keeps_matrix, *bases)
@@ -208,7 +217,7 @@ class WeightBuilder:
 
 
 def core_digests(weight: MPOWeight) -> tuple[str, ...]:
-    """Of its cores as they are kept: they tell which of them changed."""
+    """The digests of a weight's cores, which tell which of them changed."""
     return tuple(
         digest_of(core.codes) + digest_of(core.scale_bytes) if isinstance(core, IntegerArray) else digest_of(core)
         for core in weight.stored_cores
@@ -216,19 +225,19 @@ def core_digests(weight: MPOWeight) -> tuple[str, ...]:
 
 
 def _is_low_rank(operator: OperatorRecord) -> bool:
-    """Whether it has two sites, the rows at one and the columns at the other."""
+    """Whether an operator has two sites, one with the rows and one with the columns."""
     sides = (operator.row_factors[0], operator.column_factors[-1])
     return len(operator.cores) == 2 and operator.padded_shape == operator.matrix_shape == sides
 
 
 def shared_cores(checkpoint: MPOCheckpoint) -> set[str]:
-    """Cores, and singular values, that stand in several places of chains."""
+    """The names of cores and singular values that chains use in more than one place."""
     counts = Counter(name for operator in checkpoint.operators.values() for name in operator.chain_names)
     return {name for name, count in counts.items() if count > 1}
 
 
 def stored_count(checkpoint: MPOCheckpoint, tensors: set[str]) -> int:
-    """The numbers that are stored of tensors that hold elements; each core counts once."""
+    """How many numbers the checkpoint stores for the named tensors, none of which is tied; each core counts once."""
     records = [checkpoint.tensors[name] for name in tensors]
     operators = {name for record in records for name in record.operators}
     cores = {core for name in operators for core in checkpoint.operators[name].core_names}

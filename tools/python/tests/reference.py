@@ -198,7 +198,7 @@ def write_checkpoint(folder, tensors, cuts, ties=None, companions=None, metadata
 
 
 def multiply(cores):
-    """The product of cores, as FORMAT.md gives it."""
+    """The product of cores, as FORMAT.md defines it."""
     result = cores[0]
     for core in cores[1:]:
         result = np.einsum("aijb,bklc->aikjlc", result, core)

@@ -1,4 +1,4 @@
-"""Checkpoints whose arrays are integers of groups, made of others; and what they are, read as FORMAT.md says, with NumPy alone."""
+"""Rewrites checkpoints so that arrays are integers of groups, and decodes them as FORMAT.md says, with NumPy only."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _copied(source, folder, encoding_of):
 
 
 def values_of(entries, name, raw, rows):
-    """``[m, n]``: what the entries of an array stand for, straight from the definition."""
+    """The values ``[m, n]`` of an array's entries, decoded from the definition."""
     bits, group, columns = raw["bits"], raw["group"], raw["columns"]
     zero = 2 ** (bits - 1) if bits >= 4 else (2**bits - 1) / 2
     data, scales = entries[name].numpy(), entries[f"{name}.scales"].numpy().astype(np.float64)

@@ -89,7 +89,7 @@ def test_deep_lora_lowers_the_loss_from_frames_that_are_isometries(frames, shape
 
 
 @pytest.mark.parametrize("kind", ["lora", "deep"])
-def test_adapters_alone_are_trained_and_the_checkpoint_has_their_sum(net, x, tmp_path, kind):
+def test_only_adapters_are_trained_and_the_checkpoint_has_the_sum(net, x, tmp_path, kind):
     dense = load_dense(BASE)
     before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
     for parameter in net.parameters():
@@ -156,7 +156,7 @@ def test_training_on_the_manifold_leaves_adapters_as_they_are(tiny_bert, token_b
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(9, 7), (7, 9)])
-def test_a_dense_matrix_stays_what_it_is_beside_its_adapter(tmp_path, shape, dtype):
+def test_a_dense_matrix_with_an_adapter_is_saved_unchanged(tmp_path, shape, dtype):
     from reference import write_checkpoint
 
     tensors = {"0.weight": torch.randn(shape).to(dtype), "1.weight": torch.randn(3, shape[0])}
@@ -236,7 +236,7 @@ def test_peft_loads_an_adapter(tiny_bert, token_batch, tmp_path):
     assert_same_output(net, peft.PeftModel.from_pretrained(dense, tmp_path / "peft").eval(), token_batch)
 
 
-def test_what_has_no_place_for_an_adapter_says_so(net, x, tmp_path):
+def test_invalid_uses_of_adapters_are_refused(net, x, tmp_path):
     with pytest.raises(ValueError, match="no linear layer"):
         add_lora(net, 2, include=["nothing"])
     with pytest.raises(ValueError, match="rank is 0"):
@@ -250,7 +250,7 @@ def test_what_has_no_place_for_an_adapter_says_so(net, x, tmp_path):
         add_lora(net, 2, include=["q"])
 
 
-def test_a_tensor_that_another_is_tied_to_takes_no_adapter(tmp_path):
+def test_a_tied_tensor_can_not_have_an_adapter(tmp_path):
     from reference import write_checkpoint
 
     tensors = {"0.weight": torch.randn(7, 9), "1.weight": torch.randn(7, 9)}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mpo_checkpoint import collect_statistics
-from mpo_checkpoint.calibration import COHERENCE
+from mpo_checkpoint.moments import COHERENCE
 from torch import nn
 
 
@@ -130,7 +130,7 @@ def test_padding_does_not_count(tiny_bert, token_batch):
             np.testing.assert_allclose(padded.tensors[name], value, rtol=1e-3, atol=1e-4 * scale, err_msg=name)
 
 
-def test_rows_of_an_embedding_weigh_by_how_often_they_are_looked_up():
+def test_rows_of_an_embedding_are_weighted_by_frequency():
     model = nn.Sequential(nn.Embedding(6, 3), nn.Linear(3, 2))
     statistics = run(
         model, [torch.tensor([[1, 1, 2], [1, 5, 5]])], loss=lambda output, _: output.sum((1, 2))
@@ -246,7 +246,7 @@ def test_conv1d_predicts_the_change_of_its_output():
     assert predicted == pytest.approx(float((x @ change).square().sum(-1).mean()), rel=0.1)
 
 
-def test_the_model_is_left_as_it_was():
+def test_the_model_is_not_changed():
     model = TwoLayers().train()
     model.first.weight.requires_grad_(False)
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -136,7 +136,7 @@ def test_a_changed_manifest_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"format": "mpo-checkpoint"}', b"\xff"])
-def test_what_no_manifest_is_is_refused(tmp_path, content):
+def test_an_invalid_manifest_is_refused(tmp_path, content):
     (tmp_path / "manifest.json").write_bytes(content)
     with pytest.raises(CheckpointError):
         load_dense(tmp_path)
@@ -236,7 +236,7 @@ def test_the_code_in_the_specification_reads_a_checkpoint():
             np.testing.assert_array_equal(found, expected[tensor["name"]], err_msg=tensor["name"])
 
 
-def test_scales_leave_small_errors_and_little_room():
+def test_scales_give_small_errors_and_take_little_room():
     values = np.random.default_rng(0).standard_normal((8, 4, 6, 32)) * np.logspace(-3, 3, 8)[:, None, None, None]
     data, scales = quantized(values)
     assert scales.size * 4 <= data.size / 32 and scales.shape[0] == 8

@@ -1,4 +1,4 @@
-"""What is public is documented in NumPy style: every parameter, and what comes back."""
+"""Every public function documents its parameters and its result in NumPy style."""
 
 from __future__ import annotations
 

@@ -27,7 +27,8 @@ from mpo_checkpoint import (
 from mpo_checkpoint.encoding import Encoding
 from mpo_checkpoint.errors import Contradiction
 from mpo_checkpoint.integers import GroupedArray, IntegerArray, ScaledArray
-from mpo_checkpoint.modules import IntegerMatrix, MPOMatrix
+from mpo_checkpoint.integer_matrix import IntegerMatrix
+from mpo_checkpoint.mpo_matrix import MPOMatrix
 from mpo_checkpoint.safetensors_file import Entry, read_entries
 from reference import Cut, write_checkpoint
 from rewritten import SHARD, regrouped, rewritten_as, values_of
@@ -160,14 +161,14 @@ def _shift(entries):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_with("a.weight", np.zeros((6, 9), np.uint8), "U8"), r"a.weight.*is U8 \[6, 9\], the manifest calls for U8 \[6, 8\]"),
+        (_with("a.weight", np.zeros((6, 9), np.uint8), "U8"), r"a.weight.*is U8 \[6, 9\], but the manifest says U8 \[6, 8\]"),
         (_with("a.weight", np.zeros((6, 8), np.int8), "I8"), r"a.weight.*is I8"),
         (_with("a.weight.scales", np.zeros((6, 1), np.float16), "F16"), r"scales.*is F16 \[6, 1\].*F16 \[6, 2\]"),
         (_with("a.weight.scales", np.zeros((6, 2), np.float32), "F32"), r"scales.*is F32"),
         (lambda entries: entries.pop("a.weight.scales"), "a.weight.scales is missing"),
         (_with("a.weight.scales", np.full((6, 2), np.inf), "F16"), "a.weight.*scale that is not finite"),
         (_with("a.weight.scales", np.full((6, 2), np.nan), "F16"), "a.weight.*scale that is not finite"),
-        (_shift, "a.weight.*bits behind the last code"),
+        (_shift, "a.weight.*bits after the last code"),
     ],
 )
 def test_damaged_integers_are_refused(small, change, message):
@@ -194,7 +195,7 @@ CHOICES = {"*.cores.*": (4, 32), "*.weight": (3, 64), "*wte*": (2, 16)}
 
 
 def scaled(source, folder):
-    """A copy of a checkpoint in which all that is F32 with two axes or more is bytes with scales."""
+    """A copy of a checkpoint in which every F32 array with at least two axes is stored as int8 with scales."""
     return rewritten_as(source, folder, lambda pivots: Encoding("scaled", "I8", None, pivots))
 
 
@@ -204,7 +205,7 @@ def integers_of(model):
 
 @pytest.fixture
 def bert(tiny_bert, tmp_path):
-    """Low rank, chains and dense matrices, all of integers; and the dense model that they stand for."""
+    """A model with low-rank matrices, chains and dense matrices, all stored as integers, and its dense model."""
     from transformers import BertModel
 
     model = BertModel(tiny_bert).eval()
@@ -216,7 +217,7 @@ def bert(tiny_bert, tmp_path):
 
 @pytest.fixture
 def gpt2(tiny_gpt2, tmp_path):
-    """Everything dense, of integers."""
+    """A model whose dense matrices are stored as integers."""
     from transformers import GPT2LMHeadModel
 
     model = GPT2LMHeadModel(tiny_gpt2).eval()
@@ -263,14 +264,14 @@ def test_dense_matrices_stay_integers_in_every_layer(gpt2, keeps_matrix):
 
 
 def held_bytes(model):
-    """Of parameters and buffers, each once."""
+    """The bytes of parameters and buffers, each counted once."""
     tensors = {t.data_ptr(): t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()] if t.numel()}
     return sum(tensors.values())
 
 
 @pytest.mark.parametrize("kind", ["grouped", "scaled"])
 def test_a_loaded_model_takes_little_more_memory_than_its_checkpoint(kind, tmp_path):
-    """A dense matrix and a low-rank one of integers; nothing of the floats that a product needs stays."""
+    """A dense and a low-rank matrix are integers; no floats remain in memory after a product."""
     tensors = {"a.weight": torch.randn(400, 256), "b.weight": torch.randn(512, 384), "b.bias": torch.randn(512)}
     cuts = {"b.weight": Cut((512, 1), (1, 384), bond=120, gauge="compact")}
     plain = write_checkpoint(tmp_path / "plain.mpo", tensors, cuts).folder
@@ -290,7 +291,7 @@ def test_a_loaded_model_takes_little_more_memory_than_its_checkpoint(kind, tmp_p
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
-def test_saved_again_every_entry_is_the_same(name, request, tmp_path):
+def test_saving_writes_the_same_entries(name, request, tmp_path):
     _, folder = request.getfixturevalue(name)
     model = from_pretrained(folder, "auxiliary", task="features" if name == "bert" else "causal-lm")
     save(model, tmp_path / "x.mpo")
@@ -301,7 +302,7 @@ def test_saved_again_every_entry_is_the_same(name, request, tmp_path):
     MPOCheckpoint(tmp_path / "x.mpo").verify()
 
 
-def test_nothing_of_integers_is_trained(gpt2, tmp_path):
+def test_integers_are_not_trained(gpt2, tmp_path):
     _, folder = gpt2
     model = from_pretrained(folder, "all", task="causal-lm")
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -322,7 +323,7 @@ def test_nothing_of_integers_is_trained(gpt2, tmp_path):
 
 @pytest.mark.parametrize("which", ["central", "auxiliary"])
 def test_cores_beside_integers_are_trained_and_saved(which, tmp_path):
-    """Low rank and a chain: one core of integers each, the others are floats."""
+    """A low-rank matrix and a chain have one core of integers each; the other cores are floats."""
     tensors = {"a.weight": torch.randn(40, 64), "b.weight": torch.randn(64, 64)}
     cuts = {
         "a.weight": Cut((40, 1), (1, 64), bond=20, gauge="compact"),
@@ -387,7 +388,7 @@ def test_state_dicts_and_torch_save(gpt2):
         torch.testing.assert_close(model(ids).logits, expected)
 
 
-def test_codes_that_another_state_dict_brought_are_saved(gpt2, tmp_path):
+def test_codes_of_a_loaded_state_dict_are_saved(gpt2, tmp_path):
     _, folder = gpt2
     model = from_pretrained(folder, "none", task="causal-lm")
     with torch.no_grad():
@@ -399,7 +400,7 @@ def test_codes_that_another_state_dict_brought_are_saved(gpt2, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_casts_change_the_dtype_of_products_alone(bert, dtype):
+def test_casts_change_only_the_dtype_of_products(bert, dtype):
     _, folder = bert
     model = from_pretrained(folder, "none")
     before = [array.scale_bytes.clone() for array in integers_of(model)]
@@ -408,8 +409,8 @@ def test_casts_change_the_dtype_of_products_alone(bert, dtype):
     assert model(torch.randint(0, 100, (2, 7))).last_hidden_state.dtype == dtype
 
 
-def test_rows_in_other_columns_than_the_matrix(tmp_path):
-    """Codes in rows that are parts of the matrix' rows, or several of them, or neither."""
+def test_rows_of_codes_need_not_be_rows_of_the_matrix(tmp_path):
+    """A row of codes is a part of a row of the matrix, several rows, or neither."""
     matrix = torch.randn(12, 40)
     plain = write_checkpoint(tmp_path / "plain.mpo", {"a.weight": matrix}, {}).folder
     for width in (20, 80, 16, 480, 1):
@@ -441,8 +442,8 @@ def test_bytes_with_scales_that_broadcast(shape):
         torch.testing.assert_close(held.product(torch.eye(rows), rows, columns, True), flat)
 
 
-def test_scales_for_rows_are_had_by_rows():
-    """A scale for each row, as int8 centres have them where rows are long."""
+def test_rows_with_their_own_scale_are_decoded_singly():
+    """Each row has a scale, as in int8 central cores with long rows."""
     shape = (1, 300, 1, 200)
     array = np.random.default_rng(0).standard_normal(shape) * np.arange(1, 301)[None, :, None, None]
     encoding, entries = Encoding("scaled", "I8").encode("a", array)
@@ -455,7 +456,7 @@ def test_scales_for_rows_are_had_by_rows():
     torch.testing.assert_close(held.selected(torch.tensor([299, 4]), 200), expected[[299, 4]])
 
 
-def test_an_adapter_beside_integers_leaves_them_as_they_are(gpt2, tmp_path):
+def test_an_adapter_does_not_change_integers(gpt2, tmp_path):
     _, folder = gpt2
     model = from_pretrained(folder, "none", task="causal-lm")
     adapters = add_lora(model, 2, include=["*c_fc"])
@@ -478,7 +479,7 @@ def test_an_adapter_beside_integers_leaves_them_as_they_are(gpt2, tmp_path):
         torch.testing.assert_close(again(ids).logits, expected, atol=2e-4, rtol=1e-3)
 
 
-def test_integers_are_no_isometries(bert):
+def test_integers_can_not_be_parametrized(bert):
     _, folder = bert
     with pytest.raises(ValueError, match="stored as integers"):
         parametrized(from_pretrained(folder, "none"))
@@ -518,7 +519,7 @@ def test_transformers_loads_and_saves_integers(bert, gpt2, token_batch, tmp_path
 
 @pytest.mark.parametrize("bits", grouped.BITS)
 def test_buffers_are_decoded_as_the_file_is(bits):
-    """All codes of each width, at every place in a byte."""
+    """All codes of each width occur at every place in a byte."""
     codes = np.random.default_rng(bits).integers(0, 1 << bits, (4, 75)).astype(np.uint8)
     data, scales = grouped.packed_codes(codes, bits), np.random.default_rng(0).standard_normal((4, 5)).astype(np.float16)
     held = GroupedArray(torch.from_numpy(data), torch.from_numpy(scales), (4, 75), torch.zeros(0), bits, 16, 75)

@@ -42,8 +42,8 @@ def test_every_check_of_the_format_has_a_case():
     assert {case["check"] for case in CASES} == set(range(12))
 
 
-def test_whatever_stands_in_a_manifest_is_an_error_or_no_contradiction(tmp_path):
-    """Any member replaced by any value: a `CheckpointError`, or a checkpoint that can be read; nothing else."""
+def test_any_value_in_a_manifest_is_read_or_is_an_error(tmp_path):
+    """If any member has any other value, the checkpoint can be read, or a `CheckpointError` is raised."""
     generator = random.Random(0)
     manifest = json.loads((FOLDER / "base.mpo/manifest.json").read_text("utf-8"))
     folder = tmp_path / "x.mpo"
@@ -87,7 +87,7 @@ JUNK = [
 
 
 def _places(value):
-    """Every member and item inside a value: what holds it, and its key."""
+    """Every member and item inside a value: its container and its key."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
         yield value, key

@@ -1,4 +1,4 @@
-"""Matrices stand in for their factors with a probability that falls to nought."""
+"""Matrices stand in for their factors with a probability that falls to zero."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def weights(model):
     return [module for module in model.modules() if isinstance(module, MPOMatrix)]
 
 
-def test_with_all_matrices_in_place_the_model_is_the_dense_one(pair, token_batch):
+def test_if_all_matrices_stand_in_the_model_is_the_dense_one(pair, token_batch):
     from transformers import BertModel
 
     model, folder = pair
@@ -36,7 +36,7 @@ def test_with_all_matrices_in_place_the_model_is_the_dense_one(pair, token_batch
     assert_same_output(expected, model, token_batch)
 
 
-def test_the_probability_falls_to_nought(pair):
+def test_the_probability_falls_to_zero(pair):
     model, folder = pair
     mixed = MixedRank(model, folder, 0.8, until=0.5, seed=3)
     assert [mixed.probability(p) for p in (0, 0.25, 0.5, 1)] == [0.8, 0.4, 0, 0]
@@ -54,9 +54,9 @@ def test_matrices_that_do_not_fit_are_refused(pair):
     model, _ = pair
     with pytest.raises(ValueError, match="from 0 to 1"):
         MixedRank(model, {}, 1.5)
-    with pytest.raises(ValueError, match="no matrix fits"):
+    with pytest.raises(ValueError, match="none of the matrices belongs"):
         MixedRank(model, {})
     name = "encoder.layer.0.output.dense.weight"
-    with pytest.raises(ValueError, match=r"is \[2, 2\], the factors are those of \[64, 96\]"):
+    with pytest.raises(ValueError, match=r"is \[2, 2\], but its factors are those of a matrix \[64, 96\]"):
         MixedRank(model, {name: torch.zeros(2, 2)})
     assert len(MixedRank(model, {name: torch.zeros(64, 96)}).matrices) == 1

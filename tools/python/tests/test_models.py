@@ -37,7 +37,7 @@ CUTS = {
 
 
 def converted(model, folder, names=lambda name: name, ties=None, gauge="canonical", **options):
-    """The checkpoint of a model, all matrices as cores; and the model with the values that are left of them."""
+    """The checkpoint of a model with all matrices as cores, and the model with the restored values."""
     tensors = {names(n): v.clone() for n, v in model.state_dict().items() if n in dict(model.named_parameters())}
     tensors |= {name: tensors[target] for name, target in (ties or {}).items()}
     cuts = {
@@ -133,7 +133,7 @@ def test_the_shards_together_are_the_state_dict(tmp_path):
     assert all(torch.equal(value, entries[name]) for name, value in model.state_dict().items())
 
 
-def test_of_a_low_rank_matrix_one_factor_is_auxiliary(tmp_path):
+def test_one_factor_of_a_low_rank_matrix_is_auxiliary(tmp_path):
     written = write_checkpoint(tmp_path / "x.mpo", {"0.weight": torch.randn(64, 96)}, {"0.weight": CUTS[(64, 96)]})
     for trainable, learning in {"auxiliary": [True, False], "all": [True, True]}.items():
         model = nn.Sequential(nn.Linear(96, 64, bias=False))
@@ -342,7 +342,7 @@ class TestSaving:
         old, new = (load_file(path / "tensors.safetensors") for path in (folder, tmp_path / "y.mpo"))
         assert all(torch.equal(old[name], new[name]) and old[name].dtype == new[name].dtype for name in old)
 
-    def test_nothing_is_replaced_unasked(self, bert, tmp_path):
+    def test_nothing_is_replaced_without_force(self, bert, tmp_path):
         model, target = from_pretrained(bert[1]), tmp_path / "x.mpo"
         save(model, target)
         with pytest.raises(CheckpointError, match="exists; pass force"):
@@ -353,7 +353,7 @@ class TestSaving:
             save(model, tmp_path / "folder", force=True)
         assert sorted(p.name for p in tmp_path.iterdir()) == ["bert.mpo", "folder", "x.mpo"]
 
-    def test_in_place_of_what_was_loaded(self, bert):
+    def test_a_checkpoint_can_replace_the_one_that_was_loaded(self, bert):
         model = from_pretrained(bert[1])
         save(model, bert[1], force=True)
         from_pretrained(bert[1])

@@ -20,10 +20,10 @@ from mpo_checkpoint import (
     MPOMatrix,
     MPOWeight,
     contraction,
-    modules,
+    mpo_matrix,
 )
-from mpo_checkpoint.modules import Constant, SideBasis
 from mpo_checkpoint.records import Term
+from mpo_checkpoint.side_basis import Constant, SideBasis
 
 SHAPES = {
     "low rank": ((12, 1), (1, 10), 3),
@@ -105,7 +105,7 @@ def weight(shape="three sites", dtype=torch.float64, **options):
 
 
 def dense(weight):
-    """The matrix by the letter of FORMAT.md."""
+    """The matrix, computed as FORMAT.md says."""
     if isinstance(weight, MPOBlockWeight):
         parts = [dense(part) for part in weight.parts]
         return torch.cat(
@@ -124,7 +124,7 @@ def dense(weight):
 @pytest.mark.parametrize("way", ["product", "factors", "matrix"])
 @pytest.mark.parametrize("shape", WEIGHTS)
 class TestAllWays:
-    """The way is what the cost rule would choose; here it is forced."""
+    """Forces one way of computing a product, which otherwise the costs choose."""
 
     @pytest.fixture(autouse=True)
     def _forced(self, monkeypatch, way, shape):
@@ -169,7 +169,7 @@ class TestAllWays:
 
 @pytest.mark.parametrize("shape", WEIGHTS)
 def test_gradients_are_those_of_the_dense_layer(shape):
-    """By the chain rule through the matrix."""
+    """The gradients of the cores, by the chain rule through the matrix."""
     layer, x, y = MPOLinear(weight(shape)), torch.randn(4, 10).double(), torch.randn(4, 12).double()
     ((layer(x) - y) ** 2).sum().backward()
     matrix = layer.weight.matrix().detach().requires_grad_()
@@ -187,7 +187,7 @@ def test_costs_count_multiplications():
 
 
 def test_the_cheaper_way_depends_on_the_batch(monkeypatch):
-    monkeypatch.setattr(modules, "CHAIN_OVERHEAD", 1)
+    monkeypatch.setattr(mpo_matrix, "CHAIN_OVERHEAD", 1)
     layer = MPOLinear(weight("five sites"))
     assert layer.weight._may_keep is False  # its cores are trained
     built = []
@@ -238,7 +238,7 @@ def test_state_dict_keys_are_the_names_of_the_format():
     assert list(model.state_dict()) == ["dense.bias", *(f"dense.weight.cores.{k}" for k in range(3))]
 
 
-def test_a_weight_looks_like_a_tensor_where_models_ask():
+def test_a_weight_has_the_attributes_of_a_tensor_that_models_use():
     layer = MPOLinear(weight(dtype=torch.float32))
     assert (layer.weight.shape, layer.weight.dtype, layer.weight.device.type) == ((12, 10), torch.float32, "cpu")
 
@@ -290,7 +290,7 @@ def test_a_range_of_rows(shape, rows):
         assert (held.product_cost(transposed, rows) < held.product_cost(transposed)) == (is_outer and rows != (0, 12))
 
 
-def test_bases_are_no_parameters_and_move_with_the_model():
+def test_bases_are_not_parameters_and_move_with_the_model():
     held = WEIGHTS["bases"]()
     assert len(list(held.parameters())) == 3 and list(held.state_dict()) == [f"cores.{k}" for k in range(3)]
     assert held.float().row_basis.basis.value.dtype == torch.float32

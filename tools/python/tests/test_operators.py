@@ -59,7 +59,7 @@ def assert_computes(net, dense, **tolerance):
 
 
 def train(net, only=lambda name: True):
-    """Changes everything that requires gradients, by a step that depends on its place."""
+    """Changes every parameter that requires gradients, each by a different step."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, parameter in net.named_parameters():
@@ -99,7 +99,7 @@ def test_shared_cores_and_bases_are_shared():
     assert clone["a"].weight.column_basis.basis.value.dtype == torch.float64
 
 
-def test_compact_operators_are_canonical_where_they_are_trained():
+def test_compact_operators_become_canonical_if_they_are_trained():
     net = loaded("auxiliary")
     weights = [net["chain"].weight, net["int8"].weight, *net["q"].weight.operators]
     for weight in weights:
@@ -276,7 +276,7 @@ def test_dtypes_are_kept_in_every_gauge(dtype, tmp_path):
         assert np.linalg.norm(error) < tolerance * np.linalg.norm(net["a"].weight.matrix().detach())
 
 
-def test_elements_that_no_dtype_holds_are_refused(tmp_path):
+def test_elements_too_large_for_the_dtype_are_refused(tmp_path):
     net = loaded("all")
     with torch.no_grad():
         net["chain"].weight.cores[0][0, 0, 0, 0] = float("nan")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from mpo_checkpoint import CheckpointError, MPOCheckpoint, load_dense, load_into, save
-from mpo_checkpoint.modules import MPOWeight
+from mpo_checkpoint.mpo_weight import MPOWeight
 from mpo_checkpoint.packing import CODEC, unpacked
 from mpo_checkpoint.safetensors_file import Entry
 from safetensors.torch import load_file, save_file
@@ -23,7 +23,7 @@ needs_tool = pytest.mark.skipif(shutil.which(TOOL) is None, reason="mpo is not b
 
 
 def packed_entry(elements: bytes, dtype: str, size: int, block_bytes: int):
-    """An entry packed by the letter of FORMAT.md, every plane deflated that shrinks; what the manifest says of it."""
+    """An entry packed as FORMAT.md says, with every plane deflated that becomes smaller, and its object in the manifest."""
     rows, blocks = [], []
     for start in range(0, len(elements), block_bytes):
         block = elements[start : start + block_bytes]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mpo_checkpoint import CompactMPOWeight, MPOConv1D, MPOLinear, MPOMatrix, MPOWeight, modules, prepacked
+from mpo_checkpoint import CompactMPOWeight, MPOConv1D, MPOLinear, MPOMatrix, MPOWeight, mpo_matrix, prepacked
 
 pytestmark = pytest.mark.skipif(
     not prepacked.is_usable(torch.zeros(1, dtype=torch.bfloat16)), reason="no bfloat16 in oneDNN on this processor"
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def always_with_factors(monkeypatch):
-    monkeypatch.setattr(modules, "_HALF_WORK", 0)
+    monkeypatch.setattr(mpo_matrix, "_HALF_WORK", 0)
 
 
 def low_rank(rows: int = 48, columns: int = 40, rank: int = 7) -> MPOWeight:
@@ -78,7 +78,7 @@ def test_gradients_go_through_frozen_layers():
     torch.testing.assert_close(x.grad, module.weight.built().sum(0).expand_as(x), rtol=0.03, atol=0.1)
 
 
-def test_transforms_autocast_and_copies_do_without():
+def test_transforms_autocast_and_copies_do_not_use_it():
     module = MPOLinear(low_rank()).eval()
     x, v = torch.randn(4, 40).bfloat16(), torch.randn(4, 40).bfloat16()
     with torch.no_grad():
@@ -94,7 +94,7 @@ def test_transforms_autocast_and_copies_do_without():
         torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(module(dual)).tangent, module(v))
 
 
-def test_single_precision_and_what_keeps_nothing_stay_with_torch():
+def test_single_precision_and_layers_that_keep_nothing_use_torch():
     single = MPOLinear(low_rank().float()).eval()
     nothing = MPOLinear(low_rank()).eval()
     nothing.weight.keeps_matrix = False

@@ -24,7 +24,7 @@ def places(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_variable_goes_before_the_package_and_that_before_the_path(places, monkeypatch):
+def test_the_variable_precedes_the_package_and_that_the_path(places, monkeypatch):
     assert tool.program() == str(places / "bundled" / "mpo")
     monkeypatch.setenv("MPO", "/elsewhere/mpo")
     assert tool.program() == "/elsewhere/mpo"

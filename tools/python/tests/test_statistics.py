@@ -53,7 +53,7 @@ def test_the_metadata_say_what_the_file_is(tmp_path):
         ("w.weight", np.ones(2), "end in"),
     ],
 )
-def test_what_no_second_moment_is_is_refused(tmp_path, name, value, reason):
+def test_invalid_second_moments_are_refused(tmp_path, name, value, reason):
     with pytest.raises(StatisticsError, match=reason):
         Statistics({name: value}).save(tmp_path / "stats.safetensors")
     assert not list(tmp_path.iterdir())

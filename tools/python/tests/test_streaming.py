@@ -121,7 +121,7 @@ def test_a_model_in_blocks_has_the_statistics_of_the_whole(folder, pieces, tmp_p
 
 
 def routed_moments(model, weights, pieces):
-    """By matrix of an expert: the moments of its definition, from the checkpoint's own matrices."""
+    """The moments of each expert's matrices, from the definition and the checkpoint's own matrices."""
     calls = []
     for layer in model.model.layers:
         layer.mlp.experts.register_forward_hook(lambda module, arguments, result: calls.append((arguments, result)))
@@ -149,7 +149,7 @@ def routed_moments(model, weights, pieces):
 
 
 @pytest.mark.parametrize("model", [mixtral, qwen_moe])
-def test_each_expert_has_the_moments_of_what_comes_to_it(folder, pieces, tmp_path, monkeypatch, model):
+def test_each_expert_has_the_moments_of_the_positions_routed_to_it(folder, pieces, tmp_path, monkeypatch, model):
     from safetensors.torch import load_file
 
     model = model().eval()
@@ -194,7 +194,7 @@ def test_experts_stacked_in_the_checkpoint_are_named_by_number(folder, pieces, t
     np.testing.assert_allclose(both[96:, 96:], single[f"{one}.w3.weight.row_gram"], rtol=1e-3, atol=1e-6)
 
 
-def test_experts_that_nothing_comes_to_are_left_out(folder, pieces, tmp_path):
+def test_experts_without_positions_are_left_out(folder, pieces, tmp_path):
     model = mixtral(num_experts_per_tok=1)
     with torch.no_grad():
         for layer in model.model.layers:  # the first two experts have opposite chances, one of them above that of the others
@@ -270,7 +270,7 @@ def test_parts_merge_to_the_whole(folder, tmp_path, capsys):
     assert "not a statistics file" in capsys.readouterr().err and not (tmp_path / "bad").exists()
 
 
-def test_a_run_that_is_killed_again_and_again_has_the_bytes_of_one_that_is_not(folder, pieces, tmp_path):
+def test_a_run_that_is_killed_repeatedly_writes_the_same_bytes(folder, pieces, tmp_path):
     path, output = folder(llama()), tmp_path / "stats"
     torch.save(pieces, tmp_path / "pieces")
     script = f"""
@@ -306,7 +306,7 @@ while True:
     assert {entry.name for entry in tmp_path.iterdir()} == {"model", "pieces", "stats", "whole"}
 
 
-def test_an_unfinished_run_is_gone_on_with_only_by_the_same_command(folder, pieces, tmp_path):
+def test_only_the_same_command_continues_an_unfinished_run(folder, pieces, tmp_path):
     path, output = folder(llama()), tmp_path / "stats"
     unfinished = tmp_path / "stats.unfinished"
 
@@ -346,7 +346,7 @@ def test_an_unfinished_run_is_gone_on_with_only_by_the_same_command(folder, piec
     assert len(notices) == 1 and not unfinished.exists()
 
 
-def test_a_mixture_of_experts_goes_on_after_an_interruption(folder, pieces, tmp_path):
+def test_a_mixture_of_experts_continues_after_an_interruption(folder, pieces, tmp_path):
     path = folder(mixtral())
 
     def interrupted(done, total):

@@ -150,7 +150,7 @@ def test_layers_that_share_a_central_core_are_trained_with_it_and_saved_again(fo
         torch.testing.assert_close(found, weight.matrix().detach(), atol=1e-5, rtol=1e-4)
 
 
-def test_of_deep_factors_the_inner_cores_are_trained_alone(folder, tmp_path, token_batch):
+def test_the_inner_cores_of_deep_factors_are_trained_alone(folder, tmp_path, token_batch):
     mpo("convert", folder, "-o", tmp_path / "x.mpo", "--ratio", 0.6, "--structure", "svd", "--sites", 4)
     model = from_pretrained(tmp_path / "x.mpo", "inner", vectors=False)
     report = model.mpo_source.report
@@ -181,7 +181,7 @@ def test_of_deep_factors_the_inner_cores_are_trained_alone(folder, tmp_path, tok
 
 
 @pytest.mark.parametrize("gauge", ["compact", "canonical", "spectral"])
-def test_of_low_rank_matrices_of_two_sites_an_inner_core_is_trained_and_multiplied_in(
+def test_an_inner_core_of_a_low_rank_matrix_is_trained_and_multiplied_in(
     folder, tmp_path, token_batch, gauge
 ):
     from transformers import BertModel
@@ -214,7 +214,7 @@ def test_of_low_rank_matrices_of_two_sites_an_inner_core_is_trained_and_multipli
     assert tuned.manifest.raw["totals"]["parameters_stored"] == report.parameters_stored
 
 
-def test_where_there_is_no_low_rank_matrix_no_inner_core_is_trained(folder, tmp_path):
+def test_training_inner_cores_needs_low_rank_matrices(folder, tmp_path):
     mpo("convert", folder, "-o", tmp_path / "x.mpo", "--ratio", 0.6, "--structure", "chain")
     with pytest.raises(CheckpointError, match="no low-rank matrices.*--structure svd"):
         from_pretrained(tmp_path / "x.mpo", "inner")
@@ -223,7 +223,7 @@ def test_where_there_is_no_low_rank_matrix_no_inner_core_is_trained(folder, tmp_
 @pytest.mark.parametrize("options", [("--ratio", 0.6), ("--ratio", 0.6, "--structure", "chain"), ("--lossless",)])
 @pytest.mark.parametrize("kind", ["lora", "deep"])
 def test_the_tool_takes_adapters(folder, tmp_path, token_batch, options, kind):
-    """Beside low-rank factors, chains, and matrices that stay dense."""
+    """With low-rank factors, chains and dense matrices."""
     mpo("convert", folder, "-o", tmp_path / "x.mpo", *options, "--exclude", "encoder.layer.1.*")
     model = from_pretrained(tmp_path / "x.mpo", "none")
     layers = ["encoder.layer.0.attention.*", "encoder.layer.1.output.dense", "encoder.layer.1.intermediate.dense"]

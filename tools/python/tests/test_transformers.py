@@ -175,7 +175,7 @@ def test_the_trainer_trains_and_saves_checkpoints(gpt2, tmp_path):
 
 
 def test_parts_on_disk(gpt2, tmp_path):
-    """With accelerate, as for a model that memory has no room for."""
+    """With accelerate, as for a model that does not fit in memory."""
     pytest.importorskip("accelerate")
     places = {"transformer.wte": "cpu", "lm_head": "cpu", "transformer.wpe": "cpu", "transformer.ln_f": "cpu"}
     places |= {"transformer.h.0": "cpu", "transformer.h.1": "disk"}
@@ -310,7 +310,7 @@ def test_a_folder_with_its_code_needs_no_package(with_code, without_the_package,
     assert "auto_map" not in json.loads((tmp_path / "r" / "config.json").read_text())
 
 
-def test_an_installed_package_goes_before_the_code_in_a_folder(with_code):
+def test_an_installed_package_takes_precedence_over_the_code_in_a_folder(with_code):
     code = LOAD + (
         "AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)\n"
         "import mpo_checkpoint; print(mpo_checkpoint.__file__)\n"
@@ -324,7 +324,7 @@ def test_an_installed_package_goes_before_the_code_in_a_folder(with_code):
 
 
 @pytest.mark.parametrize("name", ["x.mpo", "plain.mpo"])
-def test_no_code_runs_unasked_and_nothing_is_loaded_then(with_code, without_the_package, name):
+def test_code_runs_only_if_it_is_trusted(with_code, without_the_package, name):
     result = without_the_package(LOAD + "AutoModel.from_pretrained(sys.argv[1])", with_code / name)
     assert result.returncode and "OSError" in result.stderr and "model.safetensors" in result.stderr
 
@@ -334,7 +334,7 @@ def test_code_without_sources_names_the_package(with_code, without_the_package, 
     template = Path(__file__).parents[1] / "remote_code.py"
     shutil.copyfile(template, tmp_path / "x.mpo" / "mpo_remote_code.py")
     result = without_the_package(LOAD + "AutoModel.from_pretrained('x.mpo', trust_remote_code=True)")
-    assert result.returncode and "run: pip install mpo_checkpoint" in result.stderr
+    assert result.returncode and "convert the model again with --remote-code" in result.stderr
 
 
 def test_importing_the_package_imports_no_other():
@@ -387,7 +387,7 @@ def test_a_dense_model_is_not_converted_by_loading_it(bert, tmp_path):
 # PEFT and sentence-transformers
 
 
-def test_lora_beside_cores(gpt2, tmp_path):
+def test_lora_on_layers_made_of_cores(gpt2, tmp_path):
     peft = pytest.importorskip("peft")
     model = peft.get_peft_model(
         AutoModelForCausalLM.from_pretrained(gpt2[1]),
@@ -410,7 +410,7 @@ def test_lora_beside_cores(gpt2, tmp_path):
         torch.testing.assert_close(hidden(loaded), hidden(gpt2[0]), atol=1e-5, rtol=1e-4)
 
 
-def test_all_linear_layers_are_targets_but_the_head(gpt2, bert):
+def test_all_linear_layers_except_the_head_are_targets(gpt2, bert):
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
     model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(gpt2[1]), config)
@@ -425,7 +425,7 @@ def test_all_linear_layers_are_targets_but_the_head(gpt2, bert):
     assert half.peft_config["default"].target_modules == dense.peft_config["default"].target_modules
 
 
-def test_lora_is_merged_beside_the_cores_and_saved(gpt2, tmp_path):
+def test_lora_is_merged_into_a_term_and_saved(gpt2, tmp_path):
     peft = pytest.importorskip("peft")
     model = peft.get_peft_model(
         AutoModelForCausalLM.from_pretrained(gpt2[1]),

@@ -1,6 +1,6 @@
-"""What makes other libraries know MPO checkpoints: registered when they are imported, before or after this package.
+"""Registers MPO checkpoints with transformers and PEFT as soon as these are imported, before or after this package.
 
-Nothing is imported for it: ``import mpo_checkpoint`` stays as light as NumPy.
+This imports neither of them: ``import mpo_checkpoint`` needs only NumPy.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from importlib.util import find_spec
 from types import ModuleType
 
 _HOOKS = {"transformers.modeling_utils": ".transformers", "peft.tuners.lora.model": ".peft"}
-"""The module of another library to the module here that registers what it needs to know."""
+"""The modules here that register with another library, by the module of that library."""
 
 
 class _AfterImport(MetaPathFinder):
-    """Lets a module of `_HOOKS` be found as ever, and registers when it is loaded."""
+    """Finds a module of `_HOOKS` in the usual way, and registers with it after it is loaded."""
 
     def __init__(self) -> None:
         self._searching: set[str] = set()
@@ -58,7 +58,7 @@ def _register(module: ModuleType) -> None:
 
 
 def register() -> None:
-    """Registers with the libraries that are loaded, and with others once they are."""
+    """Registers with the libraries that are loaded, and with the others when they are loaded."""
     if any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
         return
     sys.meta_path.insert(0, _AfterImport())

@@ -1,4 +1,4 @@
-"""PEFT puts LoRA beside layers made of cores: `MPOLinear` and `MPOConv1D` are targets like any linear layer."""
+"""Lets PEFT add LoRA to layers made of cores: `MPOLinear` and `MPOConv1D` are targets like any linear layer."""
 
 from __future__ import annotations
 
@@ -12,18 +12,25 @@ from peft.utils.constants import INCLUDE_LINEAR_LAYERS_SHORTHAND, SEQ_CLS_HEAD_N
 from torch import nn
 
 from ..adapters import Adapter, attach, detach
-from ..modules import MPOConv1D, MPOLinear
+from ..mpo_layers import MPOConv1D, MPOLinear
 
 
 class LoraMPOLinear(lora.Linear):
-    """LoRA beside a linear layer made of cores: ``x Wᵀ + (x Aᵀ) Bᵀ · scaling``, the cores as they are."""
+    """LoRA on a linear layer made of cores: ``x Wᵀ + (x Aᵀ) Bᵀ · scaling``; the cores do not change."""
 
     def _get_in_out_features(self, module: nn.Module) -> tuple[int, int]:
         rows, columns = module.weight.matrix_shape
         return (rows, columns) if isinstance(module, MPOConv1D) else (columns, rows)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Puts the active adapters beside the cores for good, as one `Adapter`, which `save_pretrained` writes as a term."""
+        """Merges the active adapters into one `Adapter` of the layer, which ``save_pretrained`` writes as a term.
+
+        Raises
+        ------
+        ValueError
+            if the layer has a merged adapter, if an adapter is not plain LoRA, or if ``safe_merge`` finds elements that are not
+            finite.
+        """
         names = tuners_utils.check_adapters_to_merge(self, adapter_names)
         if not names:
             return
@@ -39,7 +46,7 @@ class LoraMPOLinear(lora.Linear):
         is_transposed = isinstance(base, MPOConv1D)
         left, right = (down.T, up.T) if is_transposed else (up, down)
         rows, columns = base.weight.matrix_shape
-        if left.shape[1] > min(rows, columns):  # no more than the matrix allows
+        if left.shape[1] > min(rows, columns):  # together they have more than full rank
             identity = torch.eye(min(rows, columns)).to(left)
             left, right = (identity, left @ right) if rows <= columns else (left @ right, identity)
         attach(base, Adapter(left.contiguous(), [], right.contiguous(), is_transposed).requires_grad_(False))
@@ -52,7 +59,7 @@ class LoraMPOLinear(lora.Linear):
 
 
 def register(model: Any) -> None:
-    """Lets PEFT's LoRA find the layers."""
+    """Makes PEFT's LoRA accept layers made of cores."""
     default = model.dispatch_default
 
     @functools.wraps(default)
@@ -80,7 +87,7 @@ def register(model: Any) -> None:
 
 
 def _linear_layers(model: nn.Module, task: str | None) -> set[str]:
-    """What ``target_modules="all-linear"`` means among layers made of cores: all but the head, as PEFT does it."""
+    """The paths of layers made of cores that ``target_modules="all-linear"`` selects: as in PEFT, all but the head."""
     heads: list[nn.Module] = []
     if hasattr(model, "get_output_embeddings"):
         output = model.get_output_embeddings()

@@ -1,8 +1,8 @@
-"""transformers loads and saves MPO checkpoints: ``AutoModel.from_pretrained("x.mpo")``, once mpo_checkpoint is imported.
+"""Lets transformers load and save MPO checkpoints: ``AutoModel.from_pretrained("x.mpo")``, once mpo_checkpoint is imported.
 
-A converted folder names the quantisation method ``mpo`` in its ``config.json``. The model is built on the meta device, its
-layers are replaced by layers made of cores, and transformers' own loader puts every tensor where it belongs, so that
-``dtype``, ``device_map``, offloading, tied weights and new heads are handled as they are for any model.
+The ``config.json`` of a converted folder names the quantisation method ``mpo``. transformers builds the model on the meta device;
+this module replaces its layers by layers made of cores; then transformers' own loader sets every tensor. So ``dtype``,
+``device_map``, offloading, tied weights and new heads work as for any model.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from ..checkpoint import MPOCheckpoint
 from ..errors import CheckpointError
-from ..loading import LoadedCheckpoint, Trainable, _Loader
+from ..load_report import LoadedCheckpoint
+from ..loading import Loader, Trainable
 from ..manifest import NAME
-from ..modules import MPOMatrix
+from ..mpo_matrix import MPOMatrix
 from ..records import TensorRecord
 from ..saving import SHARD, save_into
 from ..torch_entries import tensor_of, torch_dtype
@@ -31,21 +32,26 @@ from ..weights import WeightBuilder
 
 METHOD = "mpo"
 REMOTE_CODE = "mpo_remote_code.py"
-"""The file of code in a folder that ``mpo convert --remote-code`` wrote."""
+"""The file with code in a folder that ``mpo convert --remote-code`` wrote."""
 
 
 class MPOConfig(QuantizationConfigMixin):
-    """What ``quantization_config`` in ``config.json`` says, and how a model is to be loaded.
+    """The ``quantization_config`` of ``config.json``, and options of loading a model.
 
     Parameters
     ----------
     trainable, vectors, matrices
-        what requires gradients, as in `mpo_checkpoint.load_into`; everything by default, as in any model that
-        ``from_pretrained`` loads. Another choice than ``"all"`` and ``"none"`` makes cores canonical.
+        which parameters require gradients, as for `mpo_checkpoint.load_into`. By default all do, as in any model that
+        ``from_pretrained`` loads. With any other ``trainable`` than ``"all"`` and ``"none"``, cores become canonical.
     keeps_matrix
         whether layers may keep the matrix of their cores in memory.
     format_version
-        of the MPO checkpoint.
+        the version of the MPO checkpoint's format.
+
+    Raises
+    ------
+    ValueError
+        if ``trainable`` is invalid.
     """
 
     def __init__(
@@ -67,14 +73,14 @@ class MPOConfig(QuantizationConfigMixin):
         return {name: getattr(self, name) for name in ("trainable", "vectors", "matrices", "keeps_matrix")}
 
     def to_dict(self) -> dict[str, Any]:
-        """What belongs into ``config.json``: nothing that concerns one load only."""
+        """The members that ``config.json`` has; options of loading are not among them."""
         return {"quant_method": METHOD} | ({"format_version": self.format_version} if self.format_version else {})
 
 
 class MPOQuantizer(HfQuantizer):
     """Loads MPO checkpoints within ``from_pretrained``."""
 
-    requires_calibration = True  # no model becomes an MPO checkpoint by loading it
+    requires_calibration = True  # transformers must not quantise a dense model with this class
 
     def __init__(self, quantization_config: MPOConfig, **kwargs: Any):
         if not kwargs.get("pre_quantized", True):
@@ -82,18 +88,18 @@ class MPOQuantizer(HfQuantizer):
         super().__init__(quantization_config, **kwargs)
         self._load: _Load | None = None
 
-    # What transformers asks of a quantiser
+    # The interface of transformers' quantisers
 
     def update_attn_implementation(self, config: Any) -> Any:
-        """Names the file of the weights, which has a name of its own; without this package it is not found."""
+        """Tells transformers the name of the file with the weights, which is not the usual one. Called before it is looked for."""
         return _with_weights_file(config)
 
-    update_tp_plan = update_ep_plan = update_attn_implementation  # what older versions call with the configuration
+    update_tp_plan = update_ep_plan = update_attn_implementation  # older versions call these with the configuration
 
     def _process_model_before_weight_loading(self, model: nn.Module, **kwargs: Any) -> nn.Module:
         files = kwargs.get("checkpoint_files") or []
         if not files:
-            raise CheckpointError(model.config.name_or_path, "is not a folder that can be loaded")
+            raise CheckpointError(model.config.name_or_path, "has no files with weights; give the folder that 'mpo convert' wrote")
         folder = Path(files[0]).parent
         if not (folder / NAME).is_file():
             raise CheckpointError(folder, f"has no {NAME}; copy the whole folder that 'mpo convert' wrote")
@@ -104,14 +110,14 @@ class MPOQuantizer(HfQuantizer):
         assert self._load is not None
         self._load.finish()
         self._load = None
-        model.is_quantized = False  # its parameters are as any others: they may be cast
+        model.is_quantized = False  # its parameters may be cast like those of any model
         return model
 
     @property
     def values(self) -> dict[str, Any] | None:
-        """What the model's tensors are to be, by their names in the model or, where transformers renames, the source.
+        """The values of the model's tensors, by their names in the model, or in the source if transformers renames them.
 
-        None but while the model is loaded.
+        None unless a model is being loaded.
         """
         return None if self._load is None else self._load.values
 
@@ -137,12 +143,12 @@ class MPOQuantizer(HfQuantizer):
 
 
 class _Load:
-    """One load: the layers of a model on the meta device, replaced, and what its tensors are to be.
+    """One load: replaces the layers of a model on the meta device and provides the values of its tensors.
 
     Attributes
     ----------
     values
-        tensors, or what reads them when it is indexed, by name.
+        tensors, or objects that read them when they are indexed, by name.
     """
 
     def __init__(self, model: nn.Module, folder: Path, options: MPOConfig):
@@ -153,7 +159,7 @@ class _Load:
         with torch.device("cpu"):
             self.loader.replace_layers()
         if not self.loader.names and not records:
-            raise CheckpointError(folder, "has no tensor of the model; it is of another architecture")
+            raise CheckpointError(folder, "has no tensor of the model, so it is of another architecture; load it into the model that was converted")
         self.loader.names |= {name: record.name for name, record in records.items() if name not in self.loader.names}
         self.loader.restored = [n for n, r in records.items() if r.kind == "mpo" and n not in self.loader.replaced]
         self._merged = merged
@@ -179,7 +185,7 @@ class _Load:
         return [(path, module) for path, module in modules if isinstance(module, MPOMatrix) and path in self.loader.replaced]
 
     def finish(self) -> None:
-        """Once transformers has put the tensors into the model: what its loader knows nothing of."""
+        """Completes the model after transformers has set its tensors: buffers, shared cores, and which parameters are trained."""
         model, options = self.loader.model, self.options
         for part, name, buffer in self._buffers:
             place = part._buffers[name]
@@ -203,11 +209,11 @@ class _Load:
         model.mpo_source = LoadedCheckpoint(self.checkpoint.path, digest, self.loader.names, report, self._merged)
 
 
-class _MetaLoader(_Loader):
-    """Replaces the layers of a model on the meta device; its records are those that transformers' own names lead to."""
+class _MetaLoader(Loader):
+    """Replaces the layers of a model on the meta device; transformers' own renaming finds their records."""
 
     def __init__(self, model: nn.Module, checkpoint: MPOCheckpoint, options: MPOConfig, records: dict[str, TensorRecord]):
-        # Of "all" nothing is frozen, so that low-rank matrices may stay as they are stored.
+        # With "all" no core is frozen, so a low-rank matrix can stay as it is stored.
         trainable = "none" if options.trainable == "all" else options.trainable
         builder = _MetaBuilder(checkpoint, trainable, options.keeps_matrix)
         super().__init__(model, checkpoint, builder)
@@ -222,14 +228,14 @@ class _MetaLoader(_Loader):
 
 
 class _MetaBuilder(WeightBuilder):
-    """Makes weights in memory for a layer that has none."""
+    """Builds weights on the CPU for layers on the meta device."""
 
     def weight(self, tensor: TensorRecord, like: Tensor) -> MPOMatrix:
         return super().weight(tensor, torch.empty(0, dtype=like.dtype, device="cpu"))
 
 
 class _Stored:
-    """A tensor of a checkpoint that is read, and restored where it is made of cores, when it is indexed."""
+    """A tensor of a checkpoint that is read (and restored, if it is made of cores) when it is indexed."""
 
     def __init__(self, checkpoint: MPOCheckpoint, record: TensorRecord):
         self._checkpoint, self._record = checkpoint, record
@@ -249,7 +255,7 @@ class _Stored:
 
 
 def _records(model: nn.Module, checkpoint: MPOCheckpoint) -> tuple[dict[str, TensorRecord], list[str]]:
-    """The record of each tensor of a model, by its name there; and the tensors that transformers merges into others."""
+    """The records of a model's tensors, by their names in the model, and the names of tensors that transformers merges into others."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
@@ -278,13 +284,13 @@ def _records(model: nn.Module, checkpoint: MPOCheckpoint) -> tuple[dict[str, Ten
         if tuple(there[name].shape) != record.shape:
             raise CheckpointError(
                 checkpoint.path,
-                f"does not fit the model: {record.name} is {list(record.shape)}, the model's {name} {list(there[name].shape)}",
+                f"does not fit the model: {record.name} is {list(record.shape)}, the model's {name} is {list(there[name].shape)}",
             )
     return records, merged
 
 
 def _untie(model: nn.Module, replaced: set[str]) -> None:
-    """Layers made of cores share their weight as they are; transformers ties the others."""
+    """Removes the ties of replaced layers, which share their weight already, so that transformers ties only the others."""
     ties = getattr(model, "all_tied_weights_keys", {})
     model.all_tied_weights_keys = {t: s for t, s in ties.items() if t not in replaced and s not in replaced}
     for path, module in model.named_modules():
@@ -302,14 +308,14 @@ def _with_weights_file(config: Any) -> Any:
     manifest = Path(name) / NAME if Path(name).is_dir() else _fetched(config, NAME)
     if manifest is not None and manifest.is_file():
         if Path(name).is_dir():
-            MPOCheckpoint(name, companions=False)  # says what is wrong with it, if anything is
+            MPOCheckpoint(name, companions=False)  # raises if the checkpoint is not valid
         shards = json.loads(manifest.read_bytes()).get("shards", shards)
     config.transformers_weights = SHARD if len(shards) == 1 else f"{SHARD}.index.json"
     return config
 
 
 def _fetched(config: Any, name: str) -> Path | None:
-    """A file of a model that is not in a folder of its own but in the cache of a hub; None where it has none."""
+    """A file of a model that is in the cache of a hub; None if the model does not have it."""
     from transformers.utils.hub import cached_file
 
     if not config.name_or_path:
@@ -320,7 +326,7 @@ def _fetched(config: Any, name: str) -> Path | None:
 
 
 def config_text(config: Any) -> str:
-    """``config.json`` of a model, the quantisation method in the first line as ``mpo convert`` writes it."""
+    """The text of a model's ``config.json``; its first member is the quantisation method, as ``mpo convert`` writes it."""
     members = json.loads(config.to_json_string())
     method = members.pop("quantization_config", None) or {"quant_method": METHOD}
     members.pop("transformers_weights", None)
@@ -330,7 +336,7 @@ def config_text(config: Any) -> str:
 
 
 def register(modeling_utils: ModuleType) -> None:
-    """Registers the method ``mpo`` with transformers, and what its interface of quantisers has no place for."""
+    """Registers the method ``mpo`` with transformers, and wraps the loading and saving that quantisers can't change."""
     auto.register_quantization_config(METHOD)(MPOConfig)
     auto.register_quantizer(METHOD)(MPOQuantizer)
     auto.LOADING_ATTRIBUTES_CONFIG_TYPES = (*auto.LOADING_ATTRIBUTES_CONFIG_TYPES, MPOConfig)
