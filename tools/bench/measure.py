@@ -20,6 +20,7 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
+from safetensors import safe_open
 
 import models
 
@@ -120,6 +121,21 @@ def flops_of_product(record):
         left_rows * before * after + left * after * right_columns)
 
 
+def flops_in_metric(rows, columns, rank):
+    """The same of one matrix [m, n], m ≤ n, in a metric of both sides, to rank r (Golub & Van Loan, 5.2, 8.3).
+
+    Whitening by triangular roots m n (m + n), the Gram matrix m² n, eigenvectors 4 m³; then, of what is stored, the
+    projection 2 r m n, the triangular solution m² r, its QR 2 m r²; the error in the metric: the product 2 r m n and
+    whitening again.
+    """
+    m, n = sorted((rows, columns))
+    whitening = m * n * (m + n)
+    decomposition = whitening + m * m * n + 4 * m**3
+    if rank is None:  # stays dense: only its singular values were needed
+        return whitening + m * m * n + 4 / 3 * m**3
+    return decomposition + 4 * rank * m * n + m * m * rank + 2 * m * rank**2 + whitening
+
+
 def central_bonds(record):
     """The bonds left and right of the central core."""
     bonds = [1, *record["bonds"], 1]
@@ -153,7 +169,8 @@ class Bench:
 
     def model(self, name, *arguments):
         """The folder of a generated model, which is made at the first call."""
-        folder = self.work / "-".join([name, *arguments]).replace("--", "")
+        words = [name, *(str(word) for word in arguments if not isinstance(word, Path))]
+        folder = self.work / "-".join(words).replace("--", "")
         if not folder.exists():
             subprocess.run(
                 [sys.executable, HERE / "models.py", name, folder.with_suffix(".part"), *arguments], check=True)
@@ -271,6 +288,36 @@ def bert_base(bench):
 
 
 @section
+def metric(bench):
+    """Whole conversions in the metric of statistics, with the structures that are chosen by default."""
+    rows = []
+    for name in ("minilm", "smollm2-135m", "bert-base"):
+        moments = bench.work / f"{name}.statistics.safetensors"
+        model = bench.model(name, "--statistics", moments)
+        output = bench.output("metric.mpo")
+        arguments = "--include", "*.layer*.weight", "--matrix-ratio", "0.6", "--calibration", moments
+        taken = in_turn(3, convert=lambda: bench.convert(model, output, *arguments))["convert"]
+        manifest = json.loads((output / "manifest.json").read_text())
+        ranks = {operator["name"]: operator["bonds"][0] for operator in manifest["operators"]}
+        flops = sum(
+            flops_in_metric(*tensor["shape"], ranks.get(tensor["name"]))
+            for tensor in manifest["tensors"]
+            if ".layer" in tensor["name"] and len(tensor["shape"]) == 2)
+        sides = {}  # each second moment is factored once: n³ / 3
+        with safe_open(moments, "np") as file:
+            for key in file.keys():
+                count = file.get_slice(key).get_shape()[0]  # n (n + 1) / 2
+                sides[key] = round((8 * count + 1) ** 0.5 - 1) // 2
+        flops += sum(size**3 / 3 for size in sides.values())
+        rows.append({
+            "model": name, "convert": taken, "sgemm": flops / bench.sgemm_rate(CORES),
+            "peak_bytes": peak_memory(bench.mpo, "convert", model, "-o", output, "--force", *arguments),
+        })
+        print(rows[-1], flush=True)
+    return rows
+
+
+@section
 def llama(bench):
     """Profile, conversion and memory for a Llama of 1.1 billion parameters."""
     rows = []
@@ -348,7 +395,6 @@ def small_things(bench):
 def reading(bench):
     """Reading one matrix of 360 MB from the page cache, with every page touched."""
     import h5py
-    from safetensors import safe_open
 
     folder = bench.output("reading")
     models.write(folder, {"w": (11008, 8192)})
