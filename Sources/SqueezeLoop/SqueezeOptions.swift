@@ -96,3 +96,13 @@ public struct SqueezeOptions: Sendable, Equatable, Codable {
     minimumBonds.last { matches($0.glob, name) }?.bond ?? 1
   }
 }
+
+extension SqueezeOptions.Limit: CustomStringConvertible {
+  /// As the command line takes it.
+  public var description: String {
+    switch self {
+    case .maximumDrop(let drop): "--max-drop \(drop)"
+    case .worstScore(let score): "--min-score \(score)"
+    }
+  }
+}

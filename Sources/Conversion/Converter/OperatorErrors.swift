@@ -1,4 +1,7 @@
+import Checkpoints
+import LinearAlgebra
 import MPOCheckpoints
+import TensorNetworks
 
 /// The measured errors of one operator.
 struct OperatorErrors: Sendable {
@@ -27,4 +30,22 @@ struct OperatorErrors: Sendable {
     }
     return (squared.map { total > 0 ? ($0 / total).squareRoot() : 0 }, total.squareRoot())
   }
+}
+
+/// `‖W−Ŵ‖_F / ‖W‖_F`; 0 for a zero matrix that is restored as such.
+package func relativeError<Scalar>(of mpo: MPO<Scalar>, to matrix: MatrixView<Scalar>) -> Double {
+  mpo.relativeError(to: matrix)
+}
+
+func relativeError<Scalar>(of restored: Matrix<Scalar>, to matrix: MatrixView<Scalar>) -> Double {
+  let norm = matrix.norm
+  if (1e-100...1e100).contains(norm) {
+    return restored.elements.withUnsafeBufferPointer { Scalar.squaredDistance(matrix.elements, $0) }.squareRoot() / norm
+  }
+  // Squares would vanish or overflow.
+  let squaredDistance = zip(matrix.elements, restored.elements).reduce(0.0) { sum, pair in
+    let difference = pair.0 == pair.1 ? 0 : (Double(pair.0) - Double(pair.1)) / norm
+    return sum + difference * difference
+  }
+  return squaredDistance.squareRoot()
 }
