@@ -325,7 +325,7 @@ def llama(bench):
         model, output = bench.model("llama-1.1b", "--dtype", dtype), bench.output("llama.mpo")
         profile = bench.output("llama.json")
         seconds_of("sh", "-c", 'cat "$0"/* > /dev/null', model)  # loads the files into the page cache, if they fit
-        taken = seconds_of(bench.mpo, "profile", model, "-o", profile)
+        taken = seconds_of(bench.mpo, "profile", model, "-o", profile, "--structure", "chain", "--ratio", "0.5")
         start = time.perf_counter()
         peak = peak_memory(bench.mpo, "convert", model, "-o", output, "--force", "--structure", "chain", "--ratio", "0.5")
         converted = time.perf_counter() - start
