@@ -136,6 +136,16 @@ def flops_in_metric(rows, columns, rank):
     return decomposition + 4 * rank * m * n + m * m * rank + 2 * m * rank**2 + whitening
 
 
+def flops_of_metric_conversion(output):
+    """Of all matrices in layers of a conversion in a metric; the factors of second moments are not counted."""
+    manifest = json.loads((output / "manifest.json").read_text())
+    ranks = {operator["name"]: operator["bonds"][0] for operator in manifest["operators"]}
+    return sum(
+        flops_in_metric(*tensor["shape"], ranks.get(tensor["name"]))
+        for tensor in manifest["tensors"]
+        if ".layer" in tensor["name"] and len(tensor["shape"]) == 2)
+
+
 def central_bonds(record):
     """The bonds left and right of the central core."""
     bonds = [1, *record["bonds"], 1]
@@ -297,18 +307,10 @@ def metric(bench):
         output = bench.output("metric.mpo")
         arguments = "--include", "*.layer*.weight", "--matrix-ratio", "0.6", "--calibration", moments
         taken = in_turn(3, convert=lambda: bench.convert(model, output, *arguments))["convert"]
-        manifest = json.loads((output / "manifest.json").read_text())
-        ranks = {operator["name"]: operator["bonds"][0] for operator in manifest["operators"]}
-        flops = sum(
-            flops_in_metric(*tensor["shape"], ranks.get(tensor["name"]))
-            for tensor in manifest["tensors"]
-            if ".layer" in tensor["name"] and len(tensor["shape"]) == 2)
-        sides = {}  # each second moment is factored once: n³ / 3
+        flops = flops_of_metric_conversion(output)
         with safe_open(moments, "np") as file:
-            for key in file.keys():
-                count = file.get_slice(key).get_shape()[0]  # n (n + 1) / 2
-                sides[key] = round((8 * count + 1) ** 0.5 - 1) // 2
-        flops += sum(size**3 / 3 for size in sides.values())
+            counts = [file.get_slice(key).get_shape()[0] for key in file.keys()]  # n (n + 1) / 2
+        flops += sum((((8 * count + 1) ** 0.5 - 1) / 2) ** 3 / 3 for count in counts)  # each is factored once
         rows.append({
             "model": name, "convert": taken, "sgemm": flops / bench.sgemm_rate(CORES),
             "peak_bytes": peak_memory(bench.mpo, "convert", model, "-o", output, "--force", *arguments),
