@@ -101,6 +101,7 @@ public struct CalibrationStatistics: Sendable {
   public var path: String { file.path }
   /// The file, in a list.
   public var files: [String] { file.files }
+  /// What was run through which model, for people; nil where the file does not say.
   public var description: String? { file.metadata["description"] }
   /// How many samples and tokens the statistics are of, as the file says.
   public var samples: Int? { file.metadata["samples"].flatMap { Int($0) } }
