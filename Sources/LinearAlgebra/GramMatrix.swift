@@ -89,19 +89,7 @@ public struct GramMatrix {
     let size = size
     var elements: [Double] = []
     swap(&elements, &upper)
-    elements.withUnsafeMutableBufferPointer { buffer in
-      // Square blocks, so that what is written in strides stays in the cache.
-      let side = 32
-      for firstRow in stride(from: 0, to: size, by: side) {
-        for firstColumn in stride(from: firstRow, to: size, by: side) {
-          for row in firstRow..<min(firstRow + side, size) {
-            for column in max(row, firstColumn)..<max(row, min(firstColumn + side, size)) {
-              buffer[column * size + row] = buffer[row * size + column]
-            }
-          }
-        }
-      }
-    }
+    elements.withUnsafeMutableBufferPointer { $0.mirrorUpperTriangle(size: size) }
     return Matrix(rows: size, columns: size, elements: elements)
   }
 }

@@ -4,11 +4,11 @@ import COpenBLAS
 ///
 /// The requirements are the loops over elements; everything above them is written once for both.
 public protocol LinearAlgebraScalar: BinaryFloatingPoint, Sendable {
-  /// `c = a · b`, row-major; `a` is `[rows, inner]` and `b` `[inner, columns]`, both contiguous, `stride` is from one row of
-  /// `c` to the next.
+  /// `c = a · b`, row-major; `a` is `[rows, inner]`, contiguous, and `b` `[inner, columns]`; the strides are from one row of
+  /// `b` and `c` to the next.
   static func multiply(
-    _ a: UnsafePointer<Self>, _ b: UnsafePointer<Self>, into c: UnsafeMutablePointer<Self>, stride: Int,
-    rows: Int, inner: Int, columns: Int)
+    _ a: UnsafePointer<Self>, _ b: UnsafePointer<Self>, stride bStride: Int, into c: UnsafeMutablePointer<Self>,
+    stride: Int, rows: Int, inner: Int, columns: Int)
   /// The upper triangle of `c = X Xᵀ + factor · c`, row-major, `[size, size]`, for the rows `X = [size, inner]`, or of
   /// `XᵀX` for `X = [inner, size]` when it is transposed; `stride` is from one row of `X` to the next.
   static func multiplyByTranspose(
@@ -52,12 +52,12 @@ public enum TriangularProduct: Sendable {
 
 extension Float: LinearAlgebraScalar {
   public static func multiply(
-    _ a: UnsafePointer<Float>, _ b: UnsafePointer<Float>, into c: UnsafeMutablePointer<Float>, stride: Int,
-    rows: Int, inner: Int, columns: Int
+    _ a: UnsafePointer<Float>, _ b: UnsafePointer<Float>, stride bStride: Int, into c: UnsafeMutablePointer<Float>,
+    stride: Int, rows: Int, inner: Int, columns: Int
   ) {
     cblas_sgemm(
       CblasRowMajor, CblasNoTrans, CblasNoTrans, blasInt(rows), blasInt(columns), blasInt(inner), 1, a, blasInt(inner),
-      b, blasInt(columns), 0, c, blasInt(stride))
+      b, blasInt(bStride), 0, c, blasInt(stride))
   }
 
   public static func multiplyByTranspose(
@@ -128,12 +128,12 @@ extension Float: LinearAlgebraScalar {
 
 extension Double: LinearAlgebraScalar {
   public static func multiply(
-    _ a: UnsafePointer<Double>, _ b: UnsafePointer<Double>, into c: UnsafeMutablePointer<Double>, stride: Int,
-    rows: Int, inner: Int, columns: Int
+    _ a: UnsafePointer<Double>, _ b: UnsafePointer<Double>, stride bStride: Int, into c: UnsafeMutablePointer<Double>,
+    stride: Int, rows: Int, inner: Int, columns: Int
   ) {
     cblas_dgemm(
       CblasRowMajor, CblasNoTrans, CblasNoTrans, blasInt(rows), blasInt(columns), blasInt(inner), 1, a, blasInt(inner),
-      b, blasInt(columns), 0, c, blasInt(stride))
+      b, blasInt(bStride), 0, c, blasInt(stride))
   }
 
   public static func multiplyByTranspose(

@@ -58,17 +58,18 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     Matrix(rows: rows, columns: columns, elements: elements)
   }
 
-  /// `[size, size]` with zeros above the diagonal, from the rows of its lower triangle, one after the other, each up to the
-  /// diagonal: `size (size + 1) / 2` values.
-  public init(lowerTriangle packed: UnsafeBufferPointer<Scalar>, size: Int) {
+  /// The symmetric `[size, size]` with these rows from the diagonal on, one after the other: `size (size + 1) / 2` values.
+  /// O(size²).
+  public init<Other: LinearAlgebraScalar>(symmetric packed: UnsafeBufferPointer<Other>, size: Int)
+  where Scalar == Double {
     precondition(packed.count == size * (size + 1) / 2)
     self.init(rows: size, columns: size) { target in
-      target.initialize(repeating: 0)
-      var place = 0
-      for row in 0..<size {
-        for column in 0...row { target[row * size + column] = packed[place + column] }
-        place += row + 1
+      guard var row = packed.baseAddress, let base = target.baseAddress else { return }
+      for index in 0..<size {
+        Other.widen(row, count: size - index, into: base + index * (size + 1))
+        row += size - index
       }
+      target.mirrorUpperTriangle(size: size)
     }
   }
 
@@ -123,17 +124,23 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     precondition(left.columns == right.rows)
     return Matrix(rows: left.rows, columns: right.columns) { target in
       guard let target = target.baseAddress else { return }
-      left.multiplyRows(0..<left.rows, by: right, into: target)
+      left.multiply(rows: 0..<left.rows, by: right, columns: 0..<right.columns, into: target)
     }
   }
 
-  /// Writes rows `range` of the product with `other` to `target`, `[range.count, other.columns]`.
-  /// - Precondition: `columns == other.rows`.
-  public func multiplyRows(_ range: Range<Int>, by other: Matrix, into target: UnsafeMutablePointer<Scalar>) {
-    precondition(columns == other.rows && range.lowerBound >= 0 && range.upperBound <= rows)
+  /// Writes some rows and columns of the product with `other` to `target`, `[rows.count, columns.count]`.
+  /// - Precondition: `self.columns == other.rows`.
+  public func multiply(
+    rows: Range<Int>, by other: Matrix, columns: Range<Int>, into target: UnsafeMutablePointer<Scalar>
+  ) {
+    precondition(self.columns == other.rows && rows.upperBound <= self.rows && columns.upperBound <= other.columns)
     elements.withUnsafeBufferPointer { a in
-      guard let a = a.baseAddress else { return }
-      other.multiplied(fromLeftBy: a + range.lowerBound * columns, rows: range.count, into: target)
+      other.elements.withUnsafeBufferPointer { b in
+        guard let a = a.baseAddress, let b = b.baseAddress else { return }
+        Scalar.multiply(
+          a + rows.lowerBound * self.columns, b + columns.lowerBound, stride: other.columns, into: target,
+          stride: columns.count, rows: rows.count, inner: self.columns, columns: columns.count)
+      }
     }
   }
 
@@ -144,7 +151,7 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     elements.withUnsafeBufferPointer { a in
       guard let a = a.baseAddress else { return }
       Scalar.multiply(
-        a, other, into: target, stride: stride, rows: rows, inner: self.columns, columns: columns)
+        a, other, stride: columns, into: target, stride: stride, rows: rows, inner: self.columns, columns: columns)
     }
   }
 
@@ -154,7 +161,8 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   ) {
     elements.withUnsafeBufferPointer { b in
       guard let b = b.baseAddress else { return }
-      Scalar.multiply(other, b, into: target, stride: columns, rows: rows, inner: self.rows, columns: columns)
+      Scalar.multiply(
+        other, b, stride: columns, into: target, stride: columns, rows: rows, inner: self.rows, columns: columns)
     }
   }
 
@@ -227,5 +235,22 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   /// The Frobenius norm, accumulated in double precision.
   public var norm: Double {
     elements.withUnsafeBufferPointer { Scalar.squaredNorm($0) }.squareRoot()
+  }
+}
+
+extension UnsafeMutableBufferPointer<Double> {
+  /// Copies what is above the diagonal of a `[size, size]` to the places below it.
+  func mirrorUpperTriangle(size: Int) {
+    // Square blocks, so that what is written in strides stays in the cache.
+    let side = 32
+    for firstRow in stride(from: 0, to: size, by: side) {
+      for firstColumn in stride(from: firstRow, to: size, by: side) {
+        for row in firstRow..<Swift.min(firstRow + side, size) {
+          for column in Swift.max(row, firstColumn)..<Swift.max(row, Swift.min(firstColumn + side, size)) {
+            self[column * size + row] = self[row * size + column]
+          }
+        }
+      }
+    }
   }
 }

@@ -3,13 +3,13 @@ import COpenBLAS
 /// A symmetric matrix `A = Q T Qᵀ` reduced to a tridiagonal `T`, from which its eigenvalues follow in O(n²) and its leading
 /// eigenvectors without a second reduction (Golub & Van Loan, *Matrix Computations*, 8.3).
 public struct TridiagonalReduction: Sendable {
-  /// `[n, n]`: in the lower triangle `T`, and the Householder vectors of `Q` as LAPACK's `dsytrd` leaves them.
-  public let reflections: Matrix<Double>
+  /// `[n, n]`: `T`, and the Householder vectors of `Q` as LAPACK's `dsytrd` leaves them.
+  public let reflections: LowerTriangle
   /// The scales of the Householder vectors.
   public let scales: [Double]
 
   /// What was kept of a reduction.
-  public init(reflections: Matrix<Double>, scales: [Double]) {
+  public init(reflections: LowerTriangle, scales: [Double]) {
     (self.reflections, self.scales) = (reflections, scales)
   }
 
@@ -25,7 +25,7 @@ public struct TridiagonalReduction: Sendable {
     let status = lapack_dsytrd(
       .letter("U"), blasInt(size), &elements, blasInt(max(1, size)), &diagonal, &beside, &scales)
     guard status == 0 else { throw LinearAlgebraError.noConvergence(routine: "dsytrd", status: Int(status)) }
-    self.init(reflections: Matrix(rows: size, columns: size, elements: elements), scales: scales)
+    self.init(reflections: LowerTriangle(of: elements, size: size), scales: scales)
   }
 
   /// In descending order. O(n²).
@@ -51,13 +51,13 @@ public struct TridiagonalReduction: Sendable {
     // Column-major eigenvectors in columns are row-major eigenvectors in rows, in ascending order.
     vectors.removeFirst((size - count) * size)
     status = lapack_dormtr(
-      .letter("L"), .letter("U"), .letter("N"), n, blasInt(count), reflections.elements, n, scales, &vectors, n)
+      .letter("L"), .letter("U"), .letter("N"), n, blasInt(count), reflections.matrix().elements, n, scales, &vectors, n)
     guard status == 0 else { throw LinearAlgebraError.noConvergence(routine: "dormtr", status: Int(status)) }
     return Matrix(ascendingEigenvectors: vectors, size: size)
   }
 
   private var tridiagonal: (diagonal: [Double], beside: [Double]) {
-    let size = reflections.rows
+    let size = reflections.size
     return (
       (0..<size).map { reflections[$0, $0] }, (1..<max(1, size)).map { reflections[$0, $0 - 1] } + [0]
     )

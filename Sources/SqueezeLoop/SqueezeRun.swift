@@ -245,12 +245,8 @@ final class SqueezeRun {
         given = try MPOCheckpoint(path: squeezed)
       } catch { throw unusable("it removed or changed the checkpoint that it was given, which it must only read") }
       if let difference = found.difference(fromTrained: given) { throw unusable(difference) }
-    } catch let error as MPOCheckpointError {
-      throw unusable(error.description)
-    } catch let error as CheckpointError {
-      throw unusable(error.description)
-    } catch let error as FileError {
-      throw unusable(error.description)
+    } catch {
+      throw problem(of: error).map(unusable) ?? error
     }
     if try inGivenGauges(target, squeezed, to: path) { return removeTree(at: target) }
     try flushFolder(at: target)
@@ -290,12 +286,8 @@ final class SqueezeRun {
         throw changed("the checkpoint changed while it was evaluated: its manifest differs")
       }
       if let damaged = try found.damagedFiles().first { throw damaged }
-    } catch let error as MPOCheckpointError {
-      throw changed(error.description)
-    } catch let error as CheckpointError {
-      throw changed(error.description)
-    } catch let error as FileError {
-      throw changed(error.description)
+    } catch {
+      throw problem(of: error).map(changed) ?? error
     }
     return score
   }
@@ -358,6 +350,16 @@ final class SqueezeRun {
           limit: "\(options.limit)", baselineScore: result.rounds[0].score, score: result.accepted.score,
           rounds: result.rounds.count - 1))
     }
+  }
+}
+
+/// What is wrong with a checkpoint that can't be read, by the error of reading it; nil for any other error.
+private func problem(of error: any Error) -> String? {
+  switch error {
+  case let error as MPOCheckpointError: error.description
+  case let error as CheckpointError: error.description
+  case let error as FileError: error.description
+  default: nil
   }
 }
 

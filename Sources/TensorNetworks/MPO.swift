@@ -32,9 +32,7 @@ public struct MPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   public func matrix(rows: Int, columns: Int) -> Matrix<Scalar> {
     let order = SiteOrder(shape, rows: rows, columns: columns)
     return Matrix(rows: rows, columns: columns) { target in
-      forEachBlock(order) { range, block in
-        order.scatter(range, from: block, into: target.baseAddress!)
-      }
+      forEachBlock(order) { order.scatter($0, from: $1, into: target.baseAddress!) }
     }
   }
 
@@ -43,14 +41,16 @@ public struct MPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   public func squaredDistance(to matrix: MatrixView<Scalar>) -> Double {
     let order = SiteOrder(shape, rows: matrix.rows, columns: matrix.columns)
     var sum = 0.0
-    let expected = UnsafeMutableBufferPointer<Scalar>.allocate(capacity: order.blockElements)
+    var expected = UnsafeMutableBufferPointer<Scalar>(start: nil, count: 0)
     defer { expected.deallocate() }
-    forEachBlock(order) { range, block in
-      let count = range.count * order.restSize
-      order.clearPadding(range, of: block)
-      order.gather(range, of: matrix, into: expected.baseAddress!)
+    forEachBlock(order) { block, elements in
+      let count = block.elementCount
+      // The first block is the largest.
+      if expected.isEmpty { expected = .allocate(capacity: count) }
+      order.clearPadding(block, of: elements)
+      order.gather(block, of: matrix, into: expected.baseAddress!)
       sum += Scalar.squaredDistance(
-        UnsafeBufferPointer(rebasing: expected[..<count]), UnsafeBufferPointer(start: block, count: count))
+        UnsafeBufferPointer(rebasing: expected[..<count]), UnsafeBufferPointer(start: elements, count: count))
     }
     return sum
   }
@@ -68,22 +68,28 @@ public struct MPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     }
   }
 
-  /// Calls `body` with consecutive rows of the unfolding left of the centre, `[range.count, order.restSize]`.
-  private func forEachBlock(_ order: SiteOrder, _ body: (Range<Int>, UnsafeMutablePointer<Scalar>) -> Void) {
+  /// Calls `body` with each block of the tensor in site order and its elements.
+  private func forEachBlock(_ order: SiteOrder, _ body: (SiteOrder.Block, UnsafeMutablePointer<Scalar>) -> Void) {
     let (first, second) = halves()
-    let block = UnsafeMutablePointer<Scalar>.allocate(capacity: order.blockElements)
-    defer { block.deallocate() }
-    for range in order.blocks {
+    // Rows of the first half for one of the unfolding: where there are several, the second half is small and blocks are rows.
+    let step = (first?.rows ?? order.leftSize) / order.leftSize
+    let blocks = step == 1 ? order.columnBlocks : order.rowBlocks
+    let elements = UnsafeMutablePointer<Scalar>.allocate(capacity: blocks[0].elementCount)
+    defer { elements.deallocate() }
+    for block in blocks {
       if let first, let second {
-        // Rows of the first half for one of the unfolding.
-        let step = first.rows / order.leftSize
-        first.multiplyRows(range.lowerBound * step..<range.upperBound * step, by: second, into: block)
+        first.multiply(
+          rows: block.rows.lowerBound * step..<block.rows.upperBound * step, by: second,
+          columns: step == 1 ? block.columns : 0..<second.columns, into: elements)
       } else if let only = first ?? second {
-        only.elements.withUnsafeBufferPointer {
-          block.update(from: $0.baseAddress! + range.lowerBound * order.restSize, count: range.count * order.restSize)
+        only.elements.withUnsafeBufferPointer { source in
+          for (index, row) in block.rows.enumerated() {
+            (elements + index * block.columns.count).update(
+              from: source.baseAddress! + row * order.restSize + block.columns.lowerBound, count: block.columns.count)
+          }
         }
       }
-      body(range, block)
+      body(block, elements)
     }
   }
 

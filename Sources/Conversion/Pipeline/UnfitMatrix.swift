@@ -20,12 +20,11 @@ struct UnfitMatrix: Error {
       throw UnfitMatrix(reason: "NaN, infinite or huge elements")
     }
     if norm == 0 { return 0 }
-    if let largest = dtype.greatestFinite {
-      // An approximation may be larger than the matrix somewhere.
-      let maximum = view.elements.reduce(0) { max($0, Double(abs($1))) }
-      guard maximum < largest / 8 else {
-        throw UnfitMatrix(reason: "elements so near the largest \(dtype.rawValue) number that rounding may pass it")
-      }
+    // No element is above the norm. An approximation may be larger than the matrix somewhere.
+    if let largest = dtype.greatestFinite, norm >= largest / 8,
+      Double(Scalar.largestMagnitude(view.elements)) >= largest / 8
+    {
+      throw UnfitMatrix(reason: "elements so near the largest \(dtype.rawValue) number that rounding may pass it")
     }
     let cores = recipe.dtype ?? (recipe.budget == .lossless && dtype.bitWidth < 32 ? .f32 : dtype)
     if let largest = cores.greatestFinite, norm > largest / 8 {

@@ -1,6 +1,7 @@
 import Checkpoints
 import Files
 import LinearAlgebra
+import MPOCheckpoints
 import Synchronization
 import TensorNetworks
 
@@ -319,7 +320,9 @@ extension CalibrationStatistics {
     guard gram.shape == [size, size] || gram.shape == [size * (size + 1) / 2] else {
       throw invalidShape(gram, [size, size])
     }
-    func prepare() throws -> MetricRoot { try factored(secondMoment(gram, size: size), gram.name, ridge: ridge) }
+    func prepare() throws -> MetricRoot {
+      try factored(gram.name, ridge: ridge) { try secondMoment(gram, size: size) }
+    }
     return try prepared?.root(of: gram.name, ridge: ridge, prepare) ?? prepare()
   }
 
@@ -328,16 +331,22 @@ extension CalibrationStatistics {
 
   /// The root of a second moment; its existence is the check that the matrix is positive semi-definite where the ridge is
   /// not much more than the tolerance.
-  private func factored(_ matrix: Matrix<Double>, _ name: String, ridge: Double) throws -> MetricRoot {
-    let side = Metric.Side.full(matrix)
-    guard side.meanDiagonal > 0 || matrix.norm == 0 else { throw invalid(name, "is not positive semi-definite") }
-    func isPositive() -> Bool { (try? MetricRoot(of: side, ridge: Self.tolerance)) != nil }
+  /// - Parameter moment: decodes it.
+  private func factored(_ name: String, ridge: Double, _ moment: () throws -> Matrix<Double>) throws -> MetricRoot {
+    func isPositive() throws -> Bool {
+      let matrix = try moment()
+      return (try? MetricRoot(factoring: matrix, ridge: Self.tolerance)) != nil
+    }
     do {
-      let root = try MetricRoot(of: side, ridge: ridge)
-      guard ridge <= 100 * Self.tolerance || isPositive() else { throw invalid(name, "is not positive semi-definite") }
+      let root = try MetricRoot(factoring: moment(), ridge: ridge)
+      // It is zero where the trace is not positive.
+      if case .identity = root.factor, try moment().norm > 0 { throw invalid(name, "is not positive semi-definite") }
+      guard try ridge <= 100 * Self.tolerance || isPositive() else {
+        throw invalid(name, "is not positive semi-definite")
+      }
       return root
     } catch is LinearAlgebraError {
-      guard ridge < Self.tolerance, isPositive() else { throw invalid(name, "is not positive semi-definite") }
+      guard try ridge < Self.tolerance && isPositive() else { throw invalid(name, "is not positive semi-definite") }
       throw ConversionError.mismatch(
         path: file.path, tensor: name,
         reason: "is singular, and the ridge \(ridge) is too small; choose a ridge of at least \(Self.tolerance)")
@@ -346,17 +355,13 @@ extension CalibrationStatistics {
 
   private func secondMoment(_ tensor: TensorInfo, size: Int) throws -> Matrix<Double> {
     if tensor.shape == [size * (size + 1) / 2] {
-      let triangle = try values(tensor, shape: tensor.shape)
-      return Matrix(rows: size, columns: size) { target in
-        var place = 0
-        for row in 0..<size {
-          for column in row..<size {
-            target[row * size + column] = triangle[place]
-            target[column * size + row] = triangle[place]
-            place += 1
-          }
+      return try tensor.dtype == .f64
+        ? withValues(tensor, shape: tensor.shape) { (values: UnsafeBufferPointer<Double>) in
+          Matrix(symmetric: values, size: size)
         }
-      }
+        : withValues(tensor, shape: tensor.shape) { (values: UnsafeBufferPointer<Float>) in
+          Matrix(symmetric: values, size: size)
+        }
     }
     let matrix = Matrix(rows: size, columns: size, elements: try values(tensor, shape: [size, size]))
     if let place = matrix.firstAsymmetry(above: 1e-3 * max(abs(Metric.Side.full(matrix).meanDiagonal), 1e-300)) {
@@ -366,10 +371,23 @@ extension CalibrationStatistics {
   }
 
   private func values(_ tensor: TensorInfo, shape: [Int]) throws -> [Double] {
+    try withValues(tensor, shape: shape) { Array($0) }
+  }
+
+  /// Calls `body` with the elements of a tensor of this shape, all of them finite.
+  private func withValues<Scalar: CheckpointScalar, Result>(
+    _ tensor: TensorInfo, shape: [Int], _ body: (UnsafeBufferPointer<Scalar>) throws -> Result
+  ) throws -> Result {
     guard tensor.dtype.isDecomposable, tensor.shape == shape else { throw invalidShape(tensor, shape) }
-    let values = try file.withDoubles(of: tensor) { Array($0) }
-    guard values.allSatisfy(\.isFinite) else { throw invalid(tensor.name, "has NaN or infinite elements") }
-    return values
+    return try file.withBytes(of: tensor) { bytes in
+      try Scalar.withElements(bytes, of: tensor.dtype) { values in
+        // The sum is faster than looking at each element.
+        guard Scalar.squaredNorm(values).isFinite || values.allSatisfy(\.isFinite) else {
+          throw invalid(tensor.name, "has NaN or infinite elements")
+        }
+        return try body(values)
+      }
+    }
   }
 
   private func invalidShape(_ tensor: TensorInfo, _ shape: [Int]) -> ConversionError {

@@ -27,27 +27,28 @@ final class PreparedMetrics: Sendable {
   }
 
   private struct KeptRoot {
-    let place: Place
-    let size: Int
+    let triangle: KeptTriangle
     let relativeRidge: Double
     let ridge: Double
   }
 
   private struct KeptSpectrum {
-    let place: Place
-    let size: Int
+    let reflections: KeptTriangle
     let scales: [Double]
     let squaredNorm: Double
     let precision: GramPrecision
   }
 
   /// A lower triangle in a spool file.
-  private struct Place {
+  private struct KeptTriangle {
     let file: SpoolFile
     let range: Range<Int>
+    let size: Int
 
-    func withValues<Result>(_ body: (UnsafeBufferPointer<Double>) throws -> Result) throws -> Result {
-      try file.withBytes(in: range) { try $0.withMemoryRebound(to: Double.self, body) }
+    func read() throws -> LowerTriangle {
+      try file.withBytes(in: range) {
+        LowerTriangle(size: size, packed: $0.withMemoryRebound(to: Double.self) { Array($0) })
+      }
     }
   }
 
@@ -97,33 +98,28 @@ final class PreparedMetrics: Sendable {
       if let kept, kept.relativeRidge == ridge { return (kept, nil) }
       let root = try prepare()
       if kept == nil, case .triangular(let factor) = root.factor {
-        kept = keep(lowerTriangleOf: factor.lower).map {
-          KeptRoot(place: $0, size: factor.lower.rows, relativeRidge: ridge, ridge: root.ridge)
-        }
+        kept = keep(factor.lower).map { KeptRoot(triangle: $0, relativeRidge: ridge, ridge: root.ridge) }
       }
       return (nil, root)
     }
     if let root { return root }
     guard let kept else { return try prepare() }
-    return try kept.place.withValues {
-      MetricRoot(factor: .triangular(CholeskyFactor(size: kept.size, packed: $0)), ridge: kept.ridge)
-    }
+    return MetricRoot(factor: .triangular(CholeskyFactor(lower: try kept.triangle.read())), ridge: kept.ridge)
   }
 
   /// The spectrum of a whitened matrix whose shorter side is `size`, if it was kept.
   func spectrum(of matrix: String, size: Int) throws -> WhitenedSpectrum? {
-    guard let kept = spectra.withLock({ $0[TensorName(matrix)] }), kept.size == size else { return nil }
-    let reflections = try kept.place.withValues { Matrix(lowerTriangle: $0, size: size) }
+    guard let kept = spectra.withLock({ $0[TensorName(matrix)] }), kept.reflections.size == size else { return nil }
     return WhitenedSpectrum(
-      reduction: TridiagonalReduction(reflections: reflections, scales: kept.scales), squaredNorm: kept.squaredNorm,
-      precision: kept.precision)
+      reduction: TridiagonalReduction(reflections: try kept.reflections.read(), scales: kept.scales),
+      squaredNorm: kept.squaredNorm, precision: kept.precision)
   }
 
   func keep(_ spectrum: WhitenedSpectrum, of matrix: String) {
     let reduction = spectrum.reduction
-    guard keepsSpectra, let place = keep(lowerTriangleOf: reduction.reflections) else { return }
+    guard keepsSpectra, let reflections = keep(reduction.reflections) else { return }
     let kept = KeptSpectrum(
-      place: place, size: reduction.reflections.rows, scales: reduction.scales, squaredNorm: spectrum.squaredNorm,
+      reflections: reflections, scales: reduction.scales, squaredNorm: spectrum.squaredNorm,
       precision: spectrum.precision)
     spectra.withLock { $0[TensorName(matrix)] = kept }
   }
@@ -131,9 +127,9 @@ final class PreparedMetrics: Sendable {
   private static func byteCount(size: Int) -> Int { size * (size + 1) / 2 * MemoryLayout<Double>.size }
 
   /// Where it is; nil when there is no room for it.
-  private func keep(lowerTriangleOf matrix: Matrix<Double>) -> Place? {
-    let byteCount = Self.byteCount(size: matrix.rows)
-    let place = spool.withLock { spool -> Place? in
+  private func keep(_ triangle: LowerTriangle) -> KeptTriangle? {
+    let byteCount = Self.byteCount(size: triangle.size)
+    let kept = spool.withLock { spool -> KeptTriangle? in
       guard !spool.isFull, spool.end + byteCount <= spool.capacity else { return nil }
       if spool.file == nil { spool.file = try? SpoolFile(in: spool.folder, byteCount: spool.capacity) }
       guard let file = spool.file else {
@@ -141,17 +137,12 @@ final class PreparedMetrics: Sendable {
         return nil
       }
       defer { spool.end += byteCount }
-      return Place(file: file, range: spool.end..<(spool.end + byteCount))
+      return KeptTriangle(file: file, range: spool.end..<(spool.end + byteCount), size: triangle.size)
     }
-    guard let place else { return nil }
-    var packed: [Double] = []
-    packed.reserveCapacity(byteCount / MemoryLayout<Double>.size)
-    for row in 0..<matrix.rows {
-      packed += matrix.elements[(row * matrix.columns)..<(row * matrix.columns + row + 1)]
-    }
+    guard let kept else { return nil }
     do {
-      try packed.withUnsafeBytes { try place.file.write($0, at: place.range.lowerBound) }
-      return place
+      try triangle.packed.withUnsafeBytes { try kept.file.write($0, at: kept.range.lowerBound) }
+      return kept
     } catch {
       spool.withLock { $0.isFull = true }
       return nil

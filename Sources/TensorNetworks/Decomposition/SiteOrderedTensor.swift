@@ -29,9 +29,9 @@ struct SiteOrderedTensor<Scalar: LinearAlgebraScalar> {
   ) -> (left: ReducedDensityMatrix?, right: ReducedDensityMatrix?)? {
     var leftGram = left && !leftSites.isEmpty ? GramMatrix(size: leftSize, precision: precision) : nil
     var rightGram = right && !rightSites.isEmpty ? GramMatrix(size: rightSize, precision: precision) : nil
-    forEachColumnBlock { columns, block in
-      leftGram?.addColumns(block, columns: columns.count)
-      rightGram?.addRows(block, rows: leftSize * columns.count / rightSize)
+    forEachBlock(order.columnBlocks) { block, elements in
+      leftGram?.addColumns(elements, columns: block.columns.count)
+      rightGram?.addRows(elements, rows: block.elementCount / rightSize)
     }
     guard leftGram?.isHeld != false, rightGram?.isHeld != false else { return nil }
     return (
@@ -47,9 +47,10 @@ struct SiteOrderedTensor<Scalar: LinearAlgebraScalar> {
   func projected(left basis: Matrix<Scalar>) -> Matrix<Scalar> {
     let transposed = basis.transposed()
     return Matrix(rows: basis.columns, columns: order.restSize) { target in
-      forEachColumnBlock { columns, block in
+      forEachBlock(order.columnBlocks) { block, elements in
         transposed.multiply(
-          block, columns: columns.count, into: target.baseAddress! + columns.lowerBound, stride: order.restSize)
+          elements, columns: block.columns.count, into: target.baseAddress! + block.columns.lowerBound,
+          stride: order.restSize)
       }
     }
   }
@@ -57,25 +58,23 @@ struct SiteOrderedTensor<Scalar: LinearAlgebraScalar> {
   /// `T · basis` for the unfolding right of the centre: `[left · centre, basis.columns]`.
   func projected(right basis: Matrix<Scalar>) -> Matrix<Scalar> {
     Matrix(rows: leftSize * centralSize, columns: basis.columns) { target in
-      let block = UnsafeMutablePointer<Scalar>.allocate(capacity: order.blockElements)
-      defer { block.deallocate() }
-      for rows in order.blocks {
-        order.gather(rows, of: matrix, into: block)
+      forEachBlock(order.rowBlocks) { block, elements in
         basis.multiplied(
-          fromLeftBy: block, rows: rows.count * centralSize,
-          into: target.baseAddress! + rows.lowerBound * centralSize * basis.columns)
+          fromLeftBy: elements, rows: block.rows.count * centralSize,
+          into: target.baseAddress! + block.rows.lowerBound * centralSize * basis.columns)
       }
     }
   }
 
-  /// Calls `body` with columns of the unfolding left of the centre and their elements `[left, columns.count]`.
-  private func forEachColumnBlock(_ body: (Range<Int>, UnsafePointer<Scalar>) -> Void) {
-    let blocks = order.columnBlocks
-    let block = UnsafeMutablePointer<Scalar>.allocate(capacity: leftSize * (blocks.first?.count ?? 0))
-    defer { block.deallocate() }
-    for columns in blocks {
-      order.gather(0..<leftSize, columns: columns, of: matrix, into: block)
-      body(columns, block)
+  /// Calls `body` with each block and its elements.
+  private func forEachBlock(
+    _ blocks: [SiteOrder.Block], _ body: (SiteOrder.Block, UnsafePointer<Scalar>) -> Void
+  ) {
+    let elements = UnsafeMutablePointer<Scalar>.allocate(capacity: blocks.first?.elementCount ?? 0)
+    defer { elements.deallocate() }
+    for block in blocks {
+      order.gather(block, of: matrix, into: elements)
+      body(block, elements)
     }
   }
 }

@@ -142,7 +142,7 @@ extension SiteOrder {
   fileprivate func matrix<Scalar>(_ tensor: Matrix<Scalar>) -> Matrix<Scalar> {
     Matrix(rows: rows, columns: columns) { target in
       tensor.elements.withUnsafeBufferPointer {
-        scatter(0..<leftSize, from: $0.baseAddress!, into: target.baseAddress!)
+        scatter(whole, from: $0.baseAddress!, into: target.baseAddress!)
       }
     }
   }

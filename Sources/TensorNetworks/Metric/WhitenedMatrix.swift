@@ -22,9 +22,11 @@ struct WhitenedMatrix<Element: LinearAlgebraScalar> {
   /// first term.
   private func whitened() -> (matrix: Matrix<Element>, squaredNorm: Double) {
     func square(_ value: Double) -> Double { value * value }
+    let (ridge, otherRidge) = (self.short.ridge, self.long.ridge)
+    let (short, long) = (self.short.applied(as: Element.self), self.long.applied(as: Element.self))
     let other = long.timesFromRight(matrix)
-    var ridges = short.ridge * square(other.norm) - short.ridge * long.ridge * square(matrix.norm)
-    if long.ridge != 0 { ridges += long.ridge * square(short.transposedTimes(matrix).norm) }
+    var ridges = ridge * square(other.norm) - ridge * otherRidge * square(matrix.norm)
+    if otherRidge != 0 { ridges += otherRidge * square(short.transposedTimes(matrix).norm) }
     let whitened = short.transposedTimes(other)
     return (whitened, max(0, square(whitened.norm) - ridges))
   }

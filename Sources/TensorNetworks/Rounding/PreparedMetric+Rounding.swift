@@ -130,7 +130,7 @@ private struct FactorFit {
     case .diagonal(let values):
       return (factored.solvedFromRight(own), MetricRoot(factor: .diagonal(rest.map { values[$0] }), ridge: 0))
     case .triangular(let factor):
-      let side = factor.lower.gram()
+      let side = factor.lower.matrix().gram()
       // `G_·q`, of which `G_qq` and `G_pq` are rows.
       let columns = side.selecting(rows: rest).transposed()
       let restRoot = try CholeskyFactor(of: columns.selecting(rows: rest))

@@ -61,7 +61,8 @@ private struct FeedbackRounding {
         errors.withUnsafeBufferPointer { errors in
           asked.withUnsafeMutableBufferPointer { asked in
             Float.multiply(
-              part, errors.baseAddress! + block.upperBound * m, into: asked.baseAddress!, stride: m, rows: width,
+              part, errors.baseAddress! + block.upperBound * m, stride: m, into: asked.baseAddress!, stride: m,
+              rows: width,
               inner: n - block.upperBound, columns: m)
           }
         }
@@ -76,7 +77,8 @@ private struct FeedbackRounding {
           residuals.withUnsafeBufferPointer { residuals in
             askedByRows.withUnsafeMutableBufferPointer { target in
               Float.multiply(
-                part, residuals.baseAddress! + tile.upperBound * width, into: target.baseAddress!, stride: width,
+                part, residuals.baseAddress! + tile.upperBound * width, stride: width, into: target.baseAddress!,
+                stride: width,
                 rows: tile.count, inner: m - tile.upperBound, columns: width)
             }
           }
@@ -280,7 +282,7 @@ private struct UnitTriangle {
       (isIdentity, lower, parts) = (true, [], [])
       weights = values.map { Float($0 * $0) }
     case .triangular(let factor):
-      let exact = factor.lower.elements
+      let exact = factor.lower.matrix().elements
       let inverses = (0..<size).map { 1 / exact[$0 * size + $0] }
       var unit = [Float](repeating: 0, count: size * size)
       for row in 0..<size {

@@ -1,3 +1,4 @@
+import Glibc
 import LinearAlgebra
 
 /// The permutation between a matrix in row-major order and the padded tensor in site order
@@ -20,10 +21,11 @@ struct SiteOrder {
   /// `∏_{m>c} i_m j_m`.
   private let rightSize: Int
 
-  /// What an index group contributes to the row and the column.
+  /// What an index group contributes to the row and the column, and to the place in the matrix.
   private struct Cell {
     var row: Int32
     var column: Int32
+    var start = 0
   }
 
   init(_ shape: MPOShape, rows: Int, columns: Int) {
@@ -32,8 +34,13 @@ struct SiteOrder {
     isPadded = shape.rows != rows || shape.columns != columns
     let centre = shape.centralIndex
     runLength = shape.columnFactors[shape.siteCount - 1]
-    left = Self.cells(shape, sites: 0..<centre, withoutLastColumnFactor: false)
-    runs = Self.cells(shape, sites: centre..<shape.siteCount, withoutLastColumnFactor: true)
+    func cells(_ sites: Range<Int>, withoutLastColumnFactor: Bool) -> [Cell] {
+      Self.cells(shape, sites: sites, withoutLastColumnFactor: withoutLastColumnFactor).map {
+        Cell(row: $0.row, column: $0.column, start: Int($0.row) * columns + Int($0.column))
+      }
+    }
+    left = cells(0..<centre, withoutLastColumnFactor: false)
+    runs = cells(centre..<shape.siteCount, withoutLastColumnFactor: true)
     leftSize = left.count
     restSize = runs.count * runLength
     rightSize = shape.siteDimensions[(centre + 1)...].reduce(1, *)
@@ -66,106 +73,124 @@ struct SiteOrder {
     return result
   }
 
-  /// Writes rows `range` of the unfolding, or those `columns` of them that a column block has, `[range.count,
-  /// columns.count]`, padding with zeros.
+  /// Writes a block of the unfolding, padding with zeros.
   func gather<Scalar: LinearAlgebraScalar>(
-    _ range: Range<Int>, columns: Range<Int>? = nil, of source: MatrixView<Scalar>,
-    into target: UnsafeMutablePointer<Scalar>
+    _ block: Block, of source: MatrixView<Scalar>, into target: UnsafeMutablePointer<Scalar>
   ) {
-    let runRange = columns.map { $0.lowerBound / runLength..<$0.upperBound / runLength } ?? runs.indices
-    if Scalar.self == Float.self {
-      let source = UnsafeRawPointer(source.elements.baseAddress!).assumingMemoryBound(to: Float.self)
-      let target = UnsafeMutableRawPointer(target).assumingMemoryBound(to: Float.self)
-      forEachRun(range, runRange) { place, start, count in
-        copyRun(source + start, to: target + place, count: count)
-        for offset in count..<runLength { target[place + offset] = 0 }
-      }
-    } else {
-      let source = UnsafeRawPointer(source.elements.baseAddress!).assumingMemoryBound(to: Double.self)
-      let target = UnsafeMutableRawPointer(target).assumingMemoryBound(to: Double.self)
-      forEachRun(range, runRange) { place, start, count in
-        copyRun(source + start, to: target + place, count: count)
-        for offset in count..<runLength { target[place + offset] = 0 }
-      }
-    }
+    let (source, target) = (UnsafeRawPointer(source.elements.baseAddress!), UnsafeMutableRawPointer(target))
+    copyRuns(block, elementSize: MemoryLayout<Scalar>.stride) { (source + $1, target + $0) }
+    clearPadding(block, of: target, elementSize: MemoryLayout<Scalar>.stride)
   }
 
-  /// The inverse: writes `[range.count, restSize]` back to the places of a `[rows, columns]` matrix; what was padding is
-  /// dropped.
+  /// The inverse: writes a block back to the places of a `[rows, columns]` matrix; what was padding is dropped.
   func scatter<Scalar: LinearAlgebraScalar>(
-    _ range: Range<Int>, from source: UnsafePointer<Scalar>, into target: UnsafeMutablePointer<Scalar>
+    _ block: Block, from source: UnsafePointer<Scalar>, into target: UnsafeMutablePointer<Scalar>
   ) {
-    if Scalar.self == Float.self {
-      let source = UnsafeRawPointer(source).assumingMemoryBound(to: Float.self)
-      let target = UnsafeMutableRawPointer(target).assumingMemoryBound(to: Float.self)
-      forEachRun(range, runs.indices) { place, start, count in copyRun(source + place, to: target + start, count: count)
-      }
-    } else {
-      let source = UnsafeRawPointer(source).assumingMemoryBound(to: Double.self)
-      let target = UnsafeMutableRawPointer(target).assumingMemoryBound(to: Double.self)
-      forEachRun(range, runs.indices) { place, start, count in copyRun(source + place, to: target + start, count: count)
-      }
+    let (source, target) = (UnsafeRawPointer(source), UnsafeMutableRawPointer(target))
+    copyRuns(block, elementSize: MemoryLayout<Scalar>.stride) { (source + $0, target + $1) }
+  }
+
+  /// Sets the elements of a block that are padding to zero.
+  func clearPadding<Scalar: LinearAlgebraScalar>(_ block: Block, of target: UnsafeMutablePointer<Scalar>) {
+    clearPadding(block, of: UnsafeMutableRawPointer(target), elementSize: MemoryLayout<Scalar>.stride)
+  }
+
+  private func clearPadding(_ block: Block, of target: UnsafeMutableRawPointer, elementSize: Int) {
+    guard isPadded else { return }
+    forEachRun(block) { place, _, count in
+      guard count < runLength else { return }
+      memset(target + (place + count) * elementSize, 0, (runLength - count) * elementSize)
     }
   }
 
-  /// Sets the elements of `[range.count, restSize]` that are padding to zero.
-  func clearPadding<Scalar: LinearAlgebraScalar>(_ range: Range<Int>, of target: UnsafeMutablePointer<Scalar>) {
-    guard isPadded else { return }
-    forEachRun(range, runs.indices) { place, _, count in
-      for offset in count..<runLength { target[place + offset] = 0 }
+  /// Copies each run, of as many of its elements as the matrix has, between the addresses that `ends` gives for the offsets of
+  /// its place in the block and of its start in the matrix, in bytes. Runs of the usual lengths are copied as one vector.
+  @inline(__always)
+  private func copyRuns(
+    _ block: Block, elementSize: Int,
+    _ ends: (Int, Int) -> (source: UnsafeRawPointer, target: UnsafeMutableRawPointer)
+  ) {
+    @inline(__always)
+    func copy<Run: BitwiseCopyable>(as type: Run.Type) {
+      forEachRun(block) { place, start, count in
+        let (source, target) = ends(place * elementSize, start * elementSize)
+        if count == runLength {
+          target.storeBytes(of: source.loadUnaligned(as: Run.self), as: Run.self)
+        } else {
+          memcpy(target, source, count * elementSize)
+        }
+      }
+    }
+    switch runLength * elementSize {
+    case 8: copy(as: UInt64.self)
+    case 12: copy(as: (UInt32, UInt32, UInt32).self)
+    case 16: copy(as: SIMD4<UInt32>.self)
+    case 24: copy(as: (UInt64, UInt64, UInt64).self)
+    case 32: copy(as: SIMD8<UInt32>.self)
+    case 64: copy(as: SIMD16<UInt32>.self)
+    default:
+      forEachRun(block) { place, start, count in
+        let (source, target) = ends(place * elementSize, start * elementSize)
+        memcpy(target, source, count * elementSize)
+      }
     }
   }
 
   /// Calls `body` for each run with its place in the block, its start in the matrix, and how many of its elements the
   /// matrix has; the others are padding.
   @inline(__always)
-  private func forEachRun(_ range: Range<Int>, _ runRange: Range<Int>, _ body: (Int, Int, Int) -> Void) {
+  private func forEachRun(_ block: Block, _ body: (Int, Int, Int) -> Void) {
     var place = 0
+    let runRange = block.columns.lowerBound / runLength..<block.columns.upperBound / runLength
     runs[runRange].withUnsafeBufferPointer { runs in
-      for left in left[range] {
-        for run in runs {
-          let row = Int(left.row + run.row)
-          let column = Int(left.column + run.column)
-          let count = isPadded ? (row < rows ? max(0, min(runLength, columns - column)) : 0) : runLength
-          body(place, row * columns + column, count)
-          place += runLength
+      for left in left[block.rows] {
+        if isPadded {
+          for run in runs {
+            let row = Int(left.row + run.row)
+            let count = row < rows ? max(0, min(runLength, columns - Int(left.column + run.column))) : 0
+            body(place, left.start + run.start, count)
+            place += runLength
+          }
+        } else {
+          for run in runs {
+            body(place, left.start + run.start, runLength)
+            place += runLength
+          }
         }
       }
     }
   }
 
-  /// Rows of the unfolding in blocks of up to about four million elements: enough rows that packing the other factor of a
-  /// product that makes a block is little beside the product.
-  var blocks: [Range<Int>] { Self.ranges(of: leftSize, step: 1, elementsEach: restSize) }
+  /// A part of the unfolding left of the centre.
+  struct Block {
+    let rows: Range<Int>
+    let columns: Range<Int>
+
+    var elementCount: Int { rows.count * columns.count }
+  }
+
+  /// All of the unfolding.
+  var whole: Block { Block(rows: 0..<leftSize, columns: 0..<restSize) }
+
+  /// Rows of the unfolding in blocks that stay in a processor's cache.
+  var rowBlocks: [Block] {
+    Self.ranges(of: leftSize, step: 1, elementsEach: restSize).map { Block(rows: $0, columns: 0..<restSize) }
+  }
 
   /// Its columns in such blocks, of whole values of the central index, so that a block `[leftSize, columns.count]` is as
   /// well `[leftSize · values, rightSize]`. Where the central site is the last one, of whole runs.
-  var columnBlocks: [Range<Int>] {
+  var columnBlocks: [Block] {
     Self.ranges(of: restSize, step: rightSize > 1 ? rightSize : runLength, elementsEach: leftSize)
+      .map { Block(rows: 0..<leftSize, columns: $0) }
   }
 
-  /// The elements of the largest row block.
-  var blockElements: Int { (blocks.first?.count ?? 0) * restSize }
-
   private static func ranges(of count: Int, step: Int, elementsEach: Int) -> [Range<Int>] {
-    let length = max(1, (1 << 22) / (step * elementsEach)) * step
+    let length = max(1, (1 << 18) / (step * elementsEach)) * step
     return stride(from: 0, to: count, by: length).map { $0..<min($0 + length, count) }
   }
 
   /// The whole padded tensor in site order.
   func tensor<Scalar: LinearAlgebraScalar>(of source: MatrixView<Scalar>) -> Matrix<Scalar> {
-    Matrix(rows: leftSize, columns: restSize) { target in
-      gather(0..<leftSize, of: source, into: target.baseAddress!)
-    }
-  }
-}
-
-/// Copies a few elements; the usual numbers without a loop.
-@inline(__always)
-private func copyRun<Element>(_ source: UnsafePointer<Element>, to target: UnsafeMutablePointer<Element>, count: Int) {
-  switch count {
-  case 4: (target[0], target[1], target[2], target[3]) = (source[0], source[1], source[2], source[3])
-  case 2: (target[0], target[1]) = (source[0], source[1])
-  default: for offset in 0..<count { target[offset] = source[offset] }
+    Matrix(rows: leftSize, columns: restSize) { gather(whole, of: source, into: $0.baseAddress!) }
   }
 }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Checkpoints
 import Conversion
 import Files
+import LinearAlgebra
 import MPOCheckpoints
 import Recipes
 import Reports
@@ -44,7 +45,7 @@ struct Adapt: ParsableCommand {
   }
 
   func run() throws {
-    Relaunch.withBetterKernels()
+    BLASKernels.relaunchWithBetter()
     let original = try sourceOptions.open(against)
     let compressed = try CompressedModel(path: self.compressed)
     var statistics = try calibration.statistics()

@@ -2,6 +2,7 @@ import ArgumentParser
 import Checkpoints
 import Conversion
 import Files
+import LinearAlgebra
 import MPOCheckpoints
 import Recipes
 import Squeezing
@@ -134,7 +135,7 @@ struct Convert: ParsableCommand {
   }
 
   func run() throws {
-    Relaunch.withBetterKernels()
+    BLASKernels.relaunchWithBetter()
     let checkpoint = try sourceOptions.open(model)
     if remoteCode, let obstacle = try RemoteCode.obstacle(inFolder: checkpoint.folder) {
       throw ConversionError.stageFile(path: model, reason: "\(obstacle); leave out --remote-code")

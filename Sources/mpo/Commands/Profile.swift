@@ -1,6 +1,7 @@
 import ArgumentParser
 import Checkpoints
 import Conversion
+import LinearAlgebra
 import Recipes
 
 struct Profile: ParsableCommand {
@@ -50,7 +51,7 @@ struct Profile: ParsableCommand {
   }
 
   func run() throws {
-    Relaunch.withBetterKernels()
+    BLASKernels.relaunchWithBetter()
     let checkpoint = try sourceOptions.open(model)
     let statistics = try calibration.statistics()
     let maskFile = try mask.file()

@@ -2,6 +2,7 @@ import ArgumentParser
 import Checkpoints
 import Conversion
 import Files
+import LinearAlgebra
 import MPOCheckpoints
 import Reports
 
@@ -25,7 +26,7 @@ struct Restore: ParsableCommand {
   @OptionGroup var outputOptions: OutputOptions
 
   func run() throws {
-    Relaunch.withBetterKernels()
+    BLASKernels.relaunchWithBetter()
     let source = try MPOCheckpoint(path: checkpoint)
     let format = Restorer.FileFormat(path: output)
     let output = try outputOptions.begin(output, kind: format == nil ? .folder : .file, inputs: [checkpoint])

@@ -2,6 +2,7 @@ import ArgumentParser
 import Checkpoints
 import Conversion
 import Files
+import LinearAlgebra
 import MPOCheckpoints
 import SqueezeLoop
 import Squeezing
@@ -151,6 +152,7 @@ struct Squeeze: ParsableCommand {
   }
 
   func run() throws {
+    BLASKernels.relaunchWithBetter()
     var loop = SqueezeLoop(options: options, jobs: work.jobs, generator: MPOTool.generator)
     loop.selection = try selection.selection()
     loop.followsLinks = sourceOptions.followsLinks

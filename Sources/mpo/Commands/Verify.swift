@@ -2,6 +2,7 @@ import ArgumentParser
 import Checkpoints
 import Conversion
 import Files
+import LinearAlgebra
 import MPOCheckpoints
 import Reports
 
@@ -25,7 +26,7 @@ struct Verify: ParsableCommand {
   @OptionGroup var work: WorkOptions
 
   func run() throws {
-    Relaunch.withBetterKernels()
+    BLASKernels.relaunchWithBetter()
     let original = try against.map(sourceOptions.open)
     let display = ProgressDisplay(work.progress)
     let report: Verifier.Findings
