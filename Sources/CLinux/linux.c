@@ -14,3 +14,7 @@ int mpo_processor_count(void) {
   for (long index = 0; index < size; index += 1) count += __builtin_popcount(mask[index]);
   return count;
 }
+
+void mpo_begin_flush(int descriptor, long offset, long count) {
+  (void)sync_file_range(descriptor, offset, count, SYNC_FILE_RANGE_WRITE);
+}

@@ -25,6 +25,7 @@ package final class OutputFile: Sendable {
     try FileError.naming(path, "write it") { () throws(SystemError) in
       try Posix.write(bytes, to: descriptor, at: offset)
     }
+    Posix.beginFlush(descriptor, in: offset..<(offset + bytes.count))
   }
 
   /// Waits until everything is on the disk.

@@ -97,6 +97,12 @@ package enum Posix {
     try perform { fsync(descriptor) }
   }
 
+  /// Asks the system to begin to write a range to the disk, so that `synchronize` has less to wait for; where it can't, nothing
+  /// is lost.
+  package static func beginFlush(_ descriptor: Descriptor, in range: Range<Int>) {
+    mpo_begin_flush(descriptor, range.lowerBound, range.count)
+  }
+
   /// `ftruncate(2)`.
   package static func resize(_ descriptor: Descriptor, to byteCount: Int) throws(SystemError) {
     do {

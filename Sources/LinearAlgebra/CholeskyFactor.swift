@@ -32,7 +32,8 @@ public struct CholeskyFactor: Sendable, Equatable {
     guard rows > 0, columns > 0 else { return Matrix(rows: rows, columns: columns, elements: elements) }
     // By columns `B` is `Bᵀ`, and `A⁻¹ Bᵀ` the transpose of what is wanted.
     let status = lapack_dpotrs(
-      .letter("U"), blasInt(columns), blasInt(rows), lower.matrix().elements, blasInt(columns), &elements, blasInt(columns))
+      .letter("U"), blasInt(columns), blasInt(rows), lower.matrix().elements, blasInt(columns), &elements,
+      blasInt(columns))
     precondition(status == 0, "dpotrs fails for illegal arguments only")
     return Matrix(rows: rows, columns: columns, elements: elements)
   }

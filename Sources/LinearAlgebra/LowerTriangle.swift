@@ -1,3 +1,5 @@
+import Glibc
+
 /// A lower triangular matrix `[n, n]`, stored as the rows up to the diagonal, one after the other.
 public struct LowerTriangle: Sendable, Equatable {
   /// n.
@@ -36,7 +38,7 @@ public struct LowerTriangle: Sendable, Equatable {
         for row in 0..<size {
           let start = base + row * size
           Scalar.narrow(source + row * (row + 1) / 2, count: row + 1, into: start)
-          (start + row + 1).initialize(repeating: 0, count: size - row - 1)
+          memset(start + row + 1, 0, (size - row - 1) * MemoryLayout<Scalar>.stride)
         }
       }
     }

@@ -219,12 +219,14 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   }
 
   /// Whether every element is exactly that of the identity.
-  @inlinable
   public var isIdentity: Bool {
-    guard rows == columns else { return false }
+    guard rows == columns, (0..<rows).allSatisfy({ self[$0, $0] == 1 }) else { return false }
     return elements.withUnsafeBufferPointer { elements in
-      (0..<rows).allSatisfy { row in
-        (0..<columns).allSatisfy { elements[row * columns + $0] == (row == $0 ? 1 : 0) }
+      // Between two elements of the diagonal are zeros, whole rows of them and a column more.
+      (1..<max(1, rows)).allSatisfy { row in
+        let values = UnsafeBufferPointer(rebasing: elements[((row - 1) * (columns + 1) + 1)..<(row * (columns + 1))])
+        // The sum of squares is not zero with NaN, the largest magnitude not with elements whose squares vanish.
+        return Scalar.largestMagnitude(values) == 0 && Scalar.squaredNorm(values) == 0
       }
     }
   }

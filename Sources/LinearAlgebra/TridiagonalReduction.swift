@@ -51,7 +51,8 @@ public struct TridiagonalReduction: Sendable {
     // Column-major eigenvectors in columns are row-major eigenvectors in rows, in ascending order.
     vectors.removeFirst((size - count) * size)
     status = lapack_dormtr(
-      .letter("L"), .letter("U"), .letter("N"), n, blasInt(count), reflections.matrix().elements, n, scales, &vectors, n)
+      .letter("L"), .letter("U"), .letter("N"), n, blasInt(count), reflections.matrix().elements, n, scales, &vectors, n
+    )
     guard status == 0 else { throw LinearAlgebraError.noConvergence(routine: "dormtr", status: Int(status)) }
     return Matrix(ascendingEigenvectors: vectors, size: size)
   }

@@ -2,6 +2,7 @@ import Checkpoints
 import Files
 import FoundationEssentials
 import Recipes
+import Synchronization
 import TensorNetworks
 
 /// An MPO checkpoint being written into a folder: its contents are known when it is created, cores and dense tensors
@@ -178,16 +179,16 @@ public struct MPOCheckpointWriter: Sendable {
     squeeze: CheckpointManifest.Squeeze? = nil, companions: [Companion] = [], from sourceFolder: String? = nil,
     part: CheckpointManifest.Part? = nil
   ) throws -> CheckpointManifest {
-    let shardFiles: [String]
+    let files: [FileFingerprint]
     var packed: [TensorName: PackedEntry] = [:]
     switch output {
-    case .shards(let shards):
-      try shards.finish()
-      shardFiles = shards.files
-    case .packed(let shards): (shardFiles, packed) = try shards.finish(maximumShardBytes: maximumShardBytes)
+    case .shards(let shards): files = try Self.finish(shards, in: folder)
+    case .packed(let spool):
+      let shards: ShardedSafetensorsWriter
+      (shards, packed) = try spool.shards(maximumShardBytes: maximumShardBytes)
+      files = try Self.finish(shards, in: folder)
     }
     let carried = try Self.carry(companions, from: sourceFolder, to: folder, skeletons: source?.skeletons ?? [])
-    let files = try shardFiles.map { try FileFingerprint(ofFileAt: folder + "/" + $0, named: $0) }
     var contents = contents
     contents.update(records, operators)
     contents.setPacked(packed)
@@ -199,6 +200,22 @@ public struct MPOCheckpointWriter: Sendable {
       try writeFile($0, to: folder + "/" + CheckpointManifest.fileName)
     }
     return manifest
+  }
+
+  /// Flushes shards while their fingerprints are computed.
+  private static func finish(_ shards: ShardedSafetensorsWriter, in folder: String) throws -> [FileFingerprint] {
+    @Sendable func fingerprint(_ name: String) throws -> FileFingerprint {
+      try FileFingerprint(ofFileAt: folder + "/" + name, named: name)
+    }
+    let names = shards.files.filter { $0 != indexName }
+    let found = Mutex<[String: FileFingerprint]>([:])
+    try forEachInParallel([nil] + names, jobs: 2) { name in
+      guard let name else { return try shards.finish() }
+      let fingerprint = try fingerprint(name)
+      found.withLock { $0[name] = fingerprint }
+    }
+    // The index is written at the end.
+    return try shards.files.map { name in try found.withLock { $0[name] } ?? fingerprint(name) }
   }
 
   /// Copies companions.

@@ -1,13 +1,9 @@
 import Checkpoints
 import Conversion
 import Files
-import FoundationEssentials
-import Glibc
 import LinearAlgebra
 import MPOCheckpoints
 import Recipes
-import Squeezing
-import TensorNetworks
 
 /// Dimension squeezing with the performance of the network in the loop (arXiv 2106.02205, algorithm 2): lower the bonds
 /// that cost least, fine-tune, measure, keep or roll back; fine-tuning and measuring are commands of the user.

@@ -1,7 +1,6 @@
 import Checkpoints
 import Conversion
 import Files
-import FoundationEssentials
 import Glibc
 import LinearAlgebra
 import MPOCheckpoints

@@ -1,5 +1,6 @@
 import Checkpoints
 import Conversion
+import Files
 import LinearAlgebra
 import MPOCheckpoints
 import Squeezing

@@ -229,3 +229,40 @@ extension PackedSample {
     self.bytes = bytes
   }
 }
+
+@Suite struct HuffmanDeflaterTests {
+  private func deflated(_ bytes: [UInt8], room: Int? = nil) -> [UInt8]? {
+    var target = [UInt8](repeating: 0, count: room ?? bytes.count + 1000)
+    let size = bytes.withUnsafeBytes { source in
+      target.withUnsafeMutableBytes { HuffmanDeflater.deflate(source, into: $0) }
+    }
+    return size.map { Array(target[..<$0]) }
+  }
+
+  /// Frequencies of 24 bytes that grow like Fibonacci's numbers want codes of 23 bits.
+  private static let skewed: [UInt8] = {
+    var (a, b) = (1, 1)
+    return (0..<24).flatMap { byte in
+      defer { (a, b) = (b, a + b) }
+      return Array(repeating: UInt8(byte * 7), count: a)
+    }
+  }()
+
+  @Test(arguments: [[7], [7, 7, 7], [1, 2], Array(0...255), (0..<10_001).map { UInt8($0 % 3 * ($0 % 50)) }, skewed])
+  func `zlib inflates it`(bytes: [UInt8]) throws {
+    let stored = try #require(deflated(bytes))
+    var inflater = try Inflater()
+    var result = [UInt8](repeating: 1, count: bytes.count)
+    let isInflated = stored.withUnsafeBytes { stored in
+      result.withUnsafeMutableBytes { inflater.inflate(stored, into: $0) }
+    }
+    #expect(isInflated)
+    #expect(result == bytes)
+  }
+
+  @Test func `it fits exactly or not at all`() throws {
+    let whole = try #require(deflated(Self.skewed))
+    #expect(deflated(Self.skewed, room: whole.count) == whole)
+    #expect(deflated(Self.skewed, room: whole.count - 1) == nil)
+  }
+}

@@ -7,6 +7,9 @@
 
 int renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned int flags);
 
+// Begins to write a range of a file to the disk, where the system can.
+void mpo_begin_flush(int descriptor, long offset, long count);
+
 // A pipe whose ends are closed in processes that are started; -1 with errno on failure.
 int mpo_pipe(int ends[2]);
 

@@ -39,15 +39,25 @@ extension Converter {
         } ?? plain)
     }
     guard let metric, chain.bonds != chain.shape.fullBonds || chain.shape.isDeep else {
-      return try GaugedMPO(decomposing: view, shape: chain.shape, bonds: chain.bonds, gauge: chain.gauge)
+      return try GaugedMPO(
+        decomposing: view, shape: chain.shape, bonds: chain.bonds, gauge: chain.gauge, reductions: reductions(of: chain)
+      )
     }
     if chain.shape.isFactored, let factorization = try metric.lowRank(of: view, rank: chain.bonds[0]) {
       return try chain.gauged(metric.refined(factorization, toward: view, options: refinement))
     }
-    return try MPO(decomposing: view, shape: chain.shape, bonds: chain.bonds)
+    return try MPO(decomposing: view, shape: chain.shape, bonds: chain.bonds, reductions: reductions(of: chain))
       .refined(
         toward: view, metric: metric.forRefinement(rows: chain.rows, columns: chain.columns), options: refinement
       ).gauged(chain.gauge)
+  }
+
+  /// What the profile has left of a matrix for its decomposition.
+  private func reductions(of chain: OperatorRecord) throws -> DensityReductions? {
+    // The profile chose its precision for ranks whose factors are smaller than the matrix.
+    let isProfiled =
+      !chain.shape.isFactored || chain.bonds[0] * (chain.rows + chain.columns) <= chain.rows * chain.columns
+    return isProfiled ? try reductions?.reductions(of: chain.name, chain.shape) : nil
   }
 }
 

@@ -28,6 +28,8 @@ public struct Converter: Sendable {
   var kept: KeptTensors?
   /// Of the chains; nil for none.
   var bases: NetworkBases?
+  /// What the profile has left for the decompositions; nil for nothing.
+  var reductions: KeptReductions?
 
   /// A converter that works on so many matrices at a time.
   public init(recipe: ConversionRecipe = ConversionRecipe(), jobs: Int, generator: String) {

@@ -71,6 +71,8 @@ public struct ConversionPipeline: Sendable {
   let ties: [TensorName: TensorInfo]
   private let kept: KeptTensors
   private let cachedBases = CachedBases()
+  /// nil where a profile is not followed by a decomposition, or nothing can be kept.
+  private var reductions: KeptReductions?
 
   /// What the manifest says has written it.
   var generator: String { options.generator }
@@ -100,6 +102,9 @@ public struct ConversionPipeline: Sendable {
     source.notices.forEach(options.warning)
     kept = try KeptTensors(of: source, ModelConfiguration(of: source), include: recipe.selection.include)
     kept.notices.forEach(options.warning)
+    if let folder = options.scratchFolder, passes > 1 {
+      reductions = KeptReductions(for: try network.matrices, in: folder)
+    }
   }
 
   /// Computes what the recipe's plan needs to know of every matrix, in parallel.
@@ -112,8 +117,8 @@ public struct ConversionPipeline: Sendable {
     if let warning = try mask?.file?.check(against: network) { options.warning(warning) }
     try mask?.requireEffect(on: network)
     let (profile, warnings) = try network.profile(
-      for: recipe, part: part, statistics: statistics, bases: bases(of: network), jobs: options.jobs,
-      progress: options.progress)
+      for: recipe, part: part, statistics: statistics, bases: bases(of: network), reductions: reductions,
+      jobs: options.jobs, progress: options.progress)
     warnings.forEach(options.warning)
     return profile
   }
@@ -177,6 +182,7 @@ public struct ConversionPipeline: Sendable {
     converter.mask = mask
     converter.ties = ties
     converter.kept = kept
+    converter.reductions = reductions
     let network = try self.network
     _ = try mask?.file?.check(against: network)
     converter.bases = try bases(of: network)

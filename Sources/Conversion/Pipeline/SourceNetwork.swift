@@ -77,13 +77,16 @@ public struct SourceNetwork: Sendable {
     for recipe: ConversionRecipe, part: Part? = nil, statistics: CalibrationStatistics? = nil, jobs: Int,
     progress: @escaping ProgressHandler = { _ in }
   ) throws -> (profile: NetworkProfile, warnings: [String]) {
-    try profile(for: recipe, part: part, statistics: statistics, bases: nil, jobs: jobs, progress: progress)
+    try profile(
+      for: recipe, part: part, statistics: statistics, bases: nil, reductions: nil, jobs: jobs, progress: progress)
   }
 
-  /// - Parameter bases: those of the chains; nil for none.
+  /// - Parameters:
+  ///   - bases: those of the chains; nil for none.
+  ///   - reductions: takes what decompositions will need again.
   func profile(
-    for recipe: ConversionRecipe, part: Part?, statistics: CalibrationStatistics?, bases: NetworkBases?, jobs: Int,
-    progress: @escaping ProgressHandler
+    for recipe: ConversionRecipe, part: Part?, statistics: CalibrationStatistics?, bases: NetworkBases?,
+    reductions: KeptReductions?, jobs: Int, progress: @escaping ProgressHandler
   ) throws -> (profile: NetworkProfile, warnings: [String]) {
     let links = try links(of: recipe)
     let centres = try centres(of: recipe)
@@ -98,7 +101,8 @@ public struct SourceNetwork: Sendable {
     try forEachInParallel(chosen, jobs: jobs) { index in
       do {
         layers[index] = try layerProfile(
-          of: matrices[index], recipe, statistics, bases?[matrices[index].name], isCentred: centred.contains(index))
+          of: matrices[index], recipe, statistics, bases?[matrices[index].name], reductions,
+          isCentred: centred.contains(index))
       } catch let error as UnfitMatrix {
         unfit[index] = error.reason
       }
@@ -194,16 +198,16 @@ public struct SourceNetwork: Sendable {
 
   private func layerProfile(
     of matrix: WeightMatrix, _ recipe: ConversionRecipe, _ statistics: CalibrationStatistics?,
-    _ bases: NetworkBases.OfMatrix?, isCentred: Bool
+    _ bases: NetworkBases.OfMatrix?, _ reductions: KeptReductions?, isCentred: Bool
   ) throws -> LayerProfile {
     matrix.tensor.dtype == .f64
-      ? try layerProfile(of: matrix, recipe, statistics, bases, isCentred: isCentred, as: Double.self)
-      : try layerProfile(of: matrix, recipe, statistics, bases, isCentred: isCentred, as: Float.self)
+      ? try layerProfile(of: matrix, recipe, statistics, bases, reductions, isCentred: isCentred, as: Double.self)
+      : try layerProfile(of: matrix, recipe, statistics, bases, reductions, isCentred: isCentred, as: Float.self)
   }
 
   private func layerProfile<Scalar: CheckpointScalar>(
     of matrix: WeightMatrix, _ recipe: ConversionRecipe, _ statistics: CalibrationStatistics?,
-    _ bases: NetworkBases.OfMatrix?, isCentred: Bool, as type: Scalar.Type
+    _ bases: NetworkBases.OfMatrix?, _ reductions: KeptReductions?, isCentred: Bool, as type: Scalar.Type
   ) throws -> LayerProfile {
     let sourceNorm = try checkpoint.withMatrix(
       of: matrix.tensor, expert: matrix.expert, rows: matrix.rows, columns: matrix.columns
@@ -224,9 +228,9 @@ public struct SourceNetwork: Sendable {
       return LayerProfile(
         name: matrix.name, split: MatrixSplit(rows: matrix.rows, columns: matrix.columns, shape: matrix.shape),
         norm: norm,
-        spectra: parts.contains(.spectra) ? try SingularSpectra(of: view, shape: matrix.shape) : nil,
+        spectra: parts.contains(.spectra) ? try spectra(of: view, matrix, reductions) : nil,
         singularValues: parts.contains(.singularValues)
-          ? try Matrix.singularValues(of: view.elements, rows: view.rows, columns: view.columns) : nil,
+          ? try singularValues(of: view, matrix, reductions) : nil,
         metricSingularValues: parts.contains(.metricSingularValues)
           ? try metric?.singularValues(of: view) : nil,
         basisSpectra: try parts.contains(.basisSpectra)
@@ -241,5 +245,23 @@ public struct SourceNetwork: Sendable {
               ?? PreparedMetric(.frobenius).groupErrors(
                 of: view, groups: LayerProfile.Storage.groups, squaredNorm: view.squaredNorm)) : nil)
     }
+  }
+
+  private func spectra<Scalar>(
+    of view: MatrixView<Scalar>, _ matrix: WeightMatrix, _ reductions: KeptReductions?
+  ) throws -> SingularSpectra {
+    let found = try SingularSpectra.withReductions(of: view, shape: matrix.shape)
+    if let own = found.reductions { reductions?.keep(own, of: matrix.name, matrix.shape) }
+    return found.spectra
+  }
+
+  private func singularValues<Scalar>(
+    of view: MatrixView<Scalar>, _ matrix: WeightMatrix, _ reductions: KeptReductions?
+  ) throws -> [Double] {
+    let found = try SingularSpectra.ofFactorizations(of: view)
+    if let own = found.reductions {
+      reductions?.keep(own, of: matrix.name, .lowRank(rows: view.rows, columns: view.columns))
+    }
+    return found.singularValues
   }
 }

@@ -15,7 +15,7 @@ final class PreparedMetrics: Sendable {
   /// Of each second moment, by the name of its tensor; tensors with the same bytes have one in common.
   private let sides: [TensorName: Side]
   private let spectra = Mutex<[TensorName: KeptSpectrum]>([:])
-  private let spool: Mutex<Spool>
+  private let spool: TriangleSpool
   private let keepsSpectra: Bool
 
   private final class Side: Sendable {
@@ -33,31 +33,9 @@ final class PreparedMetrics: Sendable {
   }
 
   private struct KeptSpectrum {
-    let reflections: KeptTriangle
-    let scales: [Double]
+    let reduction: KeptReduction
     let squaredNorm: Double
     let precision: GramPrecision
-  }
-
-  /// A lower triangle in a spool file.
-  private struct KeptTriangle {
-    let file: SpoolFile
-    let range: Range<Int>
-    let size: Int
-
-    func read() throws -> LowerTriangle {
-      try file.withBytes(in: range) {
-        LowerTriangle(size: size, packed: $0.withMemoryRebound(to: Double.self) { Array($0) })
-      }
-    }
-  }
-
-  private struct Spool {
-    let folder: String
-    let capacity: Int
-    var file: SpoolFile?
-    var end = 0
-    var isFull = false
   }
 
   /// - Parameters:
@@ -74,18 +52,18 @@ final class PreparedMetrics: Sendable {
       let side = Side(uses: passes * group.count)
       for name in group { sides[TensorName(name)] = side }
       if side.uses > 1, let size = sizes[TensorName(group[0])] {
-        capacity += Self.byteCount(size: size)
+        capacity += TriangleSpool.byteCount(size: size)
       }
     }
     keepsSpectra = passes > 1
     if keepsSpectra {
       // The shorter side of a matrix is at most as long as any side that the file speaks of.
       for (_, entries) in Dictionary(grouping: entries, by: { TensorName($0.matrix) }) {
-        capacity += Self.byteCount(size: entries.compactMap { $0.shape.min() }.min() ?? 0)
+        capacity += TriangleSpool.byteCount(size: entries.compactMap { $0.shape.min() }.min() ?? 0)
       }
     }
     self.sides = sides
-    spool = Mutex(Spool(folder: folder, capacity: capacity))
+    spool = TriangleSpool(in: folder, capacity: capacity)
   }
 
   /// The root of a second moment; `prepare` makes it, once for all that need it at the same time.
@@ -98,7 +76,7 @@ final class PreparedMetrics: Sendable {
       if let kept, kept.relativeRidge == ridge { return (kept, nil) }
       let root = try prepare()
       if kept == nil, case .triangular(let factor) = root.factor {
-        kept = keep(factor.lower).map { KeptRoot(triangle: $0, relativeRidge: ridge, ridge: root.ridge) }
+        kept = spool.keep(factor.lower).map { KeptRoot(triangle: $0, relativeRidge: ridge, ridge: root.ridge) }
       }
       return (nil, root)
     }
@@ -109,44 +87,15 @@ final class PreparedMetrics: Sendable {
 
   /// The spectrum of a whitened matrix whose shorter side is `size`, if it was kept.
   func spectrum(of matrix: String, size: Int) throws -> WhitenedSpectrum? {
-    guard let kept = spectra.withLock({ $0[TensorName(matrix)] }), kept.reflections.size == size else { return nil }
+    guard let kept = spectra.withLock({ $0[TensorName(matrix)] }), kept.reduction.reflections.size == size else { return nil }
     return WhitenedSpectrum(
-      reduction: TridiagonalReduction(reflections: try kept.reflections.read(), scales: kept.scales),
-      squaredNorm: kept.squaredNorm, precision: kept.precision)
+      reduction: try kept.reduction.read(), squaredNorm: kept.squaredNorm, precision: kept.precision)
   }
 
   func keep(_ spectrum: WhitenedSpectrum, of matrix: String) {
-    let reduction = spectrum.reduction
-    guard keepsSpectra, let reflections = keep(reduction.reflections) else { return }
-    let kept = KeptSpectrum(
-      reflections: reflections, scales: reduction.scales, squaredNorm: spectrum.squaredNorm,
-      precision: spectrum.precision)
+    guard keepsSpectra, let reduction = spool.keep(spectrum.reduction) else { return }
+    let kept = KeptSpectrum(reduction: reduction, squaredNorm: spectrum.squaredNorm, precision: spectrum.precision)
     spectra.withLock { $0[TensorName(matrix)] = kept }
-  }
-
-  private static func byteCount(size: Int) -> Int { size * (size + 1) / 2 * MemoryLayout<Double>.size }
-
-  /// Where it is; nil when there is no room for it.
-  private func keep(_ triangle: LowerTriangle) -> KeptTriangle? {
-    let byteCount = Self.byteCount(size: triangle.size)
-    let kept = spool.withLock { spool -> KeptTriangle? in
-      guard !spool.isFull, spool.end + byteCount <= spool.capacity else { return nil }
-      if spool.file == nil { spool.file = try? SpoolFile(in: spool.folder, byteCount: spool.capacity) }
-      guard let file = spool.file else {
-        spool.isFull = true
-        return nil
-      }
-      defer { spool.end += byteCount }
-      return KeptTriangle(file: file, range: spool.end..<(spool.end + byteCount), size: triangle.size)
-    }
-    guard let kept else { return nil }
-    do {
-      try triangle.packed.withUnsafeBytes { try kept.file.write($0, at: kept.range.lowerBound) }
-      return kept
-    } catch {
-      spool.withLock { $0.isFull = true }
-      return nil
-    }
   }
 
   /// Tensors grouped by their bytes. Only tensors that begin alike are read to the end.

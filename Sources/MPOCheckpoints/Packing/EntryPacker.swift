@@ -62,10 +62,13 @@ package struct EntryPacker: ~Copyable {
     for plane in 0..<elementSize {
       let bytes = UnsafeRawBufferPointer(rebasing: planes[plane * count..<(plane + 1) * count])
       let target = UnsafeMutableRawBufferPointer(rebasing: packed[end..<end + count])
-      var size: Int?
-      if let strategy = Self.strategy(for: bytes) {
-        size = deflater.deflate(bytes, strategy, into: UnsafeMutableRawBufferPointer(rebasing: target.dropLast()))
-      }
+      let room = UnsafeMutableRawBufferPointer(rebasing: target.dropLast())
+      let size: Int? =
+        switch Self.redundancy(of: bytes) {
+        case .none: nil
+        case .frequencies: HuffmanDeflater.deflate(bytes, into: room)
+        case .repetitions: deflater.deflate(bytes, into: room)
+        }
       if size == nil { target.copyMemory(from: bytes) }
       end += size ?? count
       table.append(UInt32(size ?? count))
@@ -74,11 +77,20 @@ package struct EntryPacker: ~Copyable {
     return end
   }
 
-  /// How to deflate a plane, by the entropy of a sample; nil where it is not worth trying, as with the low bytes of
-  /// weights.
-  private static func strategy(for plane: UnsafeRawBufferPointer) -> Deflater.Strategy? {
+  /// What makes a plane smaller.
+  private enum Redundancy {
+    /// Nothing, as with the low bytes of weights.
+    case none
+    /// Some bytes are more frequent than others.
+    case frequencies
+    /// There is so little in it that repetitions are worth looking for.
+    case repetitions
+  }
+
+  /// What a plane has, by the entropy of a sample.
+  private static func redundancy(of plane: UnsafeRawBufferPointer) -> Redundancy {
     let count = min(plane.count, 4096)
-    guard count >= 16 else { return nil }
+    guard count >= 16 else { return .none }
     let step = plane.count / count
     return withUnsafeTemporaryAllocation(of: UInt32.self, capacity: 256) { frequencies in
       frequencies.initialize(repeating: 0)
@@ -89,8 +101,8 @@ package struct EntryPacker: ~Copyable {
         entropy -= probability * log2(probability)
       }
       // Noise of this size has 7.95 bits, and fewer in a smaller sample.
-      if count == 4096, entropy > 7.8 { return nil }
-      return entropy < 1 ? .repetitions : .huffman
+      if count == 4096, entropy > 7.8 { return .none }
+      return entropy < 1 ? .repetitions : .frequencies
     }
   }
 }

@@ -3,7 +3,7 @@ import Files
 import Synchronization
 
 /// Shards of packed entries being written: entries arrive in any order and from any thread and are packed on the thread
-/// they come from. As their sizes are known in the end only, they wait in a file without a name until `finish`.
+/// they come from. As their sizes are known in the end only, they wait in a file without a name until `shards` is called.
 ///
 /// Memory: two blocks and zlib's own for each thread. The folder has room for the packed entries twice until the end.
 final class PackedShards: Sendable {
@@ -67,9 +67,11 @@ final class PackedShards: Sendable {
     places.withLock { $0[number].state = packed.map { .packed($0) } ?? .raw }
   }
 
-  /// Writes the shards.
-  /// - Returns: their names, and the entries that are packed in them, by name.
-  func finish(maximumShardBytes: Int) throws -> (files: [String], packed: [TensorName: PackedEntry]) {
+  /// Writes everything to shards, which are to be finished.
+  /// - Returns: the shards, and the entries that are packed in them, by name.
+  func shards(
+    maximumShardBytes: Int
+  ) throws -> (shards: ShardedSafetensorsWriter, packed: [TensorName: PackedEntry]) {
     let places = places.withLock { $0 }
     var packed: [TensorName: PackedEntry] = [:]
     let stored = try places.map { place in
@@ -86,10 +88,9 @@ final class PackedShards: Sendable {
     }
     let shards = try MPOCheckpointWriter.shards(
       in: folder, entries: stored.map(\.entry), maximumShardBytes: maximumShardBytes)
-    for (entry, offset) in stored {
+    try forEachInParallel(stored, jobs: 4) { entry, offset in
       try spool.withBytes(in: offset..<offset + entry.byteCount) { try shards.write($0, to: entry.name) }
     }
-    try shards.finish()
-    return (shards.files, packed)
+    return (shards, packed)
   }
 }

@@ -8,14 +8,49 @@ extension SingularSpectra {
   /// O(I·J·(L + R)) for the sizes L and R of the two Gram matrices.
   /// - Throws: `LinearAlgebraError`.
   public init<Scalar>(of matrix: MatrixView<Scalar>, shape: MPOShape) throws {
-    self = try matrix.withUnitScale { matrix, scale in
+    self = try Self.withReductions(of: matrix, shape: shape).spectra
+  }
+
+  /// The singular values of a matrix with at least two rows and columns, and what a decomposition in the shape `lowRank` can make
+  /// use of. Those of ranks whose factors would have more elements than the matrix are exact in sum only.
+  /// O(I·J·min(I, J)).
+  /// - Throws: `LinearAlgebraError`.
+  public static func ofFactorizations<Scalar>(
+    of matrix: MatrixView<Scalar>
+  ) throws -> (singularValues: [Double], reductions: DensityReductions?) {
+    let (rows, columns) = (matrix.rows, matrix.columns)
+    let found = try withReductions(
+      of: matrix, shape: .lowRank(rows: rows, columns: columns), rank: rows * columns / (rows + columns))
+    return (found.spectra.spectra[0], found.reductions)
+  }
+
+  /// The spectra as `init(of:shape:)` gives them, and what a decomposition can make use of; nil where the spectra took more
+  /// precision than it will.
+  /// - Throws: `LinearAlgebraError`.
+  public static func withReductions<Scalar>(
+    of matrix: MatrixView<Scalar>, shape: MPOShape
+  ) throws -> (spectra: SingularSpectra, reductions: DensityReductions?) {
+    try withReductions(of: matrix, shape: shape, rank: nil)
+  }
+
+  private static func withReductions<Scalar>(
+    of matrix: MatrixView<Scalar>, shape: MPOShape, rank: Int?
+  ) throws -> (spectra: SingularSpectra, reductions: DensityReductions?) {
+    try matrix.withUnitScale { matrix, scale in
       let tensor = SiteOrderedTensor(matrix, shape: shape)
+      var tries = 0
       return try GramPrecision.sufficient(for: Scalar.self) { precision in
-        guard let densities = tensor.densities(precision: precision),
-          let left = try densities.left.map({ try $0.spectra() }) ?? [],
-          let right = try densities.right.map({ try $0.reversed().spectra() }) ?? []
-        else { return nil }
-        return SingularSpectra((left + right.reversed()).map { $0.map { $0 * Double(scale) } })
+        tries += 1
+        guard let densities = tensor.densities(precision: precision) else { return nil }
+        let (left, right) = (
+          try densities.left?.spectra(rank: rank), try densities.right?.reversed().spectra(rank: rank)
+        )
+        guard (left == nil) == (densities.left == nil), (right == nil) == (densities.right == nil) else { return nil }
+        let spectra = (left?.spectra ?? []) + (right?.spectra ?? []).reversed()
+        return (
+          SingularSpectra(spectra.map { $0.map { $0 * Double(scale) } }),
+          tries > 1 ? nil : DensityReductions(left: left?.reduction, right: right?.reduction)
+        )
       }
     }
   }
@@ -30,18 +65,25 @@ extension MPO {
   /// Where a bond discards nothing its isometry is the identity: at full bonds the central tensor is a permutation of the
   /// matrix, bit by bit.
   /// Memory: twice the tensor as it is after the first side.
+  /// - Parameter reductions: of this matrix and shape, where they are known; the result is the same, bit for bit.
   /// - Precondition: the matrix fits the padded sides of `shape`; its elements are finite.
   /// - Throws: `LinearAlgebraError`.
-  public init(decomposing matrix: MatrixView<Scalar>, shape: MPOShape, bonds: [Int]) throws {
-    try self.init(decomposing: matrix, shape: shape, bonds: bonds, withPivots: false)
+  public init(
+    decomposing matrix: MatrixView<Scalar>, shape: MPOShape, bonds: [Int], reductions: DensityReductions? = nil
+  ) throws {
+    try self.init(decomposing: matrix, shape: shape, bonds: bonds, reductions: reductions, withPivots: false)
   }
 
   /// - Parameter withPivots: the side that is truncated last is in the gauge `compact`.
-  fileprivate init(decomposing matrix: MatrixView<Scalar>, shape: MPOShape, bonds: [Int], withPivots: Bool) throws {
+  fileprivate init(
+    decomposing matrix: MatrixView<Scalar>, shape: MPOShape, bonds: [Int], reductions: DensityReductions?,
+    withPivots: Bool
+  ) throws {
     precondition(matrix.rows <= shape.rows && matrix.columns <= shape.columns)
     let bonds = shape.limitedBonds(bonds)
     let centre = shape.centralIndex
-    let reduction = try CentralReduction(matrix, shape: shape, bonds: bonds, withPivots: withPivots)
+    let reduction = try CentralReduction(
+      matrix, shape: shape, bonds: bonds, reductions: reductions, withPivots: withPivots)
     let cores = shape.coreShapes(bonds: bonds).enumerated().map { site, coreShape in
       if site == centre { return MPOCore(shape: coreShape, elements: reduction.central.elements) }
       let isometry =
@@ -60,8 +102,13 @@ extension GaugedMPO {
   /// Decomposes a matrix as `MPO(decomposing:shape:bonds:)` does, into a gauge. For the gauge `compact` the tensor is projected
   /// on the pivots of the last side at once: for chains that is faster than `compacted()` afterwards, for two sites the same.
   /// - Throws: `LinearAlgebraError`.
-  public init(decomposing matrix: MatrixView<Scalar>, shape: MPOShape, bonds: [Int], gauge: Gauge) throws {
-    self = try MPO(decomposing: matrix, shape: shape, bonds: bonds, withPivots: gauge == .compact).gauged(gauge)
+  public init(
+    decomposing matrix: MatrixView<Scalar>, shape: MPOShape, bonds: [Int], gauge: Gauge,
+    reductions: DensityReductions? = nil
+  ) throws {
+    self = try MPO(
+      decomposing: matrix, shape: shape, bonds: bonds, reductions: reductions, withPivots: gauge == .compact
+    ).gauged(gauge)
   }
 }
 
@@ -73,14 +120,17 @@ private struct CentralReduction<Scalar: LinearAlgebraScalar> {
   /// Elements `[left bond, central site, right bond]`.
   private(set) var central: Matrix<Scalar>
 
-  init(_ matrix: MatrixView<Scalar>, shape: MPOShape, bonds: [Int], withPivots: Bool) throws {
+  init(
+    _ matrix: MatrixView<Scalar>, shape: MPOShape, bonds: [Int], reductions: DensityReductions?, withPivots: Bool
+  ) throws {
     guard bonds != shape.fullBonds else {
       central = SiteOrderedTensor(matrix, shape: shape).whole()
       return
     }
     self = try matrix.withUnitScale { matrix, scale in
       var reduction = try Self(
-        truncating: SiteOrderedTensor(matrix, shape: shape), shape: shape, bonds: bonds, withPivots: withPivots)
+        truncating: SiteOrderedTensor(matrix, shape: shape), shape: shape, bonds: bonds, reductions: reductions,
+        withPivots: withPivots)
       if scale != 1 {
         reduction.central = reduction.central.scaled(rowsBy: Array(repeating: scale, count: reduction.central.rows))
       }
@@ -89,7 +139,8 @@ private struct CentralReduction<Scalar: LinearAlgebraScalar> {
   }
 
   private init(
-    truncating tensor: SiteOrderedTensor<Scalar>, shape: MPOShape, bonds: [Int], withPivots: Bool
+    truncating tensor: SiteOrderedTensor<Scalar>, shape: MPOShape, bonds: [Int], reductions: DensityReductions?,
+    withPivots: Bool
   ) throws {
     let (leftSites, rightSites) = (tensor.leftSites, tensor.rightSites)
     let isLeftCut = shape.isTruncated(leftOfCentre: true, to: bonds)
@@ -97,9 +148,12 @@ private struct CentralReduction<Scalar: LinearAlgebraScalar> {
     let leftBonds = Array(bonds[..<shape.centralIndex])
     let rightBonds = Array(bonds[shape.centralIndex...].reversed())
     if shape.isTruncatedLeftFirst(to: bonds) {
-      var chain = try GramPrecision.sufficient(for: Scalar.self) {
-        try tensor.densities(right: false, precision: $0)?.left?.isometries(bonds: leftBonds)
-      }
+      let known = try reductions?.left?.isometries(sites: leftSites, bonds: leftBonds)
+      var chain =
+        try known
+        ?? GramPrecision.sufficient(for: Scalar.self) {
+          try tensor.densities(right: false, precision: $0)?.left?.isometries(bonds: leftBonds)
+        }
       if withPivots, !isRightCut { chain = try chain.compacted(leftSites) }
       leftChain = chain
       let rest = tensor.projected(left: chain.basis.converted(to: Scalar.self))
@@ -115,9 +169,12 @@ private struct CentralReduction<Scalar: LinearAlgebraScalar> {
       let basis = Self.rightBasis(nextChain, rightSites)
       central = rest.reshaped(rows: rest.elements.count / basis.rows, columns: basis.rows) * basis
     } else {
-      var chain = try GramPrecision.sufficient(for: Scalar.self) {
-        try tensor.densities(left: false, precision: $0)?.right?.reversed().isometries(bonds: rightBonds)
-      }
+      let known = try reductions?.right?.isometries(sites: rightSites.reversed(), bonds: rightBonds)
+      var chain =
+        try known
+        ?? GramPrecision.sufficient(for: Scalar.self) {
+          try tensor.densities(left: false, precision: $0)?.right?.reversed().isometries(bonds: rightBonds)
+        }
       if withPivots, !isLeftCut { chain = try chain.compacted(rightSites.reversed(), isRight: true) }
       rightChain = chain
       let rest = tensor.projected(right: Self.rightBasis(chain, rightSites))

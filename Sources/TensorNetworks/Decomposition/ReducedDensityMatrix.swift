@@ -44,19 +44,24 @@ struct ReducedDensityMatrix {
     return order
   }
 
-  /// The spectra `√eigenvalue` of the density matrices of the outermost 1, 2, … sites; nil when the precision does not
-  /// suffice for the smallest of their values.
-  func spectra() throws -> [[Double]]? {
+  /// The spectra `√eigenvalue` of the density matrices of the outermost 1, 2, … sites, and the tridiagonal form of the whole;
+  /// nil when the precision does not suffice for the smallest of their values.
+  /// - Parameter rank: where it is given, those of the whole that are not among the first `rank` need be known in sum only.
+  func spectra(rank: Int? = nil) throws -> (spectra: [[Double]], reduction: TridiagonalReduction)? {
+    let reduction = try TridiagonalReduction(of: matrix)
     var spectra: [[Double]] = []
     var current = matrix
     for site in sites.reversed() {
-      let outer = Self.partialTrace(current, over: site)
-      let values = try SymmetricEigendecomposition.values(of: current, precision: precision)
-      guard precision.resolves(values[values.count - 1], of: 1, largest: values[0]) else { return nil }
+      let values =
+        spectra.isEmpty
+        ? try reduction.eigenvalues() : try SymmetricEigendecomposition.values(of: current, precision: precision)
+      let last = values.count - 1
+      let tail = values[(spectra.isEmpty ? min(rank ?? last, last) : last)...]
+      guard precision.resolves(tail.reduce(0, +), of: tail.count, largest: values[0]) else { return nil }
       spectra.append(values.map { max(0, $0).squareRoot() })
-      current = outer
+      current = Self.partialTrace(current, over: site)
     }
-    return spectra.reversed()
+    return (spectra.reversed(), reduction)
   }
 
   /// Traces out the innermost `inner` values of the index.
@@ -92,11 +97,11 @@ struct ReducedDensityMatrix {
         chain.append(.identity(size), site: site)
         continue
       }
-      let decomposition = try SymmetricEigendecomposition(of: Self.partialTrace(current, over: rest))
-      let discarded = decomposition.values[bond...]
-      guard precision.resolves(discarded.reduce(0, +), of: discarded.count, largest: decomposition.values[0])
-      else { return nil }
-      let projection = decomposition.vectors.firstRows(bond)
+      let reduction = try TridiagonalReduction(of: Self.partialTrace(current, over: rest))
+      let values = try reduction.eigenvalues()
+      let discarded = values[bond...]
+      guard precision.resolves(discarded.reduce(0, +), of: discarded.count, largest: values[0]) else { return nil }
+      let projection = try reduction.leadingEigenvectors(bond)
       if rest > 1 { current = Self.project(current, with: projection, rest: rest) }
       chain.append(projection.transposed(), site: site)
     }

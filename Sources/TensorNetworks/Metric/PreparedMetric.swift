@@ -63,31 +63,21 @@ public enum PreparedMetric: Sendable {
     }
   }
 
-  /// The squared norm of `D`, `[I, J]`, in the metric without its ridges. O(I·J·(I + J)).
-  public func squaredNorm(of difference: Matrix<Double>) -> Double {
-    squaredNorm(of: difference, .double) ?? 0
+  /// The squared norm of `D`, `[I, J]`, in the metric without its ridges, of single-precision matrices in single precision
+  /// where that suffices. O(I·J·(I + J)).
+  public func squaredNorm<Scalar>(of difference: Matrix<Scalar>) -> Double {
+    switch self {
+    case .sides(let rows, let columns):
+      let precision: GramPrecision = Scalar.self == Float.self ? .single : .double
+      return WhitenedMatrix(difference, rows: rows, columns: columns).squaredNorm(precision)
+        ?? squaredNorm(of: difference.converted(to: Double.self))
+    case .elements(let weights): return Metric.elements(weights).squaredNorm(of: difference.converted(to: Double.self))
+    }
   }
 
   /// The squared norm of a matrix in the metric without its ridges. O(I·J·(I + J)).
-  public func squaredNorm<Scalar>(of view: MatrixView<Scalar>) -> Double { measured(view.copy(), of: Scalar.self) }
-
-  /// The squared norm, of single-precision matrices in single precision where that suffices.
-  private func measured<Scalar: LinearAlgebraScalar>(_ difference: Matrix<Double>, of type: Scalar.Type) -> Double {
-    let inSingle = Scalar.self == Float.self ? squaredNorm(of: difference, .single) : nil
-    return inSingle ?? squaredNorm(of: difference)
-  }
-
-  /// nil where the precision does not suffice.
-  private func squaredNorm(of difference: Matrix<Double>, _ precision: GramPrecision) -> Double? {
-    switch self {
-    case .sides(let rows, let columns):
-      switch precision {
-      case .single:
-        WhitenedMatrix(difference.converted(to: Float.self), rows: rows, columns: columns).squaredNorm(.single)
-      case .double: WhitenedMatrix(difference, rows: rows, columns: columns).squaredNorm(.double)
-      }
-    case .elements(let weights): Metric.elements(weights).squaredNorm(of: difference)
-    }
+  public func squaredNorm<Scalar>(of view: MatrixView<Scalar>) -> Double {
+    squaredNorm(of: view.copy() as Matrix<Scalar>)
   }
 
   /// The relative error of an operator in the metric without its ridges; 0 where the metric does not see the matrix.
@@ -113,16 +103,17 @@ public enum PreparedMetric: Sendable {
     // Where squares would vanish or overflow, both matrices are divided by the norm.
     let norm = view.norm
     let isInRange = norm == 0 || (1e-100...1e100).contains(norm)
-    func scaled(_ matrix: Matrix<Double>) -> Matrix<Double> {
+    func scaled(_ matrix: Matrix<Scalar>) -> Matrix<Scalar> {
       isInRange
-        ? matrix : Matrix(rows: matrix.rows, columns: matrix.columns, elements: matrix.elements.map { $0 / norm })
+        ? matrix
+        : Matrix(
+          rows: matrix.rows, columns: matrix.columns, elements: matrix.elements.map { Scalar(Double($0) / norm) })
     }
-    let matrix = scaled(view.copy())
-    let total = isInRange ? squaredNorm ?? measured(matrix, of: Scalar.self) : measured(matrix, of: Scalar.self)
+    var difference: Matrix<Scalar> = scaled(view.copy())
+    let total = (isInRange ? squaredNorm : nil) ?? self.squaredNorm(of: difference)
     guard total > 0 else { return 0 }
-    var difference = matrix
-    difference.subtract(scaled(restored.converted(to: Double.self)))
-    return (max(0, measured(difference, of: Scalar.self)) / total).squareRoot()
+    difference.subtract(scaled(restored))
+    return (max(0, self.squaredNorm(of: difference)) / total).squareRoot()
   }
 }
 

@@ -1,7 +1,7 @@
 import Synchronization
 import Testing
 
-@testable import Conversion
+@testable import Files
 
 @Suite struct ParallelWorkTests {
   private struct Failure: Error, Equatable { let item: Int }
