@@ -40,13 +40,13 @@ public struct CholeskyFactor: Sendable, Equatable {
 }
 
 extension Matrix {
-  /// The product of this lower triangular `L`, `[n, n]`, with `B`: `Lᵀ B` for `B = [n, columns]`, `B L` for `B = [rows, n]`; or,
-  /// `solving`, that of its inverse. What is above the diagonal is not looked at. O(n² · columns), O(n² · rows).
+  /// The product of this lower triangular `L`, `[n, n]`, with `B`: `Lᵀ B` for `B = [n, columns]`, `B L` and `B Lᵀ` for
+  /// `B = [rows, n]`; or, `solving`, that of its inverse. What is above the diagonal is not looked at. O(n² · columns), O(n² · rows).
   public func triangularProduct(
     _ product: TriangularProduct, with other: consuming Matrix, solving: Bool = false
   ) -> Matrix {
     let (rows, columns) = (other.rows, other.columns)
-    precondition((product == .fromRight ? columns : rows) == self.rows)
+    precondition((product == .transposedFromLeft ? rows : columns) == self.rows)
     var elements = other.takeElements()
     elements.withUnsafeMutableBufferPointer { buffer in
       guard let base = buffer.baseAddress else { return }

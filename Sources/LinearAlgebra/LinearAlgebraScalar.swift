@@ -48,6 +48,8 @@ public enum TriangularProduct: Sendable {
   case transposedFromLeft
   /// `B L`.
   case fromRight
+  /// `B Lᵀ`.
+  case transposedFromRight
 }
 
 extension Float: LinearAlgebraScalar {
@@ -230,6 +232,7 @@ extension TriangularProduct {
     switch self {
     case .transposedFromLeft: (CblasLeft, CblasTrans)
     case .fromRight: (CblasRight, CblasNoTrans)
+    case .transposedFromRight: (CblasRight, CblasTrans)
     }
   }
 }

@@ -218,6 +218,32 @@ import Testing
     }
   }
 
+  @Test(arguments: [[24, 16, 16, 24], [12, 90, 90, 12], [7, 30, 200, 20], [24, 192, 96, 24], [24, 96, 192, 24]])
+  func `what a profile leaves changes no bit of a decomposition`(bonds: [Int]) throws {
+    func check<Scalar>(_ type: Scalar.Type) throws {
+      let shape = try MPOShape(rowFactors: [4, 2, 3, 2, 4], columnFactors: [6, 4, 2, 4, 6])
+      var generator = SeededGenerator(seed: 8)
+      let w = Matrix<Scalar>.random(rows: 192, columns: 1152, using: &generator)
+      try w.withView { view in
+        let found = try SingularSpectra.withReductions(of: view, shape: shape)
+        #expect(found.spectra == (try SingularSpectra(of: view, shape: shape)))
+        let reductions = try #require(found.reductions)
+        for gauge in [Gauge.canonical, .compact] {
+          let known = try GaugedMPO(
+            decomposing: view, shape: shape, bonds: bonds, gauge: gauge, reductions: reductions)
+          #expect(known.mpo == (try GaugedMPO(decomposing: view, shape: shape, bonds: bonds, gauge: gauge).mpo))
+        }
+        let (values, factors) = try SingularSpectra.ofFactorizations(of: view)
+        #expect(values.count == 192)
+        let lowRank = MPOShape.lowRank(rows: 192, columns: 1152)
+        let known = try MPO(decomposing: view, shape: lowRank, bonds: [40], reductions: #require(factors))
+        #expect(known == (try MPO(decomposing: view, shape: lowRank, bonds: [40])))
+      }
+    }
+    try check(Float.self)
+    try check(Double.self)
+  }
+
   private func relativeError<Scalar>(_ w: Matrix<Scalar>, _ shape: MPOShape, _ bonds: [Int]) throws -> Double {
     try w.withView { view in
       try MPO(decomposing: view, shape: shape, bonds: bonds).squaredDistance(to: view).squareRoot() / w.norm

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Measures the speed and memory of mpo and of other software on the same matrices, in one run.
 
-usage: measure.py --mpo PATH --mpo-bench PATH --work FOLDER --results FILE [--only SECTION …]
+usage: measure.py --mpo PATH --packaged PATH --mpo-bench PATH --work FOLDER --results FILE [--only SECTION …]
+
+--packaged is the program as it is packaged, with the Swift runtime in it: what users start.
 
 Things that are compared run in turn (A B A B); times are medians. Sections that FILE already has are not measured again unless
 --only names them. tools/bench/report.py makes tables and plots of FILE.
@@ -84,12 +86,15 @@ def flops_of_profile(record):
 
 
 def flops_of_decomposition(record):
-    """The minimum for truncating a matrix to its bonds and measuring the error; the eigenvectors of an n × n matrix count as 4 n³."""
+    """The minimum for truncating a matrix to its bonds and measuring the error, after its profile.
+
+    The eigenvectors of an n × n matrix count as 4 n³. The profile leaves the Gram matrix of the side that comes first, reduced to
+    tridiagonal form: a third of them.
+    """
     sites = [i * j for i, j in zip(record["row_factors"], record["column_factors"])]
     centre, bonds = record["central"], record["bonds"]
     if len(bonds) == 1:  # by the Gram matrix of the shorter side
-        short = min(sites)
-        return 4 * short**3 + prod(sites) * (short + 2 * bonds[0]) + flops_of_product(record)
+        return 8 / 3 * min(sites) ** 3 + prod(sites) * 2 * bonds[0] + flops_of_product(record)
     flops = 0
     for chain, kept in ((sites[:centre], bonds[:centre]), (sites[:centre:-1], bonds[centre:][::-1])):
         before = 1
@@ -100,8 +105,11 @@ def flops_of_decomposition(record):
     def side(size, bond):  # operations for each element (the side's Gram matrix and the projection), and the part of the elements left
         return (size + 2 * bond, bond / size) if size > 1 else (0, 1)
 
-    left, right = map(side, outer_sizes(record), central_bonds(record))
-    flops += prod(sites) * min(left[0] + left[1] * right[0], right[0] + right[1] * left[0])
+    sizes = outer_sizes(record)
+    left, right = map(side, sizes, central_bonds(record))
+    orders = (left[0] + left[1] * right[0], sizes[0]), (right[0] + right[1] * left[0], sizes[1])
+    operations, first = min(order for order in orders if order[1] > 1)
+    flops += prod(sites) * (operations - first) - 4 / 3 * first**3  # what the profile leaves of the first side
     return flops + flops_of_product(record)  # for the error
 
 
@@ -159,7 +167,7 @@ def outer_sizes(record):
 
 class Bench:
     def __init__(self, options):
-        self.mpo, self.bench, self.work = options.mpo, options.mpo_bench, options.work
+        self.mpo, self.packaged, self.bench, self.work = options.mpo, options.packaged, options.mpo_bench, options.work
         self.rates = {}
 
     def sgemm_rate(self, count):
@@ -375,7 +383,7 @@ def restoring(bench):
 
 @section
 def small_things(bench):
-    """Starting the program, and inspecting a folder of 5 GB."""
+    """Starting the program that is packaged, and inspecting a folder of 5 GB."""
     folder = bench.output("five-gigabytes")
     shapes = {f"model.layers.{n}.mlp.up_proj.weight": (11008, 4096) for n in range(28)}
     folder.mkdir()
@@ -389,7 +397,8 @@ def small_things(bench):
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + offset)
     result = in_turn(
-        15, version=lambda: seconds_of(bench.mpo, "--version"), inspect=lambda: seconds_of(bench.mpo, "inspect", folder))
+        15, version=lambda: seconds_of(bench.packaged, "--version"),
+        inspect=lambda: seconds_of(bench.packaged, "inspect", folder))
     return {**result, "bytes": offset}
 
 
@@ -428,7 +437,7 @@ def reading(bench):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("mpo", "mpo-bench", "work", "results"):
+    for name in ("mpo", "packaged", "mpo-bench", "work", "results"):
         parser.add_argument("--" + name, type=Path, required=True)
     parser.add_argument("--only", nargs="*", choices=list(SECTIONS), default=[])
     options = parser.parse_args()

@@ -1,5 +1,4 @@
 import Checkpoints
-import Files
 import Glibc
 import LinearAlgebra
 import Synchronization
@@ -9,8 +8,7 @@ import TensorNetworks
 /// so that each second moment is decoded, checked and factored once: roots of the sides, and the spectra of the whitened
 /// matrices.
 ///
-/// Roots are kept as the rows of their lower triangles, in double precision. Where the disk has no room, nothing more is
-/// kept, and what is missing is prepared again. Safe to use from several threads.
+/// Where the disk has no room, nothing more is kept, and what is missing is prepared again. Safe to use from several threads.
 final class PreparedMetrics: Sendable {
   /// Of each second moment, by the name of its tensor; tensors with the same bytes have one in common.
   private let sides: [TensorName: Side]
@@ -87,7 +85,8 @@ final class PreparedMetrics: Sendable {
 
   /// The spectrum of a whitened matrix whose shorter side is `size`, if it was kept.
   func spectrum(of matrix: String, size: Int) throws -> WhitenedSpectrum? {
-    guard let kept = spectra.withLock({ $0[TensorName(matrix)] }), kept.reduction.reflections.size == size else { return nil }
+    guard let kept = spectra.withLock({ $0[TensorName(matrix)] }), kept.reduction.reflections.size == size
+    else { return nil }
     return WhitenedSpectrum(
       reduction: try kept.reduction.read(), squaredNorm: kept.squaredNorm, precision: kept.precision)
   }

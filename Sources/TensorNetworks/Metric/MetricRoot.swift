@@ -101,6 +101,11 @@ public struct MetricRoot: Sendable {
     applied(as: Scalar.self).timesFromRight(matrix)
   }
 
+  /// `M Lᵀ`, in the precision of `M`.
+  func timesTransposed<Scalar>(_ matrix: consuming Matrix<Scalar>) -> Matrix<Scalar> {
+    applied(as: Scalar.self).timesTransposed(matrix)
+  }
+
   /// `L⁻ᵀ M`.
   func inverseTransposedTimes(_ matrix: consuming Matrix<Double>) -> Matrix<Double> {
     switch factor {
@@ -133,6 +138,15 @@ enum AppliedRoot<Scalar: LinearAlgebraScalar> {
     case .identity: matrix
     case .diagonal(let values): matrix.scaled(columnsBy: values)
     case .triangular(let lower): lower.triangularProduct(.fromRight, with: matrix)
+    }
+  }
+
+  /// `M Lᵀ`.
+  func timesTransposed(_ matrix: consuming Matrix<Scalar>) -> Matrix<Scalar> {
+    switch self {
+    case .identity: matrix
+    case .diagonal(let values): matrix.scaled(columnsBy: values)
+    case .triangular(let lower): lower.triangularProduct(.transposedFromRight, with: matrix)
     }
   }
 }

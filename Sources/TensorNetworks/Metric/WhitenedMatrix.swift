@@ -57,8 +57,8 @@ struct WhitenedMatrix<Element: LinearAlgebraScalar> {
     let bond = shape.limitedBonds([rank])[0]
     let leading = try spectrum.reduction.leadingEigenvectors(bond)
     let qr = try QRDecomposition(of: short.inverseTransposedTimes(leading.transposed()))
-    let projected = leading.converted(to: Element.self) * short.transposedTimes(matrix)
-    let rest = qr.r.converted(to: Element.self) * projected
+    // The small products first: `R (V Lᵀ) W`.
+    let rest = qr.r.converted(to: Element.self) * short.timesTransposed(leading.converted(to: Element.self)) * matrix
     let isometry = qr.q.converted(to: Scalar.self)
     let central = rest.converted(to: Scalar.self)
     let factors = isTransposed ? [central.transposed(), isometry.transposed()] : [isometry, central]
