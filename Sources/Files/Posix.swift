@@ -103,6 +103,9 @@ package enum Posix {
     mpo_begin_flush(descriptor, range.lowerBound, range.count)
   }
 
+  /// Lets freed memory wait for the next use instead of giving it back to the system: in the whole process.
+  package static func keepFreedMemory() { mpo_keep_freed_memory() }
+
   /// `ftruncate(2)`.
   package static func resize(_ descriptor: Descriptor, to byteCount: Int) throws(SystemError) {
     do {

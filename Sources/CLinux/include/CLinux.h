@@ -7,6 +7,9 @@
 
 int renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned int flags);
 
+// Blocks of up to 32 MB come from the heap, which keeps 256 MB of freed memory.
+void mpo_keep_freed_memory(void);
+
 // Begins to write a range of a file to the disk, where the system can.
 void mpo_begin_flush(int descriptor, long offset, long count);
 

@@ -2,7 +2,6 @@ import ArgumentParser
 import Checkpoints
 import Conversion
 import Files
-import LinearAlgebra
 import MPOCheckpoints
 import Recipes
 import Reports
@@ -45,7 +44,7 @@ struct Adapt: ParsableCommand {
   }
 
   func run() throws {
-    BLASKernels.relaunchWithBetter()
+    HeavyWork.prepare()
     let original = try sourceOptions.open(against)
     let compressed = try CompressedModel(path: self.compressed)
     var statistics = try calibration.statistics()

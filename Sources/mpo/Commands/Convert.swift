@@ -2,7 +2,6 @@ import ArgumentParser
 import Checkpoints
 import Conversion
 import Files
-import LinearAlgebra
 import MPOCheckpoints
 import Recipes
 import Squeezing
@@ -135,7 +134,7 @@ struct Convert: ParsableCommand {
   }
 
   func run() throws {
-    BLASKernels.relaunchWithBetter()
+    HeavyWork.prepare()
     let checkpoint = try sourceOptions.open(model)
     if remoteCode, let obstacle = try RemoteCode.obstacle(inFolder: checkpoint.folder) {
       throw ConversionError.stageFile(path: model, reason: "\(obstacle); leave out --remote-code")

@@ -1,7 +1,6 @@
 import ArgumentParser
 import Checkpoints
 import Conversion
-import LinearAlgebra
 import Recipes
 
 struct Profile: ParsableCommand {
@@ -51,7 +50,7 @@ struct Profile: ParsableCommand {
   }
 
   func run() throws {
-    BLASKernels.relaunchWithBetter()
+    HeavyWork.prepare()
     let checkpoint = try sourceOptions.open(model)
     let statistics = try calibration.statistics()
     let maskFile = try mask.file()

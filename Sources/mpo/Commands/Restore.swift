@@ -2,7 +2,6 @@ import ArgumentParser
 import Checkpoints
 import Conversion
 import Files
-import LinearAlgebra
 import MPOCheckpoints
 import Reports
 
@@ -26,7 +25,7 @@ struct Restore: ParsableCommand {
   @OptionGroup var outputOptions: OutputOptions
 
   func run() throws {
-    BLASKernels.relaunchWithBetter()
+    HeavyWork.prepare()
     let source = try MPOCheckpoint(path: checkpoint)
     let format = Restorer.FileFormat(path: output)
     let output = try outputOptions.begin(output, kind: format == nil ? .folder : .file, inputs: [checkpoint])

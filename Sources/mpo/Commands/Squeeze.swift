@@ -2,7 +2,6 @@ import ArgumentParser
 import Checkpoints
 import Conversion
 import Files
-import LinearAlgebra
 import MPOCheckpoints
 import SqueezeLoop
 import Squeezing
@@ -152,7 +151,7 @@ struct Squeeze: ParsableCommand {
   }
 
   func run() throws {
-    BLASKernels.relaunchWithBetter()
+    HeavyWork.prepare()
     var loop = SqueezeLoop(options: options, jobs: work.jobs, generator: MPOTool.generator)
     loop.selection = try selection.selection()
     loop.followsLinks = sourceOptions.followsLinks

@@ -2,7 +2,6 @@ import ArgumentParser
 import Checkpoints
 import Conversion
 import Files
-import LinearAlgebra
 import MPOCheckpoints
 import Reports
 
@@ -26,7 +25,7 @@ struct Verify: ParsableCommand {
   @OptionGroup var work: WorkOptions
 
   func run() throws {
-    BLASKernels.relaunchWithBetter()
+    HeavyWork.prepare()
     let original = try against.map(sourceOptions.open)
     let display = ProgressDisplay(work.progress)
     let report: Verifier.Findings
