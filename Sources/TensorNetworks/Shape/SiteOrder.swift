@@ -33,20 +33,28 @@ struct SiteOrder {
     self.columns = columns
     isPadded = shape.rows != rows || shape.columns != columns
     let centre = shape.centralIndex
-    runLength = shape.columnFactors[shape.siteCount - 1]
-    func cells(_ sites: Range<Int>, withoutLastColumnFactor: Bool) -> [Cell] {
-      Self.cells(shape, sites: sites, withoutLastColumnFactor: withoutLastColumnFactor).map {
+    runLength = Self.runLength(of: shape.columnFactors[shape.siteCount - 1])
+    func cells(_ sites: Range<Int>, runLength: Int = 1) -> [Cell] {
+      Self.cells(shape, sites: sites, runLength: runLength).map {
         Cell(row: $0.row, column: $0.column, start: Int($0.row) * columns + Int($0.column))
       }
     }
-    left = cells(0..<centre, withoutLastColumnFactor: false)
-    runs = cells(centre..<shape.siteCount, withoutLastColumnFactor: true)
+    left = cells(0..<centre)
+    runs = cells(centre..<shape.siteCount, runLength: runLength)
     leftSize = left.count
     restSize = runs.count * runLength
     rightSize = shape.siteDimensions[(centre + 1)...].reduce(1, *)
   }
 
-  private static func cells(_ shape: MPOShape, sites: Range<Int>, withoutLastColumnFactor: Bool) -> [Cell] {
+  /// The last column factor; of a long one a divisor, so that a few runs of each row can be a block.
+  private static func runLength(of factor: Int) -> Int {
+    let longest = 512
+    guard factor > longest else { return factor }
+    return (longest / 16...longest).last { factor.isMultiple(of: $0) } ?? factor
+  }
+
+  /// - Parameter runLength: what is left out of the last site's columns.
+  private static func cells(_ shape: MPOShape, sites: Range<Int>, runLength: Int) -> [Cell] {
     var rowStride = shape.rows
     var columnStride = shape.columns
     for site in 0..<sites.lowerBound {
@@ -55,14 +63,14 @@ struct SiteOrder {
     }
     var result = [Cell(row: 0, column: 0)]
     for site in sites {
-      let isLast = withoutLastColumnFactor && site == sites.upperBound - 1
+      let step = site == sites.upperBound - 1 ? runLength : 1
       rowStride /= shape.rowFactors[site]
       columnStride /= shape.columnFactors[site]
       var next: [Cell] = []
-      next.reserveCapacity(result.count * shape.rowFactors[site] * (isLast ? 1 : shape.columnFactors[site]))
+      next.reserveCapacity(result.count * shape.rowFactors[site] * shape.columnFactors[site] / step)
       for cell in result {
         for i in 0..<shape.rowFactors[site] {
-          for j in 0..<(isLast ? 1 : shape.columnFactors[site]) {
+          for j in stride(from: 0, to: shape.columnFactors[site], by: step) {
             next.append(
               Cell(row: cell.row + Int32(i * rowStride), column: cell.column + Int32(j * columnStride)))
           }
