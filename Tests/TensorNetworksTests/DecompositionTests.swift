@@ -220,7 +220,7 @@ import Testing
 
   @Test(arguments: [[24, 16, 16, 24], [12, 90, 90, 12], [7, 30, 200, 20], [24, 192, 96, 24], [24, 96, 192, 24]])
   func `what a profile leaves changes no bit of a decomposition`(bonds: [Int]) throws {
-    func check<Scalar>(_ type: Scalar.Type) throws {
+    func check<Scalar: LinearAlgebraScalar>(_ type: Scalar.Type) throws {
       let shape = try MPOShape(rowFactors: [4, 2, 3, 2, 4], columnFactors: [6, 4, 2, 4, 6])
       var generator = SeededGenerator(seed: 8)
       let w = Matrix<Scalar>.random(rows: 192, columns: 1152, using: &generator)
