@@ -1,5 +1,6 @@
 import Checkpoints
 import Files
+import LinearAlgebra
 import MPOCheckpoints
 import Recipes
 

@@ -2,7 +2,7 @@
 /// of it is needed in memory.
 ///
 /// For the unfolding `M` of a tensor, `M Mᵀ` is the *reduced density matrix* of its row indices.
-public struct GramMatrix {
+public struct GramMatrix: Sendable {
   /// The number of rows and columns.
   public let size: Int
   /// Of the products of single-precision elements.
@@ -77,6 +77,17 @@ public struct GramMatrix {
         Double.multiplyByTranspose(
           block, transposed: transposed, size: size, inner: count, stride: transposed ? size : count, addingTo: 1,
           into: sum)
+      }
+    }
+  }
+
+  /// Adds the sums of another matrix of the same size.
+  public mutating func add(_ other: GramMatrix) {
+    precondition(size == other.size)
+    upper.withUnsafeMutableBufferPointer { sum in
+      other.upper.withUnsafeBufferPointer { other in
+        guard let sum = sum.baseAddress, let other = other.baseAddress else { return }
+        Double.add(1, times: other, to: sum, count: size * size)
       }
     }
   }

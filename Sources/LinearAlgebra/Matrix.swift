@@ -118,13 +118,20 @@ public struct Matrix<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     }
   }
 
-  /// The matrix product. O(rows · columns · other.columns).
+  /// The matrix product; idle threads help with a large one. O(rows · columns · other.columns).
   /// - Precondition: `columns == other.rows`.
   public static func * (left: Matrix, right: Matrix) -> Matrix {
     precondition(left.columns == right.rows)
     return Matrix(rows: left.rows, columns: right.columns) { target in
-      guard let target = target.baseAddress else { return }
-      left.multiply(rows: 0..<left.rows, by: right, columns: 0..<right.columns, into: target)
+      guard let base = target.baseAddress else { return }
+      nonisolated(unsafe) let target = base
+      let isLarge = left.rows * left.columns * right.columns >= 1 << 31
+      let panelRows = isLarge ? 512 : max(1, left.rows)
+      _ = mapInIdleThreads((left.rows + panelRows - 1) / panelRows) { panel in
+        let rows = panel * panelRows..<min(left.rows, (panel + 1) * panelRows)
+        left.multiply(
+          rows: rows, by: right, columns: 0..<right.columns, into: target + rows.lowerBound * right.columns)
+      }
     }
   }
 

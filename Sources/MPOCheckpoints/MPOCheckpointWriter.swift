@@ -1,6 +1,7 @@
 import Checkpoints
 import Files
 import FoundationEssentials
+import LinearAlgebra
 import Recipes
 import Synchronization
 import TensorNetworks

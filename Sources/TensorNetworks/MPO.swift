@@ -31,8 +31,9 @@ public struct MPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   /// The product of the cores: the first `rows` rows and `columns` columns of the padded matrix.
   public func matrix(rows: Int, columns: Int) -> Matrix<Scalar> {
     let order = SiteOrder(shape, rows: rows, columns: columns)
-    return Matrix(rows: rows, columns: columns) { target in
-      forEachBlock(order) { order.scatter($0, from: $1, into: target.baseAddress!) }
+    return Matrix(rows: rows, columns: columns) { buffer in
+      nonisolated(unsafe) let target = buffer.baseAddress!
+      _ = mapBlocks(order) { order.scatter($0, from: $1, into: target) }
     }
   }
 
@@ -40,19 +41,15 @@ public struct MPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
   /// Memory: the larger of the cores and the cores contracted from the centre to the right.
   public func squaredDistance(to matrix: MatrixView<Scalar>) -> Double {
     let order = SiteOrder(shape, rows: matrix.rows, columns: matrix.columns)
-    var sum = 0.0
-    var expected = UnsafeMutableBufferPointer<Scalar>(start: nil, count: 0)
-    defer { expected.deallocate() }
-    forEachBlock(order) { block, elements in
+    return mapBlocks(order) { block, elements in
       let count = block.elementCount
-      // The first block is the largest.
-      if expected.isEmpty { expected = .allocate(capacity: count) }
+      let expected = UnsafeMutableBufferPointer<Scalar>.allocate(capacity: count)
+      defer { expected.deallocate() }
       order.clearPadding(block, of: elements)
       order.gather(block, of: matrix, into: expected.baseAddress!)
-      sum += Scalar.squaredDistance(
-        UnsafeBufferPointer(rebasing: expected[..<count]), UnsafeBufferPointer(start: elements, count: count))
-    }
-    return sum
+      return Scalar.squaredDistance(
+        UnsafeBufferPointer(expected), UnsafeBufferPointer(start: elements, count: count))
+    }.reduce(0, +)
   }
 
   /// `‖W − MPO‖_F / ‖W‖_F`, also where the squares vanish or overflow; 0 when both are zero.
@@ -68,15 +65,18 @@ public struct MPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
     }
   }
 
-  /// Calls `body` with each block of the tensor in site order and its elements.
-  private func forEachBlock(_ order: SiteOrder, _ body: (SiteOrder.Block, UnsafeMutablePointer<Scalar>) -> Void) {
+  /// What `body` gives for each block of the tensor in site order and its elements, from several threads.
+  private func mapBlocks<Result: Sendable>(
+    _ order: SiteOrder, _ body: @Sendable (SiteOrder.Block, UnsafeMutablePointer<Scalar>) -> Result
+  ) -> [Result] {
     let (first, second) = halves()
     // Rows of the first half for one of the unfolding: where there are several, the second half is small and blocks are rows.
     let step = (first?.rows ?? order.leftSize) / order.leftSize
     let blocks = step == 1 ? order.columnBlocks : order.rowBlocks
-    let elements = UnsafeMutablePointer<Scalar>.allocate(capacity: blocks[0].elementCount)
-    defer { elements.deallocate() }
-    for block in blocks {
+    return mapInIdleThreads(blocks.count) { index in
+      let block = blocks[index]
+      let elements = UnsafeMutablePointer<Scalar>.allocate(capacity: block.elementCount)
+      defer { elements.deallocate() }
       if let first, let second {
         first.multiply(
           rows: block.rows.lowerBound * step..<block.rows.upperBound * step, by: second,
@@ -89,7 +89,7 @@ public struct MPO<Scalar: LinearAlgebraScalar>: Sendable, Equatable {
           }
         }
       }
-      body(block, elements)
+      return body(block, elements)
     }
   }
 

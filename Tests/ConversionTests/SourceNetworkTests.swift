@@ -1,10 +1,11 @@
 import Checkpoints
+import LinearAlgebra
 import MPOCheckpoints
 import Recipes
 import Squeezing
 import TensorNetworks
-import TestSupport
 import Testing
+import TestSupport
 
 @testable import Conversion
 

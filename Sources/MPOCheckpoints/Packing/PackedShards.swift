@@ -1,5 +1,6 @@
 import Checkpoints
 import Files
+import LinearAlgebra
 import Synchronization
 
 /// Shards of packed entries being written: entries arrive in any order and from any thread and are packed on the thread

@@ -27,11 +27,25 @@ struct SiteOrderedTensor<Scalar: LinearAlgebraScalar> {
   func densities(
     left: Bool = true, right: Bool = true, precision: GramPrecision
   ) -> (left: ReducedDensityMatrix?, right: ReducedDensityMatrix?)? {
-    var leftGram = left && !leftSites.isEmpty ? GramMatrix(size: leftSize, precision: precision) : nil
-    var rightGram = right && !rightSites.isEmpty ? GramMatrix(size: rightSize, precision: precision) : nil
-    forEachBlock(order.columnBlocks) { block, elements in
-      leftGram?.addColumns(elements, columns: block.columns.count)
-      rightGram?.addRows(elements, rows: block.elementCount / rightSize)
+    let size = (left: left && !leftSites.isEmpty ? leftSize : 0, right: right && !rightSites.isEmpty ? rightSize : 0)
+    let blocks = order.columnBlocks
+    let parts = partCount(size.left * size.left + size.right * size.right, blocks.count)
+    let sums = mapInIdleThreads(parts) { part in
+      var leftGram = size.left > 0 ? GramMatrix(size: size.left, precision: precision) : nil
+      var rightGram = size.right > 0 ? GramMatrix(size: size.right, precision: precision) : nil
+      let room = UnsafeMutablePointer<Scalar>.allocate(capacity: blocks[0].elementCount)
+      defer { room.deallocate() }
+      for block in blocks[(part * blocks.count / parts)..<((part + 1) * blocks.count / parts)] {
+        order.gather(block, of: matrix, into: room)
+        leftGram?.addColumns(room, columns: block.columns.count)
+        rightGram?.addRows(room, rows: block.elementCount / rightSize)
+      }
+      return (left: leftGram, right: rightGram)
+    }
+    var (leftGram, rightGram) = sums[0]
+    for sum in sums.dropFirst() {
+      sum.left.map { leftGram?.add($0) }
+      sum.right.map { rightGram?.add($0) }
     }
     guard leftGram?.isHeld != false, rightGram?.isHeld != false else { return nil }
     return (
@@ -46,10 +60,11 @@ struct SiteOrderedTensor<Scalar: LinearAlgebraScalar> {
   /// `basisᵀ · T` for the unfolding left of the centre: `[basis.columns, centre · right]`.
   func projected(left basis: Matrix<Scalar>) -> Matrix<Scalar> {
     let transposed = basis.transposed()
-    return Matrix(rows: basis.columns, columns: order.restSize) { target in
+    return Matrix(rows: basis.columns, columns: order.restSize) { buffer in
+      nonisolated(unsafe) let target = buffer.baseAddress!
       forEachBlock(order.columnBlocks) { block, elements in
         transposed.multiply(
-          elements, columns: block.columns.count, into: target.baseAddress! + block.columns.lowerBound,
+          elements, columns: block.columns.count, into: target + block.columns.lowerBound,
           stride: order.restSize)
       }
     }
@@ -57,22 +72,31 @@ struct SiteOrderedTensor<Scalar: LinearAlgebraScalar> {
 
   /// `T · basis` for the unfolding right of the centre: `[left · centre, basis.columns]`.
   func projected(right basis: Matrix<Scalar>) -> Matrix<Scalar> {
-    Matrix(rows: leftSize * centralSize, columns: basis.columns) { target in
+    Matrix(rows: leftSize * centralSize, columns: basis.columns) { buffer in
+      nonisolated(unsafe) let target = buffer.baseAddress!
       forEachBlock(order.rowBlocks) { block, elements in
         basis.multiplied(
           fromLeftBy: elements, rows: block.rows.count * centralSize,
-          into: target.baseAddress! + block.rows.lowerBound * centralSize * basis.columns)
+          into: target + block.rows.lowerBound * centralSize * basis.columns)
       }
     }
   }
 
-  /// Calls `body` with each block and its elements.
+  /// How many sums of so many elements are computed apart: together they take no more than half of the matrix. The number hangs on
+  /// sizes alone, so that the sums of sums do.
+  private func partCount(_ sumSize: Int, _ blockCount: Int) -> Int {
+    let room = matrix.elements.count * MemoryLayout<Scalar>.stride / 2
+    return max(1, min(8, blockCount, room / max(1, sumSize * MemoryLayout<Double>.stride)))
+  }
+
+  /// Calls `body` with each block and its elements, from several threads.
   private func forEachBlock(
-    _ blocks: [SiteOrder.Block], _ body: (SiteOrder.Block, UnsafePointer<Scalar>) -> Void
+    _ blocks: [SiteOrder.Block], _ body: @Sendable (SiteOrder.Block, UnsafePointer<Scalar>) -> Void
   ) {
-    let elements = UnsafeMutablePointer<Scalar>.allocate(capacity: blocks.first?.elementCount ?? 0)
-    defer { elements.deallocate() }
-    for block in blocks {
+    _ = mapInIdleThreads(blocks.count) { index in
+      let block = blocks[index]
+      let elements = UnsafeMutablePointer<Scalar>.allocate(capacity: block.elementCount)
+      defer { elements.deallocate() }
       order.gather(block, of: matrix, into: elements)
       body(block, elements)
     }

@@ -47,3 +47,6 @@ extension Matrix {
     try elements.withUnsafeBufferPointer { try body(MatrixView($0, rows: rows, columns: columns)) }
   }
 }
+
+// Nobody writes to the elements while there is a view of them.
+extension MatrixView: @unchecked Sendable {}

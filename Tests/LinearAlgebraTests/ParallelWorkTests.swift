@@ -1,7 +1,7 @@
 import Synchronization
 import Testing
 
-@testable import Files
+@testable import LinearAlgebra
 
 @Suite struct ParallelWorkTests {
   private struct Failure: Error, Equatable { let item: Int }
