@@ -65,7 +65,11 @@ extension MPO {
   /// Where a bond discards nothing its isometry is the identity: at full bonds the central tensor is a permutation of the
   /// matrix, bit by bit.
   /// Memory: twice the tensor as it is after the first side.
-  /// - Parameter reductions: of this matrix and shape, where they are known; the result is the same, bit for bit.
+  /// - Parameters:
+  ///   - matrix: `[I, J]`.
+  ///   - shape: how its rows and columns are split.
+  ///   - bonds: what each bond keeps.
+  ///   - reductions: of this matrix and shape, where they are known; the result is the same, bit for bit.
   /// - Precondition: the matrix fits the padded sides of `shape`; its elements are finite.
   /// - Throws: `LinearAlgebraError`.
   public init(
@@ -99,7 +103,7 @@ extension MPO {
 }
 
 extension GaugedMPO {
-  /// Decomposes a matrix as `MPO(decomposing:shape:bonds:)` does, into a gauge. For the gauge `compact` the tensor is projected
+  /// Decomposes a matrix as `MPO(decomposing:shape:bonds:reductions:)` does, into a gauge. For the gauge `compact` the tensor is projected
   /// on the pivots of the last side at once: for chains that is faster than `compacted()` afterwards, for two sites the same.
   /// - Throws: `LinearAlgebraError`.
   public init(

@@ -47,8 +47,10 @@ public struct MetricRoot: Sendable {
     }
   }
 
-  /// Factors the second moment `A`, `[n, n]`, of a side, in its own memory where nobody else holds it. O(n³ / 3).
-  /// - Parameter ridge: relative to the mean of the diagonal.
+  /// Factors the second moment of a side, in its own memory where nobody else holds it. O(n³ / 3).
+  /// - Parameters:
+  ///   - matrix: the second moment `A`, `[n, n]`.
+  ///   - ridge: relative to the mean of the diagonal.
   /// - Throws: `LinearAlgebraError.notPositiveDefinite`.
   public init(factoring matrix: consuming Matrix<Double>, ridge: Double) throws {
     let size = matrix.rows
