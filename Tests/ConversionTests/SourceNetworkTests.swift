@@ -4,8 +4,8 @@ import MPOCheckpoints
 import Recipes
 import Squeezing
 import TensorNetworks
-import Testing
 import TestSupport
+import Testing
 
 @testable import Conversion
 

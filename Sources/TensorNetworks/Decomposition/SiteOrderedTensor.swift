@@ -28,7 +28,7 @@ struct SiteOrderedTensor<Scalar: LinearAlgebraScalar> {
     left: Bool = true, right: Bool = true, precision: GramPrecision
   ) -> (left: ReducedDensityMatrix?, right: ReducedDensityMatrix?)? {
     let size = (left: left && !leftSites.isEmpty ? leftSize : 0, right: right && !rightSites.isEmpty ? rightSize : 0)
-    let blocks = order.columnBlocks
+    let blocks = order.columnBlocksForSums
     let parts = partCount(size.left * size.left + size.right * size.right, blocks.count)
     let sums = mapInIdleThreads(parts) { part in
       var leftGram = size.left > 0 ? GramMatrix(size: size.left, precision: precision) : nil

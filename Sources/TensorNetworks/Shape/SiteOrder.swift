@@ -1,6 +1,9 @@
 import Glibc
 import LinearAlgebra
 
+/// What stays in a processor's cache.
+private let cachedElements = 1 << 18
+
 /// The permutation between a matrix in row-major order and the padded tensor in site order
 /// `(i_1 j_1), (i_2 j_2), …, (i_n j_n)`, row-major.
 ///
@@ -182,18 +185,24 @@ struct SiteOrder {
 
   /// Rows of the unfolding in blocks that stay in a processor's cache.
   var rowBlocks: [Block] {
-    Self.ranges(of: leftSize, step: 1, elementsEach: restSize).map { Block(rows: $0, columns: 0..<restSize) }
+    Self.ranges(of: leftSize, step: 1, elementsEach: restSize, elements: cachedElements)
+      .map { Block(rows: $0, columns: 0..<restSize) }
   }
 
   /// Its columns in such blocks, of whole values of the central index, so that a block `[leftSize, columns.count]` is as
   /// well `[leftSize · values, rightSize]`. Where the central site is the last one, of whole runs.
-  var columnBlocks: [Block] {
-    Self.ranges(of: restSize, step: rightSize > 1 ? rightSize : runLength, elementsEach: leftSize)
+  var columnBlocks: [Block] { columnBlocks(elements: cachedElements) }
+
+  /// Column blocks for sums of outer products: of so many that adding a block's sum is little beside computing it.
+  var columnBlocksForSums: [Block] { columnBlocks(elements: max(cachedElements, 1024 * max(leftSize, rightSize))) }
+
+  private func columnBlocks(elements: Int) -> [Block] {
+    Self.ranges(of: restSize, step: rightSize > 1 ? rightSize : runLength, elementsEach: leftSize, elements: elements)
       .map { Block(rows: 0..<leftSize, columns: $0) }
   }
 
-  private static func ranges(of count: Int, step: Int, elementsEach: Int) -> [Range<Int>] {
-    let length = max(1, (1 << 18) / (step * elementsEach)) * step
+  private static func ranges(of count: Int, step: Int, elementsEach: Int, elements: Int) -> [Range<Int>] {
+    let length = max(1, elements / (step * elementsEach)) * step
     return stride(from: 0, to: count, by: length).map { $0..<min($0 + length, count) }
   }
 
