@@ -113,7 +113,8 @@ which sgemm is timed with: `flops_of_profile` and `flops_of_decomposition` in me
 {table(("what", "reached", "bar", "holds"), bars(results))}
 """
     if rows := results.get("single_matrices"):
-        text += "## One matrix, one thread\n\nFrom the matrix in memory to its cores, to the same bonds; – where the peer would take minutes.\n\n"
+        text += "## One matrix, one thread\n\nFrom the matrix in memory to its cores, to the same bonds; – where the peer would take minutes. "
+        text += "sgemm does what is left to do after a profile; mpo has none here.\n\n"
         text += table(
             ("matrix", "how", "bonds", "sgemm", *PEERS.values()),
             [("×".join(map(str, row["shape"])), row["how"].split("--")[-1], ",".join(map(str, row["bonds"])),
