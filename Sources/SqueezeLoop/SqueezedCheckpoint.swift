@@ -1,6 +1,5 @@
 import Checkpoints
 import Conversion
-import Files
 import LinearAlgebra
 import MPOCheckpoints
 import Squeezing

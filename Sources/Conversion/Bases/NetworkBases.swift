@@ -1,5 +1,4 @@
 import Checkpoints
-import Files
 import LinearAlgebra
 import MPOCheckpoints
 import Recipes

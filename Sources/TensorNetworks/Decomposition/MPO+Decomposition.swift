@@ -38,9 +38,7 @@ extension SingularSpectra {
   ) throws -> (spectra: SingularSpectra, reductions: DensityReductions?) {
     try matrix.withUnitScale { matrix, scale in
       let tensor = SiteOrderedTensor(matrix, shape: shape)
-      var tries = 0
       return try GramPrecision.sufficient(for: Scalar.self) { precision in
-        tries += 1
         guard let densities = tensor.densities(precision: precision) else { return nil }
         let (left, right) = (
           try densities.left?.spectra(rank: rank), try densities.right?.reversed().spectra(rank: rank)
@@ -49,7 +47,8 @@ extension SingularSpectra {
         let spectra = (left?.spectra ?? []) + (right?.spectra ?? []).reversed()
         return (
           SingularSpectra(spectra.map { $0.map { $0 * Double(scale) } }),
-          tries > 1 ? nil : DensityReductions(left: left?.reduction, right: right?.reduction)
+          precision == .first(for: Scalar.self)
+            ? DensityReductions(left: left?.reduction, right: right?.reduction) : nil
         )
       }
     }

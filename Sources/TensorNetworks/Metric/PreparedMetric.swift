@@ -68,8 +68,7 @@ public enum PreparedMetric: Sendable {
   public func squaredNorm<Scalar>(of difference: Matrix<Scalar>) -> Double {
     switch self {
     case .sides(let rows, let columns):
-      let precision: GramPrecision = Scalar.self == Float.self ? .single : .double
-      return WhitenedMatrix(difference, rows: rows, columns: columns).squaredNorm(precision)
+      return WhitenedMatrix(difference, rows: rows, columns: columns).squaredNorm(.first(for: Scalar.self))
         ?? squaredNorm(of: difference.converted(to: Double.self))
     case .elements(let weights): return Metric.elements(weights).squaredNorm(of: difference.converted(to: Double.self))
     }

@@ -9,13 +9,18 @@ public enum GramPrecision: Sendable {
   /// Double precision, about 16 digits.
   case double
 
+  /// The precision that is tried first: that of the elements.
+  public static func first<Scalar: LinearAlgebraScalar>(for scalar: Scalar.Type) -> GramPrecision {
+    Scalar.self == Float.self ? .single : .double
+  }
+
   /// Calls `compute` with single precision, where the elements are, and with double precision where the result is nil.
   ///
   /// - Throws: what `compute` throws, `LinearAlgebraError.notFinite` where double precision does not suffice either.
   public static func sufficient<Scalar: LinearAlgebraScalar, Result>(
     for scalar: Scalar.Type, _ compute: (GramPrecision) throws -> Result?
   ) throws -> Result {
-    if Scalar.self == Float.self, let result = try compute(.single) { return result }
+    if first(for: Scalar.self) == .single, let result = try compute(.single) { return result }
     guard let result = try compute(.double) else { throw LinearAlgebraError.notFinite }
     return result
   }
